@@ -1,0 +1,66 @@
+"""Means and other reductions at every index of many arrays, far larger than memory, with the same bits every time.
+
+``distsum.mean(["runs/*.npy"])`` is all that most people need; ``sum``, ``min``, ``max``, ``plan`` and ``verify`` are
+its kin, and every error derives from ``DistsumError``. Importing this imports nothing else.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from distsum.api import max, mean, min, plan, sum, verify
+    from distsum.errors import (
+        BadInputError,
+        DistsumError,
+        InexactError,
+        InputChangedError,
+        InputListError,
+        InterruptedRunError,
+        JobError,
+        OutputError,
+        PlanError,
+        StorageError,
+        UsageError,
+        VerificationError,
+    )
+
+__all__ = [
+    "BadInputError",
+    "DistsumError",
+    "InexactError",
+    "InputChangedError",
+    "InputListError",
+    "InterruptedRunError",
+    "JobError",
+    "OutputError",
+    "PlanError",
+    "StorageError",
+    "UsageError",
+    "VerificationError",
+    "__version__",
+    "max",
+    "mean",
+    "min",
+    "plan",
+    "sum",
+    "verify",
+]
+
+_FUNCTIONS = frozenset({"max", "mean", "min", "plan", "sum", "verify"})
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used."""
+    import importlib
+
+    if name not in __all__:
+        raise AttributeError(f"module 'distsum' has no attribute {name!r}")
+    found = getattr(importlib.import_module("distsum.api" if name in _FUNCTIONS else "distsum.errors"), name)
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    """Return the public names."""
+    return __all__

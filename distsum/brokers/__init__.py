@@ -1,0 +1,1 @@
+"""Brokers: the channels between the deciding process and its workers."""

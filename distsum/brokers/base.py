@@ -1,0 +1,73 @@
+"""What a broker is. Its contract is ``tests/contract/test_brokers.py``, which every broker passes.
+
+Delivery is at least once: a task is acknowledged by its result; a lost worker's task is handed out again, a bounded
+number of times; then it is dead-lettered. Lost, late and doubled messages cost time, never correctness: the store is
+the truth.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from distsum.messages import FromBroker, FromWorker, RunTask, TaskFailed, TaskSucceeded, ToWorker
+
+    Deliver = Callable[[FromWorker | FromBroker], None]
+
+
+class ChannelClosedError(Exception):
+    """The other side of a worker's channel is gone."""
+
+
+class Broker(Protocol):
+    """The deciding process's side. All calls are made on its event loop and return at once."""
+
+    async def start(self, deliver: Deliver) -> None:
+        """Begin to deliver what workers and channels say.
+
+        Raises:
+            UnreachableError: There is no broker where it was said to be.
+        """
+        ...
+
+    def publish(self, message: RunTask) -> None:
+        """Queue a task for the next free worker."""
+        ...
+
+    def send(self, worker: str, message: ToWorker) -> None:
+        """Send a message to one worker; it is dropped if that one is gone."""
+        ...
+
+    def broadcast(self, message: ToWorker) -> None:
+        """Send a message to every worker there is."""
+        ...
+
+    def purge(self, job: str) -> None:
+        """Drop a job's queued tasks; those that workers run are not called back."""
+        ...
+
+    async def close(self) -> None:
+        """Let go of all channels."""
+        ...
+
+
+class WorkerChannel(Protocol):
+    """A worker's side. ``receive`` is called by one thread, the others by any."""
+
+    def receive(self) -> ToWorker:
+        """Wait for the next message. A task comes only when the last one is finished.
+
+        Raises:
+            ChannelClosedError: The other side is gone.
+        """
+        ...
+
+    def report(self, message: FromWorker) -> None:
+        """Say something that may be lost without harm."""
+        ...
+
+    def finish(self, result: TaskSucceeded | TaskFailed) -> None:
+        """Deliver a task's result, and acknowledge the task only then."""
+        ...

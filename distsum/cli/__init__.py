@@ -1,0 +1,1 @@
+"""The command line: the place that reads settings and picks what runs."""

@@ -1,0 +1,89 @@
+"""``distsum demo``: the real thing on files made for it, start to end, in under a minute."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from typing import TYPE_CHECKING
+
+from distsum.cli.progress import Progress, size_words, summary_lines, time_words
+from distsum.cli.verify import verification_lines
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from distsum.request import Summary
+
+_FILES = 625
+_COUNT = 100_000
+_PARTITION = 5
+
+
+def demo() -> int:
+    """Generate files, take their mean with P = 5, verify it, and show where the time went."""
+    from distsum.embedded import run
+    from distsum.generate import generate
+    from distsum.inputs import expand
+    from distsum.request import Options
+    from distsum.verify import verify
+
+    with _temporary_folder() as folder:
+        # Inputs, the partials of P = 5 (a quarter of them) and room to spare.
+        room = shutil.disk_usage(folder).free // (2 * _FILES * 8)
+        count = min(_COUNT, room)
+        _say(f"making {_FILES} files of {count:,} random numbers, {size_words(_FILES * count * 8)}, in {folder}")
+        began = time.perf_counter()
+        generate(os.path.join(folder, "runs"), files=_FILES, count=count, distribution="normal")
+        _say(f"made in {time_words(time.perf_counter() - began)}")
+        _say(f"\n$ distsum mean runs -o mean.npy --partition {_PARTITION}")
+        paths = expand([os.path.join(folder, "runs")])
+        output = os.fsencode(os.path.join(folder, "mean.npy"))
+        options = Options(partition=_PARTITION, tiles=1, digest=False)
+        with Progress(quiet=False) as progress:
+            summary = run("mean", paths, output, options, progress.show)
+        for line in summary_lines(summary):
+            _say(line)
+        _say("\n$ distsum verify mean.npy runs")
+        found = verify(output, paths)
+        for line in verification_lines(found):
+            _say(line)
+        _say("\nwhere the time went")
+        for line in account_lines(summary):
+            _say(line)
+        _say("\nthe folder is removed again")
+    return 0 if found.ok else 1
+
+
+def account_lines(summary: Summary) -> list[str]:
+    """Return the account of a job's time: by phase on the wall, and by what its workers did."""
+    lines = [
+        f"  phase {number}: {time_words(seconds)}" for number, seconds in enumerate(summary.phase_seconds, start=1)
+    ]
+    total = sum(summary.worker_seconds.values()) or 1.0
+    for word, seconds in summary.worker_seconds.items():
+        lines.append(f"  workers {word:9} {seconds:6.2f} s  {seconds / total:4.0%}")
+    return lines
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+@contextlib.contextmanager
+def _temporary_folder() -> Iterator[str]:
+    """Give a folder that is removed however the command ends, short of kill -9."""
+
+    def interrupt(number: int, frame: object) -> None:  # noqa: ARG001 - the shape that signal asks for
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        with tempfile.TemporaryDirectory(prefix="distsum-demo-") as folder:
+            yield folder
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,98 @@
+"""``distsum mean``, ``sum``, ``min`` and ``max``: one job on this machine."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from typing import TYPE_CHECKING
+
+from distsum.cli.options import (
+    NO_FLAGS,
+    Force,
+    Inputs,
+    Json,
+    Output,
+    Quiet,
+    RunFlags,
+    options_of,
+    paths_of,
+    plain,
+    settings_of,
+)
+from distsum.cli.progress import Progress, summary_lines
+
+if TYPE_CHECKING:
+    from distsum.request import ReductionName
+
+
+def mean(
+    *inputs: Inputs,
+    output: Output,
+    flags: RunFlags = NO_FLAGS,
+    force: Force = False,
+    quiet: Quiet = None,
+    json: Json = False,
+) -> None:
+    """Write the mean at every index of many files."""
+    _reduce("mean", inputs, output, flags, force=force, quiet=quiet, as_json=json)
+
+
+def sum_(
+    *inputs: Inputs,
+    output: Output,
+    flags: RunFlags = NO_FLAGS,
+    force: Force = False,
+    quiet: Quiet = None,
+    json: Json = False,
+) -> None:
+    """Write the sum at every index of many files; exact for integers."""
+    _reduce("sum", inputs, output, flags, force=force, quiet=quiet, as_json=json)
+
+
+def min_(
+    *inputs: Inputs,
+    output: Output,
+    flags: RunFlags = NO_FLAGS,
+    force: Force = False,
+    quiet: Quiet = None,
+    json: Json = False,
+) -> None:
+    """Write the smallest number at every index of many files."""
+    _reduce("min", inputs, output, flags, force=force, quiet=quiet, as_json=json)
+
+
+def max_(
+    *inputs: Inputs,
+    output: Output,
+    flags: RunFlags = NO_FLAGS,
+    force: Force = False,
+    quiet: Quiet = None,
+    json: Json = False,
+) -> None:
+    """Write the largest number at every index of many files."""
+    _reduce("max", inputs, output, flags, force=force, quiet=quiet, as_json=json)
+
+
+def _reduce(
+    reduction: ReductionName,
+    inputs: tuple[str, ...],
+    output: str,
+    flags: RunFlags,
+    *,
+    force: bool,
+    quiet: bool | None,
+    as_json: bool,
+) -> None:
+    from distsum.embedded import run
+
+    settings = settings_of(flags, quiet=quiet)
+    options = options_of(settings, force=force, digest=as_json)
+    paths = paths_of(inputs, settings)
+    with Progress(quiet=settings.quiet) as progress:
+        summary = run(reduction, paths, os.fsencode(output), options, progress.show)
+    if not settings.quiet:
+        for line in summary_lines(summary):
+            print(line, file=sys.stderr)
+    if as_json:
+        print(json.dumps(plain(summary)))

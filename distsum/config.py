@@ -1,0 +1,287 @@
+"""Settings in layers: flags > DISTSUM_* environment > distsum.toml of the project > the user's file > defaults.
+
+The functions here take mappings and give values with where they came from; ``read_layers`` is the only one that looks
+at the environment or a disk, and only the command line calls it.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import tomllib
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+from distsum.dtypes import parse_dtype
+from distsum.errors import ConfigurationError
+from distsum.request import (
+    DEFAULT_FAN_IN,
+    DEFAULT_MAX_OPEN_FILES,
+    DEFAULT_MEMORY_BYTES,
+    FormatName,
+    OnBadInput,
+)
+from distsum.wording import byte_size, parse_byte_size, printable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+PROJECT_FILE: Final = "distsum.toml"
+ENVIRONMENT_PREFIX: Final = "DISTSUM_"
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything that can be set in any layer; ``Options`` says what each means."""
+
+    workers: int | None = None
+    partition: int | None = None
+    fan_in: int = DEFAULT_FAN_IN
+    tiles: int | None = None
+    max_open_files: int = DEFAULT_MAX_OPEN_FILES
+    memory: int = DEFAULT_MEMORY_BYTES
+    work_dir: str | None = None
+    keep_partials: bool = False
+    format: FormatName = "auto"
+    dtype: str | None = None
+    out_dtype: str | None = None
+    on_bad_input: OnBadInput = "fail"
+    quiet: bool = False
+
+
+class Layer(msgspec.Struct, frozen=True):
+    """One source of settings: its name for people, how it names a key, and its raw values by field name."""
+
+    source: str
+    values: dict[str, Any]
+    names: dict[str, str]
+
+
+class Origin(msgspec.Struct, frozen=True):
+    """A setting's value as people write it, and where it came from."""
+
+    key: str
+    value: str
+    source: str
+
+
+def _whole(least: int) -> Callable[[Any], int]:
+    def parse(raw: Any) -> int:
+        if isinstance(raw, bool) or not isinstance(raw, int | str):
+            raise ValueError(f"must be a whole number of at least {least}")
+        try:
+            number = int(raw)
+        except ValueError:
+            number = least - 1
+        if number < least:
+            raise ValueError(f"must be a whole number of at least {least}")
+        return number
+
+    return parse
+
+
+def _whole_or_auto(least: int) -> Callable[[Any], int | None]:
+    whole = _whole(least)
+
+    def parse(raw: Any) -> int | None:
+        if raw == "auto":
+            return None
+        try:
+            return whole(raw)
+        except ValueError:
+            raise ValueError(f"must be auto or a whole number of at least {least}") from None
+
+    return parse
+
+
+def _switch(raw: Any) -> bool:
+    words = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
+    if isinstance(raw, bool):
+        return raw
+    if isinstance(raw, str) and raw.lower() in words:
+        return words[raw.lower()]
+    raise ValueError("must be true or false")
+
+
+def _one_of(*choices: str) -> Callable[[Any], str]:
+    def parse(raw: Any) -> str:
+        if raw not in choices:
+            raise ValueError(f"must be one of {', '.join(choices)}")
+        return str(raw)
+
+    return parse
+
+
+def _memory(raw: Any) -> int:
+    if isinstance(raw, bool) or not isinstance(raw, int | str):
+        raise ValueError("must be a size such as 512MiB")
+    return parse_byte_size(str(raw))
+
+
+def _text(raw: Any) -> str:
+    if not isinstance(raw, str) or not raw:
+        raise ValueError("must be a text that is not empty")
+    return raw
+
+
+def _dtype(raw: Any) -> str:
+    return parse_dtype(_text(raw))
+
+
+_PARSERS: Final[dict[str, Callable[[Any], Any]]] = {
+    "workers": _whole_or_auto(1),
+    "partition": _whole_or_auto(1),
+    "fan_in": _whole(2),
+    "tiles": _whole_or_auto(1),
+    "max_open_files": _whole(1),
+    "memory": _memory,
+    "work_dir": _text,
+    "keep_partials": _switch,
+    "format": _one_of("auto", "npy", "raw", "text"),
+    "dtype": _dtype,
+    "out_dtype": _dtype,
+    "on_bad_input": _one_of("fail", "skip"),
+    "quiet": _switch,
+}
+KEYS: Final = tuple(_PARSERS)
+
+
+def resolve(layers: Sequence[Layer]) -> tuple[Settings, tuple[Origin, ...]]:
+    """Return the settings, and each one's origin, from layers of falling precedence.
+
+    Every value in every layer is checked, also one that a higher layer hides.
+
+    Raises:
+        ConfigurationError: A value is not acceptable; its source and name are told.
+
+    >>> flags = Layer("flags", {"workers": "3"}, {"workers": "--workers"})
+    >>> settings, origins = resolve([flags])
+    >>> settings.workers, origins[0]
+    (3, Origin(key='workers', value='3', source='flags'))
+    """
+    parsed: list[dict[str, Any]] = []
+    for layer in layers:
+        values = {}
+        for key, raw in layer.values.items():
+            try:
+                values[key] = _PARSERS[key](raw)
+            except ValueError as error:
+                name = layer.names.get(key, key)
+                where = "" if name.startswith("--") else f" ({layer.source})"
+                raise ConfigurationError(f"{name} {printable(str(raw), 80)}{where}: {_reason(error)}") from None
+        parsed.append(values)
+    chosen: dict[str, Any] = {}
+    origins = []
+    defaults = Settings()
+    for key in KEYS:
+        source, value = "default", getattr(defaults, key)
+        for layer, values in zip(layers, parsed, strict=True):
+            if key in values:
+                source, value = layer.source, values[key]
+                break
+        chosen[key] = value
+        origins.append(Origin(_flag(key), _shown(key, value), source))
+    return Settings(**chosen), tuple(origins)
+
+
+def flag_layer(values: Mapping[str, Any]) -> Layer:
+    """Return the layer of the command line; options that were not given are None."""
+    given = {key: value for key, value in values.items() if value is not None}
+    return Layer("flags", given, {key: f"--{_flag(key)}" for key in given})
+
+
+def environment_layer(environment: Mapping[str, str]) -> Layer:
+    """Return the layer of DISTSUM_* variables.
+
+    Raises:
+        ConfigurationError: A variable of that prefix is no setting.
+    """
+    values, names = {}, {}
+    for variable in sorted(environment):
+        if variable.startswith(ENVIRONMENT_PREFIX):
+            key = variable.removeprefix(ENVIRONMENT_PREFIX).lower()
+            if key not in _PARSERS:
+                known = [ENVIRONMENT_PREFIX + each.upper() for each in KEYS]
+                raise ConfigurationError(f"the environment sets {printable(variable)}, {_unknown(variable, known)}")
+            values[key] = environment[variable]
+            names[key] = variable
+    return Layer("environment", values, names)
+
+
+def toml_layer(text: str, path: str) -> Layer:
+    """Return the layer of a TOML file, whose keys are the options' names without dashes in front.
+
+    Raises:
+        ConfigurationError: The file is no TOML, or has a key that is no setting.
+    """
+    try:
+        table = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigurationError(f"{printable(path)} is not TOML: {error}") from None
+    values, names = {}, {}
+    for name, raw in table.items():
+        key = name.replace("-", "_")
+        if key not in _PARSERS or "_" in name:
+            raise ConfigurationError(
+                f"{printable(path)} sets {printable(name)}, {_unknown(name, [_flag(k) for k in KEYS])}"
+            )
+        values[key] = raw
+        names[key] = name
+    return Layer(path, values, names)
+
+
+def read_layers(flags: Mapping[str, Any], environment: Mapping[str, str], folder: str) -> list[Layer]:
+    """Return all layers, highest first.
+
+    Args:
+        flags: Options of the command line by field name; None where not given.
+        environment: The process's environment.
+        folder: Where the search for the project's file begins; it goes upwards.
+
+    Raises:
+        ConfigurationError: A source has an unknown key, or cannot be read.
+    """
+    layers = [flag_layer(flags), environment_layer(environment)]
+    home = environment.get("XDG_CONFIG_HOME") or os.path.join(environment.get("HOME", ""), ".config")
+    for path in (_project_file(folder), os.path.join(home, "distsum", "config.toml")):
+        if path is not None and os.path.isfile(path):
+            try:
+                with open(path, encoding="utf-8") as file:
+                    layers.append(toml_layer(file.read(), path))
+            except (OSError, UnicodeDecodeError) as error:
+                raise ConfigurationError(f"{printable(path)} cannot be read: {error}") from None
+    return layers
+
+
+def _project_file(folder: str) -> str | None:
+    while True:
+        path = os.path.join(folder, PROJECT_FILE)
+        if os.path.isfile(path):
+            return path
+        parent = os.path.dirname(folder)
+        if parent == folder:
+            return None
+        folder = parent
+
+
+def _flag(key: str) -> str:
+    return key.replace("_", "-")
+
+
+def _unknown(name: str, known: list[str]) -> str:
+    near = difflib.get_close_matches(name, known, n=1)
+    hint = f"; did you mean {near[0]}?" if near else f"; there are {', '.join(known)}"
+    return f"which is no setting{hint}"
+
+
+def _reason(error: ValueError) -> str:
+    text = str(error)
+    return text if text.startswith("must") else f"must be valid: {text}"
+
+
+def _shown(key: str, value: Any) -> str:
+    if value is None:
+        return {"work_dir": "OUT.distsum", "dtype": "-", "out_dtype": "the accumulator's"}.get(key, "auto")
+    if key == "memory":
+        return byte_size(value)
+    return str(value).lower() if isinstance(value, bool) else str(value)

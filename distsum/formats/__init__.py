@@ -1,0 +1,1 @@
+"""File formats: what an input holds, and how its bytes become numbers."""

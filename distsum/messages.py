@@ -1,0 +1,422 @@
+"""Every message between actors, brokers, workers and viewers.
+
+Commands are imperative (``RunTask``), facts in the past tense (``TaskSucceeded``). All are frozen; one union and one
+typed decoder per channel, so that a foreign or malformed message is refused where it arrives.
+"""
+
+from __future__ import annotations
+
+from typing import Final, Literal
+
+import msgspec
+
+PROTOCOL: Final = 1
+"""Raised whenever a message changes so that an older peer would misread it."""
+
+
+class Message(msgspec.Struct, frozen=True, tag=True, forbid_unknown_fields=True):
+    """Base of all messages."""
+
+
+class TaskId(msgspec.Struct, frozen=True, array_like=True, order=True):
+    """A task: the node (``phase``, ``index``) of one ``tile`` of a job. Phases count from 1, the others from 0."""
+
+    job: str
+    phase: int
+    tile: int
+    index: int
+
+
+class JobSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A job as its workers know it: constant in size, whatever the number of inputs.
+
+    Attributes:
+        job: Job id.
+        reduction: Name of the reduction.
+        files: Inputs.
+        count: Numbers in each input.
+        fan_in: Children of a node of the canonical tree.
+        exponent: k of the partition ``fan_in ** k``.
+        tile_length: Numbers in each tile but the last, which may be shorter.
+        format: Name of the inputs' format.
+        dtype: numpy ``dtype.str`` of the inputs.
+        shape: Shape of each input.
+        fortran: Whether the inputs' first index varies fastest.
+        offset: Bytes before an input's first number.
+        header: Those bytes, as the first input has them.
+        on_bad_input: Whether a bad input fails the job or is left out.
+        max_open_files: Inputs a worker holds open at once.
+        buffer_bytes: Bytes read at once.
+        work: URI of the work folder.
+        output: URI that the result is written under until it is whole.
+        output_format: Name of the output's format.
+        output_dtype: numpy ``dtype.str`` of the output.
+        output_offset: Bytes before the output's first number.
+        output_number_bytes: Bytes of one number in the output.
+    """
+
+    job: str
+    reduction: str
+    files: int
+    count: int
+    fan_in: int
+    exponent: int
+    tile_length: int
+    format: str
+    dtype: str
+    shape: tuple[int, ...]
+    fortran: bool
+    offset: int
+    header: bytes
+    on_bad_input: Literal["fail", "skip"]
+    max_open_files: int
+    buffer_bytes: int
+    work: bytes
+    output: bytes
+    output_format: str
+    output_dtype: str
+    output_offset: int
+    output_number_bytes: int
+
+    @property
+    def tiles(self) -> int:
+        """Index ranges that the arrays are cut into; one for arrays without numbers."""
+        return max(1, -(-self.count // self.tile_length))
+
+    def tile(self, tile: int) -> tuple[int, int]:
+        """Range of indices of a tile: [start, stop)."""
+        return tile * self.tile_length, min(self.count, (tile + 1) * self.tile_length)
+
+
+FailureKind = Literal["bad_input", "input_changed", "inexact", "storage", "blocked", "abandoned", "cancelled", "error"]
+
+
+# Process to worker ----------------------------------------------------------------------------------------------------
+
+
+class RunTask(Message, frozen=True):
+    """Make one node and store it. ``delivery`` counts how often the broker has handed this task out, from 1."""
+
+    task: TaskId
+    work: bytes
+    delivery: int = 1
+
+
+class CancelTask(Message, frozen=True):
+    """Stop this task if it is running; its result is not wanted any more."""
+
+    task: TaskId
+
+
+class Shutdown(Message, frozen=True):
+    """Leave at once; what runs is handed back."""
+
+
+ToWorker = RunTask | CancelTask | Shutdown
+
+
+# Worker to process ----------------------------------------------------------------------------------------------------
+
+
+class WorkerJoined(Message, frozen=True):
+    """A worker is there, and takes tasks. ``baseline_bytes`` is its resident memory after its imports."""
+
+    worker: str
+    host: str
+    pid: int
+    version: str
+    protocol: int
+    baseline_bytes: int
+    start_seconds: float
+
+
+class TaskStarted(Message, frozen=True):
+    """A worker has begun an attempt."""
+
+    worker: str
+    task: TaskId
+    delivery: int
+
+
+class Skipped(msgspec.Struct, frozen=True, array_like=True):
+    """An input that was left out: its index in the job's list, and why."""
+
+    index: int
+    reason: str
+
+
+class Effort(msgspec.Struct, frozen=True, array_like=True):
+    """What an attempt took.
+
+    ``objects_read`` counts inputs or partials opened, ``objects_written`` partials and ranges of the result. Waiting is
+    the time between the end of the worker's last attempt and the start of this one.
+    """
+
+    bytes_read: int
+    bytes_written: int
+    objects_read: int
+    objects_written: int
+    waiting_seconds: float
+    reading_seconds: float
+    adding_seconds: float
+    storing_seconds: float
+    peak_bytes: int
+
+
+class TaskSucceeded(Message, frozen=True):
+    """The node is stored, and in the last phase its range of the result is written.
+
+    ``reused`` says that its partial was there already. ``inputs`` counts the inputs in it, without the skipped ones.
+    ``receipt`` is what the store needs to put the result together.
+    """
+
+    worker: str
+    task: TaskId
+    inputs: int
+    skipped: tuple[Skipped, ...]
+    reused: bool
+    receipt: bytes
+    effort: Effort
+
+
+class TaskFailed(Message, frozen=True):
+    """An attempt ended without a result.
+
+    ``index`` is the input at fault where there is one. ``missing`` are the children, by index in the phase below, whose
+    partials are not there or damaged (kind ``blocked``).
+    """
+
+    worker: str
+    task: TaskId
+    kind: FailureKind
+    reason: str
+    index: int | None = None
+    missing: tuple[int, ...] = ()
+
+
+class Heartbeat(Message, frozen=True):
+    """A worker lives; ``task`` is what it works on, of which it has read ``bytes_read``."""
+
+    worker: str
+    task: TaskId | None
+    bytes_read: int
+
+
+FromWorker = WorkerJoined | TaskStarted | TaskSucceeded | TaskFailed | Heartbeat
+
+
+# What a broker says of its channels -----------------------------------------------------------------------------------
+
+
+class WorkerLost(Message, frozen=True):
+    """A worker ended or fell silent; the broker has put back what it worked on."""
+
+    worker: str
+    reason: str
+
+
+class TaskReturned(Message, frozen=True):
+    """A lost worker's task is back in the queue."""
+
+    task: TaskId
+    deliveries: int
+
+
+class TaskDeadLettered(Message, frozen=True):
+    """A task took its worker down on every delivery, and is not handed out again."""
+
+    task: TaskId
+    deliveries: int
+
+
+class WorkersCannotStart(Message, frozen=True):
+    """Worker processes end before they join, again and again."""
+
+    reason: str
+
+
+FromBroker = WorkerLost | TaskReturned | TaskDeadLettered | WorkersCannotStart
+
+
+# Between the actors ---------------------------------------------------------------------------------------------------
+
+
+class SubmitJob(Message, frozen=True):
+    """Run a job. ``states`` holds one byte a task for each phase, from the inputs up (see ``actors.phase``)."""
+
+    spec: JobSpec
+    states: tuple[bytes, ...]
+    priority: int = 0
+
+
+class CancelJob(Message, frozen=True):
+    """Stop a job; its partials stay."""
+
+    job: str
+
+
+class StartPhase(Message, frozen=True):
+    """Say what is ready."""
+
+
+class TasksReady(Message, frozen=True):
+    """So many more tasks of a phase can be taken (or fewer, when negative)."""
+
+    job: str
+    phase: int
+    count: int
+
+
+class TasksWithdrawn(Message, frozen=True):
+    """So many of the tasks that were to be taken were not ready any more."""
+
+    job: str
+    phase: int
+    count: int
+
+
+class TakeTasks(Message, frozen=True):
+    """Offer so many ready tasks to the tracker."""
+
+    count: int
+
+
+class OfferTask(Message, frozen=True):
+    """A task for the tracker to get done."""
+
+    task: TaskId
+    work: bytes
+
+
+class SlotsChanged(Message, frozen=True):
+    """The tracker takes so many tasks at a time, running and queued."""
+
+    slots: int
+
+
+class TaskSettled(Message, frozen=True):
+    """A task is off the tracker's hands."""
+
+    job: str
+
+
+class NodeStored(Message, frozen=True):
+    """A node of the phase below is stored."""
+
+    tile: int
+    index: int
+
+
+class NodesLost(Message, frozen=True):
+    """Nodes of this phase were stored, and are not any more."""
+
+    tile: int
+    indices: tuple[int, ...]
+
+
+class TaskBlocked(Message, frozen=True):
+    """A task cannot be made until these children are stored again."""
+
+    task: TaskId
+    missing: tuple[int, ...]
+
+
+class PhaseCompleted(Message, frozen=True):
+    """Every node of a phase that is needed is stored."""
+
+    job: str
+    phase: int
+
+
+class TaskGaveUp(Message, frozen=True):
+    """A task cannot be done, and so neither can its job."""
+
+    task: TaskId
+    kind: FailureKind
+    reason: str
+    index: int | None = None
+
+
+class CheckLeases(Message, frozen=True):
+    """Look for workers that have fallen silent."""
+
+
+class KillWorker(Message, frozen=True):
+    """End a worker that does not answer."""
+
+    worker: str
+    reason: str
+
+
+# Facts for the submitter and for viewers ------------------------------------------------------------------------------
+
+
+class JobStarted(Message, frozen=True):
+    """A job was admitted. ``tasks`` and ``reused`` have one entry a phase: nodes needed, and those stored already."""
+
+    job: str
+    reduction: str
+    files: int
+    tasks: tuple[int, ...]
+    reused: tuple[int, ...]
+
+
+class JobSucceeded(Message, frozen=True):
+    """Every range of the result is written. ``receipts`` has one entry a tile."""
+
+    job: str
+    inputs: int
+    skipped: tuple[Skipped, ...]
+    receipts: tuple[bytes, ...]
+
+
+class JobFailed(Message, frozen=True):
+    """A job ended without a result; its partials stay."""
+
+    job: str
+    kind: FailureKind
+    reason: str
+    task: TaskId | None = None
+    index: int | None = None
+
+
+class NodeRecomputed(Message, frozen=True):
+    """A stored partial was missing or damaged, and is made again."""
+
+    task: TaskId
+
+
+class TaskRetried(Message, frozen=True):
+    """An attempt failed in a way that may pass; the task is handed out again."""
+
+    task: TaskId
+    worker: str
+    attempt: int
+    reason: str
+
+
+JobEvent = (
+    JobStarted
+    | JobSucceeded
+    | JobFailed
+    | WorkerJoined
+    | WorkerLost
+    | TaskStarted
+    | TaskSucceeded
+    | TaskFailed
+    | TaskReturned
+    | TaskRetried
+    | NodeRecomputed
+    | Heartbeat
+)
+
+
+def encode(message: msgspec.Struct) -> bytes:
+    """Return a message as msgpack."""
+    return _ENCODER.encode(message)
+
+
+_ENCODER: Final = msgspec.msgpack.Encoder()
+TO_WORKER: Final = msgspec.msgpack.Decoder(ToWorker)
+FROM_WORKER: Final = msgspec.msgpack.Decoder(FromWorker)
+JOB_SPEC: Final = msgspec.msgpack.Decoder(JobSpec)

@@ -1,0 +1,221 @@
+"""Events folded into snapshots of one job (no terminal, no clock of its own)."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, Final
+
+from distsum.messages import (
+    Heartbeat,
+    JobFailed,
+    JobStarted,
+    JobSucceeded,
+    NodeRecomputed,
+    Skipped,
+    TaskFailed,
+    TaskId,
+    TaskRetried,
+    TaskReturned,
+    TaskStarted,
+    TaskSucceeded,
+    WorkerJoined,
+    WorkerLost,
+)
+from distsum.observe.snapshot import PhaseProgress, Snapshot
+
+if TYPE_CHECKING:
+    import msgspec
+
+_NOTES: Final = 200
+
+
+class _PhaseTally:
+    """Counts of one phase."""
+
+    def __init__(self, tasks: int, reused: int, bytes_total: int) -> None:
+        self.tasks = tasks
+        self.done = self.reused = reused
+        self.bytes_total = bytes_total
+        self.bytes_read = 0
+        self.files_read = 0
+        self.started_seconds: float | None = None
+        self.finished_seconds: float | None = None
+
+
+class JobTally:
+    """Everything a display or a summary says of a job, counted from its events.
+
+    Args:
+        bytes_total: Bytes that each phase reads, by the plan.
+    """
+
+    def __init__(self, bytes_total: tuple[int, ...]) -> None:
+        self._bytes_total = bytes_total
+        self._phases: list[_PhaseTally] = []
+        self._running: dict[TaskId, int] = {}
+        self._attempts: dict[TaskId, int] = {}
+        self._workers: set[str] = set()
+        self._job = ""
+        self._reduction = ""
+        self._files = 0
+        self._finished = False
+        self._notes: deque[str] = deque(maxlen=_NOTES)
+        self._notes_total = 0
+        self._told_skips = 0
+        self.attempts = 0
+        self.retries = 0
+        self.workers_lost = 0
+        self.computed = 0
+        self.bytes_read = 0
+        self.bytes_written = 0
+        self.objects = 0
+        self.succeeded = 0
+        self.peak_worker_bytes = 0
+        self.waiting_seconds = 0.0
+        self.reading_seconds = 0.0
+        self.adding_seconds = 0.0
+        self.storing_seconds = 0.0
+        self.starting_seconds = 0.0
+
+    def take(self, event: msgspec.Struct, now: float) -> None:
+        """Count one event that happened ``now`` seconds after the job's start."""
+        match event:
+            case JobStarted():
+                self._job, self._reduction, self._files = event.job, event.reduction, event.files
+                self._phases = [
+                    _PhaseTally(*counts) for counts in zip(event.tasks, event.reused, self._bytes_total, strict=True)
+                ]
+            case TaskStarted():
+                self._start(event, now)
+            case Heartbeat():
+                if event.task is not None and event.task in self._running:
+                    self._running[event.task] = event.bytes_read
+            case TaskSucceeded():
+                self._succeed(event, now)
+            case TaskFailed():
+                self._running.pop(event.task, None)
+            case TaskRetried():
+                self._note(f"{_task(event.task)} failed on {event.worker} and is tried again: {event.reason}")
+            case TaskReturned():
+                self._running.pop(event.task, None)
+                self._note(f"{_task(event.task)} is back in the queue after delivery {event.deliveries}")
+            case NodeRecomputed():
+                phase = event.task.phase - 1
+                self._note(f"{_task(event.task)} found a partial of phase {phase} missing or damaged; it is made again")
+                self._reopen(phase)
+            case WorkerJoined():
+                self._workers.add(event.worker)
+                self.starting_seconds += event.start_seconds
+            case WorkerLost():
+                self._workers.discard(event.worker)
+                self.workers_lost += 1
+                self._note(f"worker {event.worker} {event.reason}; a new one takes its place")
+            case JobSucceeded() | JobFailed():
+                self._finished = True
+
+    def snapshot(self, now: float) -> Snapshot:
+        """Return the picture ``now`` seconds after the job's start."""
+        running = [0] * (len(self._phases) + 1)
+        bytes_running = [0] * (len(self._phases) + 1)
+        for task, bytes_read in self._running.items():
+            running[task.phase] += 1
+            bytes_running[task.phase] += bytes_read
+        return Snapshot(
+            job=self._job,
+            reduction=self._reduction,
+            files=self._files,
+            elapsed_seconds=now,
+            phases=tuple(
+                PhaseProgress(
+                    phase=number,
+                    tasks=phase.tasks,
+                    done=phase.done,
+                    reused=phase.reused,
+                    running=running[number],
+                    bytes_total=phase.bytes_total,
+                    bytes_read=phase.bytes_read + bytes_running[number],
+                    files_read=phase.files_read,
+                    started_seconds=phase.started_seconds,
+                    finished_seconds=phase.finished_seconds,
+                )
+                for number, phase in enumerate(self._phases, start=1)
+            ),
+            workers=len(self._workers),
+            workers_lost=self.workers_lost,
+            retries=self.retries,
+            notes=tuple(self._notes),
+            notes_total=self._notes_total,
+            finished=self._finished,
+        )
+
+    def worker_seconds(self) -> dict[str, float]:
+        """Seconds of all workers together, by what they were spent on."""
+        return {
+            "starting": self.starting_seconds,
+            "waiting": self.waiting_seconds,
+            "reading": self.reading_seconds,
+            "adding": self.adding_seconds,
+            "storing": self.storing_seconds,
+        }
+
+    def phase_seconds(self) -> tuple[float, ...]:
+        """Seconds from each phase's first attempt to its last result; 0 for a phase with nothing to do."""
+        return tuple(
+            (phase.finished_seconds or phase.started_seconds) - phase.started_seconds
+            if phase.started_seconds is not None
+            else 0.0
+            for phase in self._phases
+        )
+
+    def _start(self, event: TaskStarted, now: float) -> None:
+        phase = self._phases[event.task.phase - 1]
+        if phase.started_seconds is None:
+            phase.started_seconds = now
+        self._running[event.task] = 0
+        self.attempts += 1
+        earlier = self._attempts.get(event.task, 0)
+        self._attempts[event.task] = earlier + 1
+        self.retries += earlier > 0
+
+    def _succeed(self, event: TaskSucceeded, now: float) -> None:
+        phase = self._phases[event.task.phase - 1]
+        effort = event.effort
+        self._running.pop(event.task, None)
+        self._attempts.pop(event.task, None)
+        phase.done += 1
+        phase.bytes_read += effort.bytes_read
+        phase.files_read += effort.objects_read
+        phase.reused += event.reused
+        if phase.done == phase.tasks:
+            phase.finished_seconds = now
+        self.succeeded += 1
+        self.computed += not event.reused
+        self.bytes_read += effort.bytes_read
+        self.bytes_written += effort.bytes_written
+        self.objects += effort.objects_read + effort.objects_written
+        self.peak_worker_bytes = max(self.peak_worker_bytes, effort.peak_bytes)
+        self.waiting_seconds += effort.waiting_seconds
+        self.reading_seconds += effort.reading_seconds
+        self.adding_seconds += effort.adding_seconds
+        self.storing_seconds += effort.storing_seconds
+        self._note_skips(event.skipped)
+
+    def _note_skips(self, skipped: tuple[Skipped, ...]) -> None:
+        if len(skipped) > self._told_skips:
+            self._told_skips = len(skipped)
+            plural = "s" if len(skipped) > 1 else ""
+            self._note(f"{len(skipped)} bad input{plural} left out so far; the last: {skipped[-1].reason}")
+
+    def _reopen(self, phase: int) -> None:
+        if phase >= 1:
+            self._phases[phase - 1].done = max(0, self._phases[phase - 1].done - 1)
+            self._phases[phase - 1].finished_seconds = None
+
+    def _note(self, text: str) -> None:
+        self._notes.append(text)
+        self._notes_total += 1
+
+
+def _task(task: TaskId) -> str:
+    tile = f" tile {task.tile}" if task.tile else ""
+    return f"phase {task.phase} task {task.index}{tile}"

@@ -1,0 +1,63 @@
+"""The frozen picture of a job that every display draws."""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class PhaseProgress(msgspec.Struct, frozen=True):
+    """One phase of a job.
+
+    Attributes:
+        phase: 1 for the phase that reads the inputs.
+        tasks: Tasks the phase has.
+        done: Tasks whose partial is stored, reused ones included.
+        reused: Tasks whose partial was stored before this run.
+        running: Attempts under way.
+        bytes_total: Bytes the phase reads, by the plan.
+        bytes_read: Bytes its finished and running attempts have read.
+        files_read: Inputs (phase 1) or partials (others) that finished tasks have read.
+        started_seconds: When its first attempt began, in seconds since the job's start; None before.
+        finished_seconds: When its last task was done; None before.
+    """
+
+    phase: int
+    tasks: int
+    done: int = 0
+    reused: int = 0
+    running: int = 0
+    bytes_total: int = 0
+    bytes_read: int = 0
+    files_read: int = 0
+    started_seconds: float | None = None
+    finished_seconds: float | None = None
+
+
+class Snapshot(msgspec.Struct, frozen=True):
+    """One job at one moment.
+
+    Attributes:
+        job: Job id.
+        reduction: For example ``mean``.
+        files: Inputs given.
+        elapsed_seconds: Since the job's start.
+        phases: From the inputs up.
+        workers: Worker processes alive.
+        workers_lost: Worker processes that ended unasked.
+        retries: Attempts beyond a task's first.
+        notes: What a person should know (a lost worker, a damaged partial, a skipped input): the last 200, in order.
+        notes_total: How many there were in all.
+        finished: Whether the job has ended.
+    """
+
+    job: str
+    reduction: str
+    files: int
+    elapsed_seconds: float
+    phases: tuple[PhaseProgress, ...]
+    workers: int
+    workers_lost: int
+    retries: int
+    notes: tuple[str, ...]
+    notes_total: int
+    finished: bool

@@ -1,0 +1,96 @@
+"""What a run is asked to do, and what it says of itself afterwards (plain data)."""
+
+from __future__ import annotations
+
+from typing import Final, Literal
+
+import msgspec
+
+FormatName = Literal["auto", "npy", "raw", "text"]
+OnBadInput = Literal["fail", "skip"]
+ReductionName = Literal["mean", "sum", "min", "max"]
+
+DEFAULT_FAN_IN: Final = 5
+DEFAULT_MAX_OPEN_FILES: Final = 5
+DEFAULT_MEMORY_BYTES: Final = 512 << 20
+
+
+class Options(msgspec.Struct, frozen=True, kw_only=True):
+    """How to run; None leaves the choice to the planner or the machine.
+
+    Attributes:
+        workers: Worker processes; None for one per usable CPU.
+        partition: Files a task adds, a power of ``fan_in``; None for the planner's choice.
+        fan_in: Children of a node of the canonical tree. The only option here that is part of the bits.
+        tiles: Index ranges that the arrays are cut into; None for the planner's choice.
+        max_open_files: Inputs that a worker holds open at once.
+        memory_bytes: Bytes a worker may take over its bare imports.
+        work_dir: Folder of partials; None for the output's path with ``.distsum`` appended.
+        keep_partials: Whether partials stay after success, for a later job over some of the same inputs.
+        format: Format of the inputs; ``auto`` goes by the first one's suffix.
+        dtype: numpy ``dtype.str`` of raw inputs.
+        out_dtype: numpy ``dtype.str`` of the output; None for the accumulator's.
+        on_bad_input: ``fail`` stops the job at a bad input; ``skip`` leaves it out and says so.
+        force: Whether an existing output is replaced.
+        digest: Whether the output's SHA-256 is computed.
+    """
+
+    workers: int | None = None
+    partition: int | None = None
+    fan_in: int = DEFAULT_FAN_IN
+    tiles: int | None = None
+    max_open_files: int = DEFAULT_MAX_OPEN_FILES
+    memory_bytes: int = DEFAULT_MEMORY_BYTES
+    work_dir: str | None = None
+    keep_partials: bool = False
+    format: FormatName = "auto"
+    dtype: str | None = None
+    out_dtype: str | None = None
+    on_bad_input: OnBadInput = "fail"
+    force: bool = False
+    digest: bool = True
+
+
+class SkippedInput(msgspec.Struct, frozen=True):
+    """An input that was left out, and why."""
+
+    uri: str
+    reason: str
+
+
+class PlanSummary(msgspec.Struct, frozen=True):
+    """The plan that ran."""
+
+    partition: int
+    fan_in: int
+    tiles: int
+    phases: int
+    worker_bytes: int
+
+
+class Summary(msgspec.Struct, frozen=True, kw_only=True):
+    """What a finished job did. ``seconds`` is wall time; ``digest`` is the output's SHA-256, or None if not asked for.
+
+    ``files`` counts the inputs given, ``count`` the numbers in each. ``tasks`` is what the plan has, ``tasks_reused``
+    those whose partial was stored already, ``attempts`` the starts of a task, ``retries`` the attempts after a first.
+    """
+
+    output: str
+    reduction: ReductionName
+    files: int
+    count: int
+    skipped: tuple[SkippedInput, ...]
+    seconds: float
+    bytes_read: int
+    bytes_written: int
+    tasks: int
+    tasks_reused: int
+    attempts: int
+    retries: int
+    workers: int
+    workers_lost: int
+    plan: PlanSummary
+    peak_worker_bytes: int
+    digest: str | None
+    phase_seconds: tuple[float, ...]
+    worker_seconds: dict[str, float]

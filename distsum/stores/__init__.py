@@ -1,0 +1,1 @@
+"""Stores: where inputs, partials and results lie."""

@@ -1,0 +1,133 @@
+"""What a store is. Its contract is ``tests/contract/test_stores.py``, which every store passes.
+
+Stores are called from threads that may wait: the folding thread of a worker, or ``asyncio.to_thread`` in the process
+that plans. Objects are written whole or not at all, except an output, which is put together from ranges.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol, Self
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+    from types import TracebackType
+
+    from distsum.manifest import Input
+
+    Buffer = bytes | bytearray | memoryview
+
+
+class Reader(Protocol):
+    """An opened object; a ``formats.base.Source`` that can be closed."""
+
+    @property
+    def uri(self) -> bytes:
+        """Path or URI."""
+        ...
+
+    @property
+    def size(self) -> int:
+        """Bytes in the object."""
+        ...
+
+    def read_into(self, buffers: list[memoryview], offset: int) -> int:
+        """Fill the buffers from ``offset`` on; fewer bytes are returned only where the object ends.
+
+        Raises:
+            StorageError: Reading failed.
+        """
+        ...
+
+    def read(self, offset: int, size: int) -> bytes:
+        """Return up to ``size`` bytes from ``offset`` on."""
+        ...
+
+    def check_unchanged(self) -> None:
+        """Make sure that what was read belongs to the pinned version.
+
+        Raises:
+            InputChangedError: The object changed while it was open.
+        """
+        ...
+
+    def close(self) -> None:
+        """Let go of the object."""
+        ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+
+class Store(Protocol):
+    """A place that holds objects by URI (``bytes``: a path is not always text)."""
+
+    def identify(self, uri: bytes) -> Input:
+        """Return an input with its size and version.
+
+        Raises:
+            InputListError: There is no such file, or it is not one that can be read.
+        """
+        ...
+
+    def open_input(self, entry: Input, offset: int = 0, size: int = 0) -> Reader:
+        """Open an input that must still be what the manifest says; ``offset`` and ``size`` tell what will be read.
+
+        Raises:
+            InputChangedError: It is gone, or its size or version differ.
+            StorageError: It cannot be opened.
+        """
+        ...
+
+    def open(self, uri: bytes) -> Reader | None:
+        """Open an object as it is now; None if there is none."""
+        ...
+
+    def exists(self, uri: bytes) -> bool:
+        """Whether there is an object."""
+        ...
+
+    def put(self, uri: bytes, buffers: Sequence[Buffer]) -> int:
+        """Store an object whole, in place of one that may be there; return its bytes.
+
+        Raises:
+            StorageError: It cannot be stored; nothing of it is visible then.
+        """
+        ...
+
+    def delete(self, uri: bytes) -> None:
+        """Remove an object; nothing happens if there is none."""
+        ...
+
+    def list(self, prefix: bytes) -> Iterator[bytes]:
+        """Yield the names of the objects under a folder, relative to it, in no order; nothing if there is none."""
+        ...
+
+    def create_output(self, uri: bytes, size: int) -> None:
+        """Make room for an output of ``size`` bytes, replacing what an earlier run left under that name.
+
+        Raises:
+            StorageError: There is no room, or no permission.
+        """
+        ...
+
+    def write_range(self, uri: bytes, offset: int, buffers: Iterable[Buffer]) -> bytes:
+        """Write a range of an output; return a receipt that ``commit_output`` wants back.
+
+        The buffers are taken one at a time, so that a generator keeps memory bounded.
+
+        Raises:
+            StorageError: It cannot be written.
+        """
+        ...
+
+    def commit_output(self, uri: bytes, final: bytes, receipts: Sequence[bytes], *, replace: bool) -> None:
+        """Make a complete output durable, and visible under its final name at once.
+
+        Raises:
+            OutputError: There is an object of that name now, and ``replace`` is False.
+            StorageError: It cannot be done.
+        """
+        ...

@@ -1,0 +1,81 @@
+"""Words for people: names from outside made harmless, and sizes made readable (pure)."""
+
+import os
+import unicodedata
+
+_BIDI = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+_UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
+
+
+def printable(name: bytes | str, limit: int = 300) -> str:
+    r"""Return a name from outside as one line that cannot disturb a terminal.
+
+    Control characters, line separators, bidirectional marks, lone surrogates and bytes that are not UTF-8 become
+    backslash escapes; a name longer than ``limit`` characters loses its middle, and says how many.
+
+    Args:
+        name: A path, URI or word, as bytes or text.
+        limit: The most characters to return before the middle is cut.
+
+    >>> printable(b"a b[1].npy")
+    'a b[1].npy'
+    >>> printable(b"bell\x07 \x1b[31mred\n\xff")
+    'bell\\x07 \\x1b[31mred\\n\\xff'
+    """
+    text = name if isinstance(name, str) else os.fsdecode(name)
+    safe = "".join(_escape(character) for character in text)
+    if len(safe) <= limit:
+        return safe
+    kept = limit // 2
+    return f"{safe[:kept]}…({len(safe) - 2 * kept} more)…{safe[-kept:]}"
+
+
+def _escape(character: str) -> str:
+    code = ord(character)
+    if 0xDC80 <= code <= 0xDCFF:
+        return f"\\x{code - 0xDC00:02x}"
+    if character == "\n":
+        return "\\n"
+    if character in _BIDI or unicodedata.category(character) in {"Cc", "Cs", "Zl", "Zp"}:
+        return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
+    return character
+
+
+def byte_size(size: float) -> str:
+    """Return a number of bytes as people read it, in binary units.
+
+    >>> byte_size(512), byte_size(1536), byte_size(64 << 20)
+    ('512 B', '1.5 KiB', '64.0 MiB')
+    """
+    amount = float(size)
+    for unit in _UNITS:
+        if abs(amount) < 1024 or unit == _UNITS[-1]:
+            break
+        amount /= 1024
+    return f"{amount:.0f} {unit}" if unit == "B" else f"{amount:.1f} {unit}"
+
+
+def parse_byte_size(text: str) -> int:
+    """Return the bytes that a size such as ``512MiB``, ``2GB`` or ``65536`` stands for.
+
+    Raises:
+        ValueError: The text is no size.
+
+    >>> parse_byte_size("64MiB"), parse_byte_size("1.5 kB"), parse_byte_size("4096")
+    (67108864, 1500, 4096)
+    """
+    squeezed = text.strip().replace(" ", "").lower()
+    digits = squeezed.rstrip("abcdefghijklmnopqrstuvwxyz")
+    unit = squeezed[len(digits) :]
+    factors = {"": 1, "b": 1}
+    for power, letter in enumerate("kmgtp", start=1):
+        factors[f"{letter}ib"] = 1024**power
+        factors[f"{letter}b"] = 1000**power
+        factors[letter] = 1024**power
+    try:
+        size = int(float(digits) * factors[unit])
+    except (KeyError, ValueError, OverflowError):
+        raise ValueError(f"{text!r} is not a size; write it like 512MiB, 2GB or 65536") from None
+    if size <= 0:
+        raise ValueError(f"{text!r} is not a positive size")
+    return size

@@ -1,0 +1,48 @@
+# What one does here: `just` lists it; without just, `uv run just` does.
+# Recipes go through `uv run`, so they use the project's environment wherever just itself comes from.
+
+_list:
+    @just --list --unsorted
+
+# Generate files, add them, verify the result, and show where the time went
+demo:
+    uv run distsum demo
+
+# Run the tests: every one, the examples in docstrings and in docs
+[positional-arguments]
+test *arguments:
+    uv run pytest "$@"
+
+# Run the linters: style, format, types, who imports whom
+lint:
+    uv run ruff check
+    uv run ruff format --check
+    uv run mypy
+    uv run lint-imports --no-logo
+
+# Run everything that CI runs
+check: lint test
+
+# Put imports and format in order
+format:
+    uv run ruff check --select I --fix
+    uv run ruff format
+
+# Compare with peers and limits, as ratios of the same run
+[positional-arguments]
+bench *arguments:
+    uv run --group bench python -m benchmarks "$@"
+
+# Check the docs: links lead somewhere, examples are true
+docs:
+    uv run pytest tests/integration/test_docs.py docs README.md
+
+# Take the newest versions of all dependencies, and pin them
+constraints:
+    uv lock --upgrade
+    uv export --quiet --all-groups --no-emit-project --no-hashes --no-header --no-annotate --output-file constraints.txt
+
+# Remove what tools leave behind, but for the environment
+clean:
+    rm -rf build dist *.egg-info .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+    find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +

@@ -1,0 +1,1 @@
+"""A fleet of workers on other hosts, started and watched over SSH (to come). Importable as `distsum.provision`."""

@@ -1,0 +1,29 @@
+"""What all tests share: how Hypothesis draws, and what happens where a service is missing."""
+
+import os
+from collections.abc import Callable
+from typing import NoReturn
+
+import pytest
+from hypothesis import settings
+
+# Timings are benchmarks, so no example has a deadline. CI draws the same examples every time: a failure there is one
+# of the change, and comes back here with CI=true.
+settings.register_profile("local", deadline=None)
+settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True)
+settings.load_profile("ci" if os.environ.get("CI") else "local")
+
+
+@pytest.fixture(scope="session")
+def missing_service() -> Callable[[str], NoReturn]:
+    """Give what a test or fixture calls when it finds a service missing.
+
+    The reason names the command that would install it. Under CI everything is tested or nothing is said to be.
+    """
+
+    def report(reason: str) -> NoReturn:
+        if os.environ.get("CI"):
+            pytest.fail(f"CI may not skip: {reason}", pytrace=False)
+        pytest.skip(reason)
+
+    return report

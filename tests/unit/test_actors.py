@@ -1,0 +1,276 @@
+"""The actors, one message at a time."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from distsum.actors.actor import BROKER, CLIENT, MASTER, TRACKER, WORKERS
+from distsum.actors.phase import STORED, UNNEEDED, WAITING
+from distsum.actors.task_tracker import TrackerSettings
+from distsum.messages import (
+    CancelJob,
+    Effort,
+    Heartbeat,
+    JobFailed,
+    JobSpec,
+    JobStarted,
+    JobSucceeded,
+    KillWorker,
+    RunTask,
+    SubmitJob,
+    TaskDeadLettered,
+    TaskFailed,
+    TaskId,
+    TaskRetried,
+    TaskStarted,
+    TaskSucceeded,
+    WorkerJoined,
+    WorkerLost,
+    WorkersCannotStart,
+)
+from distsum.tree import Tree
+from tests.stepping import SteppingSystem
+
+EFFORT = Effort(0, 0, 0, 0, 0.0, 0.0, 0.0, 0.0, 0)
+
+
+def spec(files: int, *, job: str = "job", exponent: int = 1, tiles: int = 1, fan_in: int = 5) -> JobSpec:
+    return JobSpec(
+        job=job,
+        reduction="mean",
+        files=files,
+        count=10 * tiles,
+        fan_in=fan_in,
+        exponent=exponent,
+        tile_length=10,
+        format="npy",
+        dtype="<f8",
+        shape=(10 * tiles,),
+        fortran=False,
+        offset=128,
+        header=b"",
+        on_bad_input="fail",
+        max_open_files=5,
+        buffer_bytes=1 << 20,
+        work=b"/work",
+        output=b"/out",
+        output_format="npy",
+        output_dtype="<f8",
+        output_offset=128,
+        output_number_bytes=8,
+    )
+
+
+def nothing_stored(job: JobSpec) -> tuple[bytes, ...]:
+    tree = Tree(files=job.files, fan_in=job.fan_in, exponent=job.exponent)
+    return tuple(bytes(tree.width(phase) * job.tiles) for phase in range(1, tree.phases + 1))
+
+
+def joined(name: str = "w1") -> WorkerJoined:
+    return WorkerJoined(name, host="h", pid=1, version="v", protocol=1, baseline_bytes=0, start_seconds=0.0)
+
+
+def succeeded(task: TaskId, worker: str = "w1", **changes: Any) -> TaskSucceeded:
+    fields: dict[str, Any] = {"inputs": 1, "skipped": (), "reused": False, "receipt": b"", "effort": EFFORT}
+    return TaskSucceeded(worker=worker, task=task, **(fields | changes))
+
+
+def system_with(job: JobSpec, *, workers: int = 1, states: tuple[bytes, ...] | None = None) -> SteppingSystem:
+    system = SteppingSystem(TrackerSettings(tasks_queued_per_worker=1, max_attempts=4, lease_seconds=20.0))
+    for number in range(1, workers + 1):
+        system.tell(TRACKER, joined(f"w{number}"))
+    system.tell(MASTER, SubmitJob(job, nothing_stored(job) if states is None else states))
+    return system
+
+
+def published(system: SteppingSystem) -> list[TaskId]:
+    return [message.task for message in system.take(BROKER) if isinstance(message, RunTask)]
+
+
+def test_the_queue_at_the_broker_is_kept_short() -> None:
+    system = system_with(spec(1000, exponent=1), workers=3)
+    assert len(published(system)) == 6
+    system.tell(TRACKER, succeeded(TaskId("job", 1, 0, 0)))
+    assert published(system) == [TaskId("job", 1, 0, 6)]
+
+
+def test_one_task_waits_for_the_first_worker() -> None:
+    system = SteppingSystem()
+    job = spec(1000)
+    system.tell(MASTER, SubmitJob(job, nothing_stored(job)))
+    assert published(system) == []
+    system.tell(TRACKER, joined())
+    assert published(system) == [TaskId("job", 1, 0, 0), TaskId("job", 1, 0, 1)]
+
+
+def test_a_task_is_ready_when_its_own_children_are_stored_and_comes_before_lower_phases() -> None:
+    system = system_with(spec(50), workers=1)
+    seen = published(system)
+    for index in range(6):
+        system.tell(TRACKER, succeeded(TaskId("job", 1, 0, index)))
+        seen += published(system)
+    assert TaskId("job", 2, 0, 0) in seen
+    assert TaskId("job", 1, 0, 9) not in seen
+
+
+def test_the_job_ends_with_the_last_phase_and_a_receipt_from_each_tile() -> None:
+    job = spec(5, tiles=3)
+    system = system_with(job, workers=4)
+    tasks = published(system)
+    assert tasks == [TaskId("job", 1, tile, 0) for tile in range(3)]
+    for task in reversed(tasks):
+        assert system.take(CLIENT) == []
+        system.tell(TRACKER, succeeded(task, inputs=5, receipt=b"r%d" % task.tile))
+    assert system.take(CLIENT) == [JobSucceeded("job", 5, (), (b"r0", b"r1", b"r2"))]
+
+
+def test_a_second_success_changes_nothing() -> None:
+    system = system_with(spec(25), workers=4)
+    first = TaskId("job", 1, 0, 0)
+    system.tell(TRACKER, succeeded(first))
+    published(system)
+    events = len(system.events)
+    system.tell(TRACKER, succeeded(first, worker="w2"))
+    assert published(system) == []
+    assert len(system.events) == events
+
+
+def test_a_node_with_one_child_is_no_task() -> None:
+    # Phase 2 of 26 files has the nodes 0-4 and 5 alone; the second passes through to phase 3.
+    system = system_with(spec(26), workers=10)
+    started = next(event for event in system.events if isinstance(event, JobStarted))
+    assert started.tasks == (6, 1, 1)
+    tasks = published(system)
+    assert len(tasks) == 6
+    for task in tasks:
+        system.tell(TRACKER, succeeded(task))
+    assert published(system) == [TaskId("job", 2, 0, 0)]
+    system.tell(TRACKER, succeeded(TaskId("job", 2, 0, 0)))
+    assert published(system) == [TaskId("job", 3, 0, 0)]
+
+
+def test_stored_nodes_and_what_is_below_them_are_not_made_again() -> None:
+    states = (bytes([UNNEEDED] * 5 + [STORED] + [WAITING] * 4), bytes([STORED, WAITING]), bytes([WAITING]))
+    system = system_with(spec(50), workers=20, states=states)
+    assert published(system) == [TaskId("job", 1, 0, index) for index in (6, 7, 8, 9)]
+
+
+def test_a_blocked_task_waits_until_its_lost_children_are_made_again() -> None:
+    system = system_with(spec(25), workers=10)
+    tasks = published(system)
+    for task in tasks:
+        system.tell(TRACKER, succeeded(task))
+    top = TaskId("job", 2, 0, 0)
+    assert published(system) == [top]
+    system.tell(TRACKER, TaskFailed("w1", top, "blocked", "damaged", missing=(1, 3)))
+    again = published(system)
+    assert again == [TaskId("job", 1, 0, 1), TaskId("job", 1, 0, 3)]
+    system.tell(TRACKER, succeeded(again[0]))
+    assert published(system) == []
+    system.tell(TRACKER, succeeded(again[1]))
+    assert published(system) == [top]
+
+
+def test_a_lost_node_whose_own_children_were_never_made_has_them_made() -> None:
+    states = (bytes([UNNEEDED] * 25 + [STORED] * 5), bytes([STORED] * 5 + [WAITING]), bytes([WAITING] * 2), bytes(1))
+    job = spec(150)
+    system = system_with(job, workers=20, states=states)
+    ready = published(system)
+    assert TaskId("job", 3, 0, 0) in ready
+    system.tell(TRACKER, TaskFailed("w1", TaskId("job", 3, 0, 0), "blocked", "gone", missing=(2,)))
+    assert published(system) == [TaskId("job", 1, 0, index) for index in range(10, 15)]
+
+
+def test_a_failure_that_may_pass_is_tried_again_and_in_the_end_given_up() -> None:
+    system = system_with(spec(25))
+    task = published(system)[0]
+    for attempt in range(2, 5):
+        system.tell(TRACKER, TaskFailed("w1", task, "error", "OSError: flaky"))
+        assert published(system) == [task]
+        assert any(isinstance(event, TaskRetried) and event.attempt == attempt for event in system.events)
+    system.tell(TRACKER, TaskFailed("w1", task, "error", "OSError: flaky"))
+    assert system.take(CLIENT) == [JobFailed("job", "error", "OSError: flaky", task)]
+
+
+@pytest.mark.parametrize("kind", ["bad_input", "input_changed", "inexact", "storage"])
+def test_a_failure_that_cannot_pass_fails_the_job_at_once(kind: Any) -> None:
+    system = system_with(spec(25))
+    task = published(system)[0]
+    system.tell(TRACKER, TaskFailed("w1", task, kind, "because", index=3))
+    assert system.take(CLIENT) == [JobFailed("job", kind, "because", task, 3)]
+    assert any(isinstance(message, CancelJob) for message in system.take(BROKER))
+    system.tell(TRACKER, succeeded(task))
+    assert system.take(CLIENT) == []
+
+
+def test_a_dead_lettered_task_fails_the_job_by_name() -> None:
+    system = system_with(spec(25))
+    task = published(system)[0]
+    system.tell(TRACKER, TaskDeadLettered(task, 4))
+    (failure,) = system.take(CLIENT)
+    assert (failure.kind, failure.task) == ("abandoned", task)
+    assert "4 deliveries" in failure.reason
+
+
+def test_workers_that_cannot_start_fail_every_job() -> None:
+    system = system_with(spec(25))
+    system.tell(MASTER, WorkersCannotStart("no numpy"))
+    assert system.take(CLIENT) == [JobFailed("job", "error", "no numpy")]
+
+
+def test_a_silent_worker_is_ended_and_one_that_beats_is_not() -> None:
+    system = system_with(spec(25), workers=2)
+    for _ in range(10):
+        system.advance(4.0)
+        system.tell(TRACKER, Heartbeat("w1", None, 0))
+    killed = [message for message in system.take(WORKERS) if isinstance(message, KillWorker)]
+    assert {message.worker for message in killed} == {"w2"}
+    assert "no heartbeat for 2" in killed[0].reason
+
+
+def test_a_lost_worker_makes_the_queue_shorter() -> None:
+    system = system_with(spec(1000), workers=3)
+    assert len(published(system)) == 6
+    system.tell(TRACKER, WorkerLost("w3", "ended"))
+    system.tell(TRACKER, succeeded(TaskId("job", 1, 0, 0)))
+    assert published(system) == []
+
+
+def test_a_higher_priority_goes_first_and_equals_share() -> None:
+    system = SteppingSystem(TrackerSettings(tasks_queued_per_worker=0))
+    for job, priority in (("a", 0), ("b", 0), ("c", 1)):
+        described = spec(20, job=job)
+        system.tell(MASTER, SubmitJob(described, nothing_stored(described), priority))
+    for number in range(4):
+        system.tell(TRACKER, joined(f"w{number}"))
+    assert [task.job for task in published(system)] == ["c"] * 4
+    for index in range(4):
+        system.tell(TRACKER, succeeded(TaskId("c", 1, 0, index)))
+    shared = published(system)
+    assert [task.job for task in shared] == ["a", "b", "a", "b"]
+    system.tell(TRACKER, succeeded(shared[0]))
+    assert published(system) == [TaskId("c", 2, 0, 0)]
+
+
+def test_cancelling_a_job_frees_its_slots_for_the_others() -> None:
+    system = SteppingSystem(TrackerSettings(tasks_queued_per_worker=0))
+    first, second = spec(50, job="a"), spec(50, job="b")
+    system.tell(TRACKER, joined())
+    system.tell(MASTER, SubmitJob(first, nothing_stored(first), priority=1))
+    assert [task.job for task in published(system)] == ["a"]
+    system.tell(MASTER, SubmitJob(second, nothing_stored(second)))
+    assert published(system) == []
+    system.tell(MASTER, CancelJob("a"))
+    assert [task.job for task in published(system)] == ["b"]
+    assert system.take(CLIENT) == [JobFailed("a", "cancelled", "cancelled")]
+
+
+def test_an_attempt_of_an_unknown_task_is_ignored() -> None:
+    system = system_with(spec(25))
+    events = len(system.events)
+    system.tell(TRACKER, TaskStarted("w1", TaskId("old", 1, 0, 0), 1))
+    system.tell(TRACKER, TaskFailed("w1", TaskId("old", 1, 0, 0), "error", "late"))
+    assert len(system.events) == events
+    assert system.take(CLIENT) == []
