@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from distsum.planning import PlanReport
-    from distsum.verify import Verification
+    from distsum.verification import Verification
 
     Name = str | bytes | os.PathLike[str] | os.PathLike[bytes]
     Inputs = Name | Iterable[Name]
@@ -142,14 +142,14 @@ def verify(
     out_dtype: str | None = None,
     on_bad_input: OnBadInput = "fail",
 ) -> Verification:
-    """Compare a result with the exact one at random indices; see ``distsum.verify.verify`` for the arguments.
+    """Compare a result with the exact one at random indices; see ``distsum.verification.verify`` for the arguments.
 
     Raises:
         UsageError: A value is not acceptable, or an input is missing.
         BadInputError: An input or the result is damaged.
         VerificationError: The result is not of the inputs' shape. One beyond its bound is told by ``ok``, not raised.
     """
-    from distsum.verify import verify as verified
+    from distsum.verification import verify as verified
 
     return verified(
         os.fsencode(result),

@@ -30,7 +30,7 @@ def demo() -> int:
     from distsum.generate import generate
     from distsum.inputs import expand
     from distsum.request import Options
-    from distsum.verify import verify
+    from distsum.verification import verify
 
     with _temporary_folder() as folder:
         # Inputs, the partials of P = 5 (a quarter of them) and room to spare.

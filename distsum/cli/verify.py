@@ -13,7 +13,7 @@ from distsum.request import ReductionName
 from distsum.wording import printable
 
 if TYPE_CHECKING:
-    from distsum.verify import Verification
+    from distsum.verification import Verification
 
 Result = Annotated[str, Parameter(name="RESULT", help="What a job has written.")]
 
@@ -33,7 +33,7 @@ def verify(
     json: Json = False,
 ) -> int:
     """Read random indices of all inputs again, add them exactly, and compare; exit code 1 beyond the proven bound."""
-    from distsum.verify import verify as verified
+    from distsum.verification import verify as verified
 
     flags = RunFlags(fan_in=fan_in, format=format, dtype=dtype, out_dtype=out_dtype, on_bad_input=on_bad_input)  # type: ignore[arg-type]  # checked with all settings
     settings = settings_of(flags)

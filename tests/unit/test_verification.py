@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from distsum import verify as module
+from distsum import verification as module
 from distsum.errors import BadInputError, InputListError, StorageError, UsageError, VerificationError
 from distsum.tree import Tree
-from distsum.verify import verify
+from distsum.verification import verify
 from tests.reference import reference_reduce
 
 DTYPES = ["<f8", ">f8", "<f4", ">f4", "<f2", "|b1", "|i1", "|u1", "<i2", ">u2", "<i4", ">i8", "<u8", "<c8", ">c16"]
