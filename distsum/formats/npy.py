@@ -118,10 +118,6 @@ def _read_header(source: Source) -> tuple[bytes, str]:
     if len(head) < start:
         raise BadInputError(source.uri, f"was cut short: it has {len(head)} bytes, and ends inside the npy header")
     stop = start + int(struct.unpack_from(length_format, head, 8)[0])
-    if stop > source.size:
-        raise BadInputError(
-            source.uri, f"was cut short: its npy header declares {stop} bytes, and the file has {source.size}"
-        )
     if stop > HEAD_BYTES:
         raise BadInputError(
             source.uri,
@@ -131,7 +127,7 @@ def _read_header(source: Source) -> tuple[bytes, str]:
     if stop > len(head):
         head += _read(source, len(head), stop - len(head))
     if len(head) < stop:
-        raise BadInputError(source.uri, f"was cut short: its npy header ends at byte {len(head)} of {stop}")
+        raise BadInputError(source.uri, f"was cut short: it has {len(head)} bytes, and its npy header declares {stop}")
     try:
         return head[:stop], head[start:stop].decode(encoding)
     except UnicodeDecodeError:

@@ -358,7 +358,6 @@ class _Parser:
         numbers = self._json.parse(document)
         if numbers is None:
             return None
-        numbers = numbers.copy()
         numbers[words] = values
         return numbers
 

@@ -121,7 +121,7 @@ def test_a_number_has_the_bits_that_float_gives(word, around):
         b"1e5_0", b"nan_", b"-0x", b"-0_", b"1'000", b"$5",
     ],
 )  # fmt: skip
-@pytest.mark.parametrize("around", [b"%b", b"1\n%b\n2\n", b"1 %b 2", b"nan 3 3 3 3 3 3 3 3 %b -0"])
+@pytest.mark.parametrize("around", [b"%b", b"1\n%b\n2\n", b"1 %b 2", b"nan" + b" 3" * 30 + b" %b -0"])
 def test_what_is_no_number_is_named_with_its_line(word, around):
     reason = refusal(b"# a comment\n" + around % word)
     line = 3 if around.startswith(b"1\n") else 2
@@ -211,6 +211,26 @@ def test_much_white_space_is_nothing():
 def test_the_fast_ways_are_taken_where_they_can_be(data, way, ways):
     numbers(data)
     assert set(ways) == {way}
+
+
+def test_letters_and_integer_zeros_in_one_text_each_keep_their_value():
+    words = [*["1.5"] * 20, "nan", "-0", "2", "-inf", "0", "-0"]
+    assert bits(numbers("\n".join(words).encode())) == bits(map(float, words))
+    assert bits(numbers(" ".join(words[::-1]).encode())) == bits(map(float, words[::-1]))
+
+
+def test_lines_and_rows_with_one_separator_a_gap_take_the_short_way(monkeypatch):
+    monkeypatch.setattr(text_module._Parser, "_as_json", None)
+    assert numbers(b"1.5\r\n2.5, 3.5\n 4.5\n") == [1.5, 2.5, 3.5, 4.5]
+
+
+def test_numbers_of_nineteen_digits_do_not_take_the_way_that_is_slow_for_them():
+    parser = text_module._Parser()
+    parser._json._parser = None
+    assert parser.parse(b"1.234567890123456789e+00\n5").tolist() == [1.234567890123456789, 5.0]
+    assert parser.parse(b"-9.0000000000000000000\n5").tolist() == [-9.0, 5.0]
+    with pytest.raises(AttributeError):
+        parser.parse(b"0.12345678901234567\n5")
 
 
 def test_simdjson_is_ready_for_the_next_text_after_any_other(ways):
