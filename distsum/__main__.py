@@ -5,9 +5,18 @@ import sys
 
 def main() -> None:
     """Run the command line, and exit with its code."""
-    from distsum.cli.app import run_command
+    from distsum.worker.launch import launch_early, take_early
 
-    sys.exit(run_command(sys.argv[1:]))
+    launch_early(sys.argv[1:])
+    try:
+        from distsum.cli.app import run_command
+
+        code = run_command(sys.argv[1:])
+    except KeyboardInterrupt:
+        code = 130  # during the imports; a command tells of it itself
+    finally:
+        take_early(0)
+    sys.exit(code)
 
 
 if __name__ == "__main__":

@@ -72,6 +72,7 @@ from distsum.request import Options, PlanSummary, ReductionName, SkippedInput, S
 from distsum.stores.local import LocalStore
 from distsum.tree import Tree
 from distsum.wording import printable
+from distsum.worker.launch import usable_cpus
 from distsum.worker.pool import WorkerPool
 
 if TYPE_CHECKING:
@@ -80,7 +81,6 @@ if TYPE_CHECKING:
     from distsum.formats.base import Format
     from distsum.observe.snapshot import Snapshot
 
-_HEARTBEAT_SECONDS: Final = 0.5
 _SNAPSHOT_SECONDS: Final = 0.1
 _DIGEST_BLOCK: Final = 1 << 20
 _NAMED_INPUTS: Final = 25
@@ -246,13 +246,6 @@ def prepare(
         notes=tuple(notes),
     )
     return Prepared(spec, manifest, report, candidate, output_header, os.path.abspath(output))
-
-
-def usable_cpus() -> int:
-    """Return the CPUs that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _check_output(output: bytes, inputs: list[bytes], *, force: bool) -> None:
@@ -483,7 +476,7 @@ class _Run:
         workers = max(1, min(self._prepared.report.workers, self._prepared.candidate.tasks))
         broker = LocalBroker()
         system = AsyncioSystem(self._take_event, partial(_set_error, finished))
-        pool = WorkerPool(broker, workers, _HEARTBEAT_SECONDS, partial(system.deliver, MASTER))
+        pool = WorkerPool(broker, workers, partial(system.deliver, MASTER))
         self._connect(system, broker, pool, finished)
         try:
             pool.start()

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
-import socket
 from collections import deque
 from typing import TYPE_CHECKING, Final
 
@@ -23,6 +21,8 @@ from distsum.messages import (
 )
 
 if TYPE_CHECKING:
+    import socket
+
     from distsum.brokers.base import Deliver
     from distsum.messages import ToWorker
 
@@ -55,21 +55,17 @@ class LocalBroker:
         self._queue: deque[RunTask] = deque()
         self._connections: dict[str, _Connection] = {}
         self._idle: deque[str] = deque()
-        self._numbers = itertools.count(1)
 
     async def start(self, deliver: Deliver) -> None:
         """Begin to deliver; see ``Broker``."""
         self._deliver = deliver
 
-    def attach(self) -> tuple[str, socket.socket]:
-        """Make a channel for a new worker; return the worker's name and its end of the channel."""
-        name = f"w{next(self._numbers)}"
-        ours, theirs = socket.socketpair()
-        ours.setblocking(False)
-        connection = _Connection(name, ours)
+    def attach(self, name: str, endpoint: socket.socket) -> None:
+        """Take over our end of a new worker's channel."""
+        endpoint.setblocking(False)
+        connection = _Connection(name, endpoint)
         self._connections[name] = connection
-        self._loop.add_reader(ours, self._read, connection)
-        return name, theirs
+        self._loop.add_reader(endpoint, self._read, connection)
 
     def publish(self, message: RunTask) -> None:
         """Queue a task; see ``Broker``."""

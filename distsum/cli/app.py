@@ -35,11 +35,12 @@ for _name, _target in (
     ("config", "distsum.cli.config:config"),
 ):
     app.command(_target, name=_name)
-app.register_install_completion_command()
 
 
 def run_command(arguments: list[str]) -> int:
     """Run one command line; return its exit code. Errors of the user's own become one line on stderr."""
+    if not arguments or arguments[0].startswith("-"):
+        app.register_install_completion_command()  # slow to import, and nothing to a command
     try:
         code = app(arguments)
         sys.stdout.flush()

@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
-import subprocess
 import sys
-import time
 from typing import TYPE_CHECKING, Final
 
 from distsum.messages import FromBroker, FromWorker, WorkerJoined, WorkerLost, WorkersCannotStart
+from distsum.worker.launch import Launched, exit_words, launch, take_early
 
 if TYPE_CHECKING:
+    import subprocess
     from collections.abc import Callable
 
     from distsum.brokers.local import LocalBroker
 
 _STILLBIRTHS: Final = 3
 """Workers that end before they join, one after the other, before the run gives up."""
-_THREAD_VARIABLES: Final = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 class WorkerPool:
@@ -28,16 +25,12 @@ class WorkerPool:
     Args:
         broker: What they attach to.
         count: How many.
-        heartbeat_seconds: Time between their heartbeats.
         tell: Told when workers cannot be started.
     """
 
-    def __init__(
-        self, broker: LocalBroker, count: int, heartbeat_seconds: float, tell: Callable[[WorkersCannotStart], None]
-    ) -> None:
+    def __init__(self, broker: LocalBroker, count: int, tell: Callable[[WorkersCannotStart], None]) -> None:
         self._broker = broker
         self._count = count
-        self._heartbeat_seconds = heartbeat_seconds
         self._tell = tell
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._joined: set[str] = set()
@@ -45,9 +38,11 @@ class WorkerPool:
         self._closing = False
 
     def start(self) -> None:
-        """Start the processes that are missing."""
+        """Start the processes that are missing, but for those that the command started early."""
+        for launched in take_early(self._count - len(self._processes)):
+            self._add(launched)
         while len(self._processes) < self._count:
-            self._start_one()
+            self._add(launch())
 
     def observe(self, message: FromWorker | FromBroker) -> None:
         """Take note of who has joined, and replace who is lost."""
@@ -72,17 +67,9 @@ class WorkerPool:
                 await asyncio.sleep(0.002)
         self._processes.clear()
 
-    def _start_one(self) -> None:
-        name, endpoint = self._broker.attach()
-        with endpoint:
-            self._processes[name] = subprocess.Popen(
-                worker_command(endpoint.fileno(), name, self._heartbeat_seconds),
-                pass_fds=(endpoint.fileno(),),
-                env=worker_environment(os.environ, sys.path),
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                start_new_session=True,
-            )
+    def _add(self, launched: Launched) -> None:
+        self._processes[launched.name] = launched.process
+        self._broker.attach(launched.name, launched.endpoint)
 
     def _replace(self, worker: str) -> None:
         process = self._processes.pop(worker, None)
@@ -105,40 +92,3 @@ class WorkerPool:
                 return
         self._joined.discard(worker)
         self.start()
-
-
-def worker_command(descriptor: int, name: str, heartbeat_seconds: float) -> list[str]:
-    """Return the command line of a worker; ``-P`` keeps a ``numpy.py`` in the current folder out of it."""
-    return [
-        sys.executable,
-        "-P",
-        "-m",
-        "distsum.worker",
-        str(descriptor),
-        name,
-        str(heartbeat_seconds),
-        f"{time.time():.6f}",
-    ]
-
-
-def worker_environment(environment: os._Environ[str] | dict[str, str], path: list[str]) -> dict[str, str]:
-    """Return the environment of a worker: one thread for each numerical library, and modules from where we have them.
-
-    A worker is one of many, so libraries that would start a thread a core only cost start-up and memory.
-    """
-    ours = dict.fromkeys(_THREAD_VARIABLES, "1")
-    return dict(environment) | ours | {"PYTHONPATH": os.pathsep.join(entry for entry in path if entry)}
-
-
-def exit_words(status: int) -> str:
-    """Return how a process ended, in words.
-
-    >>> exit_words(-9), exit_words(1)
-    ('SIGKILL', 'exit code 1')
-    """
-    if status >= 0:
-        return f"exit code {status}"
-    try:
-        return signal.Signals(-status).name
-    except ValueError:
-        return f"signal {-status}"

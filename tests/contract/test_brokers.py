@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -74,7 +75,9 @@ class LocalCase:
         await self.broker.start(self.heard.put_nowait)
 
     def connect(self) -> TestWorker:
-        name, endpoint = self.broker.attach()
+        name = f"w{len(self._workers) + 1}"
+        ours, endpoint = socket.socketpair()
+        self.broker.attach(name, ours)
         worker = TestWorker(name, SocketChannel(endpoint), endpoint.close)
         self._workers.append(worker)
         return worker
