@@ -18,7 +18,7 @@ import msgspec
 
 from distsum import dtypes
 from distsum.actors.actor import BROKER, CLIENT, MASTER, TRACKER, WORKERS
-from distsum.actors.master import Master
+from distsum.actors.master import Master, MasterSettings
 from distsum.actors.phase import READY, STORED, UNNEEDED
 from distsum.actors.system import AsyncioSystem
 from distsum.actors.task_tracker import TaskTracker, TrackerSettings
@@ -50,9 +50,12 @@ from distsum.messages import (
     JobSpec,
     JobSucceeded,
     KillWorker,
+    PauseWorker,
+    ResumeWorker,
     RunTask,
     SubmitJob,
     TaskId,
+    TellWorker,
 )
 from distsum.observe.fold import JobTally
 from distsum.partials import manifest_uri, node_context, spec_uri
@@ -539,8 +542,15 @@ class _Run:
                 broker.purge(message.job)
 
         def to_workers(message: msgspec.Struct) -> None:
-            if isinstance(message, KillWorker):
-                pool.kill(message.worker)
+            match message:
+                case KillWorker():
+                    pool.kill(message.worker)
+                case TellWorker():
+                    broker.send(message.worker, message.message)
+                case PauseWorker():
+                    broker.pause(message.worker)
+                case ResumeWorker():
+                    broker.resume(message.worker)
 
         def to_client(message: msgspec.Struct) -> None:
             if isinstance(message, JobSucceeded | JobFailed) and not finished.done():
@@ -549,7 +559,7 @@ class _Run:
         system.gateway(BROKER, to_broker)
         system.gateway(WORKERS, to_workers)
         system.gateway(CLIENT, to_client)
-        system.spawn(MASTER, Master)
+        system.spawn(MASTER, partial(Master, settings=MasterSettings()))
         system.spawn(TRACKER, partial(TaskTracker, settings=TrackerSettings()))
 
     def _take_event(self, event: msgspec.Struct) -> None:

@@ -109,7 +109,9 @@ class CancelTask(Message, frozen=True):
 
 
 class Shutdown(Message, frozen=True):
-    """Leave at once; what runs is handed back."""
+    """Leave at once, for this reason; what runs is handed back."""
+
+    reason: str = ""
 
 
 ToWorker = RunTask | CancelTask | Shutdown
@@ -255,6 +257,13 @@ class CancelJob(Message, frozen=True):
     job: str
 
 
+class ChangePriority(Message, frozen=True):
+    """Give a job another priority; what runs of others goes on."""
+
+    job: str
+    priority: int
+
+
 class StartPhase(Message, frozen=True):
     """Say what is ready."""
 
@@ -348,7 +357,41 @@ class KillWorker(Message, frozen=True):
     reason: str
 
 
+class TellWorker(Message, frozen=True):
+    """Send a message to a worker."""
+
+    worker: str
+    message: ToWorker
+
+
+class PauseWorker(Message, frozen=True):
+    """Hand no more tasks to a worker, for this reason; it finishes the one it has."""
+
+    worker: str
+    reason: str
+
+
+class ResumeWorker(Message, frozen=True):
+    """Hand tasks to a paused worker again."""
+
+    worker: str
+
+
+class DismissWorker(Message, frozen=True):
+    """Pause a worker, and send it away when it has finished the task that it has."""
+
+    worker: str
+    reason: str
+
+
 # Facts for the submitter and for viewers ------------------------------------------------------------------------------
+
+
+class JobQueued(Message, frozen=True):
+    """A job waits for others of its priority or a higher one to end."""
+
+    job: str
+    priority: int
 
 
 class JobStarted(Message, frozen=True):
@@ -395,12 +438,38 @@ class TaskRetried(Message, frozen=True):
     reason: str
 
 
+class WorkerRefused(Message, frozen=True):
+    """A worker wanted to join and was sent away."""
+
+    worker: str
+    host: str
+    reason: str
+
+
+class WorkerPaused(Message, frozen=True):
+    """A worker is handed no more tasks: it was asked for, or (``quarantined``) its attempts failed again and again."""
+
+    worker: str
+    reason: str
+    quarantined: bool
+
+
+class WorkerResumed(Message, frozen=True):
+    """A worker that was paused is handed tasks again."""
+
+    worker: str
+
+
 JobEvent = (
-    JobStarted
+    JobQueued
+    | JobStarted
     | JobSucceeded
     | JobFailed
     | WorkerJoined
     | WorkerLost
+    | WorkerRefused
+    | WorkerPaused
+    | WorkerResumed
     | TaskStarted
     | TaskSucceeded
     | TaskFailed

@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from distsum import __version__
 from distsum.actors.actor import BROKER, CLIENT, MASTER, TRACKER
 from distsum.actors.task_tracker import TrackerSettings
 from distsum.embedded import prepare, stored_states
 from distsum.errors import InexactError
-from distsum.messages import JobFailed, RunTask, SubmitJob, TaskFailed, TaskId, TaskSucceeded, WorkerJoined
+from distsum.messages import PROTOCOL, JobFailed, RunTask, SubmitJob, TaskFailed, TaskId, TaskSucceeded, WorkerJoined
 from distsum.partials import manifest_uri, spec_uri
 from distsum.stores.local import LocalStore
 from distsum.worker.folding import BadChildError, ChildrenMissingError, JobFolder
@@ -107,4 +108,6 @@ class InProcessRun:
 
 
 def _joined(name: str) -> WorkerJoined:
-    return WorkerJoined(name, host="h", pid=1, version="v", protocol=1, baseline_bytes=0, start_seconds=0.0)
+    return WorkerJoined(
+        name, host="h", pid=1, version=__version__, protocol=PROTOCOL, baseline_bytes=0, start_seconds=0.0
+    )

@@ -8,7 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from distsum.actors.actor import BROKER, CLIENT, MASTER, TRACKER, WORKERS
-from distsum.actors.master import Master
+from distsum.actors.master import Master, MasterSettings
 from distsum.actors.phase import Phase
 from distsum.actors.task_tracker import TaskTracker, TrackerSettings
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 class SteppingSystem:
     """Mailboxes, timers and a clock that only ``advance`` moves; gateways collect what they are sent."""
 
-    def __init__(self, settings: TrackerSettings | None = None) -> None:
+    def __init__(self, settings: TrackerSettings | None = None, master: MasterSettings | None = None) -> None:
         self.events: list[Any] = []
         self.sent: dict[str, list[Any]] = {BROKER: [], WORKERS: [], CLIENT: []}
         self.actors: dict[str, Actor] = {}
@@ -29,7 +29,7 @@ class SteppingSystem:
         self._mail: deque[tuple[str, Any]] = deque()
         self._timers: list[tuple[float, int, str, Any]] = []
         self._count = 0
-        self.spawn(MASTER, Master)
+        self.spawn(MASTER, partial(Master, settings=master or MasterSettings()))
         self.spawn(TRACKER, partial(TaskTracker, settings=settings or TrackerSettings()))
 
     def spawn(self, address: str, factory: ActorFactory) -> None:
@@ -54,7 +54,7 @@ class SteppingSystem:
                 self.sent[address].append(message)
             elif (actor := self.actors.get(address)) is not None:
                 actor.receive(message)
-                if isinstance(actor, Phase):
+                if isinstance(actor, Phase | Master):
                     actor.check()
 
     def tell(self, address: str, message: Any) -> None:

@@ -5,11 +5,15 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from distsum.actors.actor import BROKER, CLIENT, TRACKER, phase_address
 from distsum.actors.phase import STORED, UNNEEDED, Phase
 from distsum.messages import (
     CancelJob,
+    ChangePriority,
     JobFailed,
+    JobQueued,
     JobSpec,
     JobStarted,
     JobSucceeded,
@@ -29,8 +33,6 @@ from distsum.messages import (
 from distsum.tree import Tree
 
 if TYPE_CHECKING:
-    import msgspec
-
     from distsum.actors.actor import Context
 
 
@@ -48,6 +50,17 @@ class _Job:
         self.skipped: tuple[Skipped, ...] = ()
 
 
+class MasterSettings(msgspec.Struct, frozen=True):
+    """What the master may be told.
+
+    Attributes:
+        running_jobs: Jobs of one priority that run at once; the others wait in the order in which they came. A few, so
+            that a slot which one cannot use goes to another; not all, or every one of them would end last.
+    """
+
+    running_jobs: int = 4
+
+
 class Master:
     """Admits jobs, gives free slots to them, and ends them.
 
@@ -55,9 +68,11 @@ class Master:
     job to the last phase that has a ready task: partials are used up while they are young.
     """
 
-    def __init__(self, context: Context) -> None:
+    def __init__(self, context: Context, settings: MasterSettings) -> None:
         self._context = context
+        self._settings = settings
         self._jobs: dict[str, _Job] = {}
+        self._waiting: dict[str, SubmitJob] = {}
         self._slots = 0
 
     def receive(self, message: msgspec.Struct) -> None:
@@ -80,15 +95,47 @@ class Master:
             case PhaseCompleted():
                 self._complete(message.job, message.phase)
             case SubmitJob():
-                self._admit(message)
+                self._submit(message)
+            case ChangePriority():
+                self._change_priority(message)
             case TaskGaveUp():
                 self._fail(JobFailed(message.task.job, message.kind, message.reason, message.task, message.index))
             case CancelJob():
                 self._fail(JobFailed(message.job, "cancelled", "cancelled"))
             case WorkersCannotStart():
-                for job_id in list(self._jobs):
+                for job_id in [*self._jobs, *self._waiting]:
                     self._fail(JobFailed(job_id, "error", message.reason))
         self._hand_out()
+
+    def check(self) -> None:
+        """Raise AssertionError where the counts disagree; called by simulations after each message."""
+        assert not self._jobs.keys() & self._waiting.keys()
+        assert all(job.issued >= 0 for job in self._jobs.values())
+
+    def _submit(self, message: SubmitJob) -> None:
+        job = message.spec.job
+        if job in self._jobs or job in self._waiting:
+            return  # said twice
+        self._waiting[job] = message
+        self._admit_waiting()
+        if job in self._waiting:
+            self._context.emit(JobQueued(job, message.priority))
+
+    def _change_priority(self, message: ChangePriority) -> None:
+        if (job := self._jobs.get(message.job)) is not None:
+            job.priority = message.priority
+        elif (waiting := self._waiting.get(message.job)) is not None:
+            self._waiting[message.job] = msgspec.structs.replace(waiting, priority=message.priority)
+        self._admit_waiting()
+
+    def _admit_waiting(self) -> None:
+        """Start the jobs for which there is room: a job is kept waiting only by those of at least its priority."""
+        for message in sorted(self._waiting.values(), key=lambda each: -each.priority):
+            ahead = sum(job.priority >= message.priority for job in self._jobs.values())
+            if ahead >= self._settings.running_jobs:
+                return
+            del self._waiting[message.spec.job]
+            self._admit(message)
 
     def _admit(self, message: SubmitJob) -> None:
         spec = message.spec
@@ -139,10 +186,10 @@ class Master:
         self._context.send(CLIENT, done)
 
     def _fail(self, failure: JobFailed) -> None:
-        job = self._jobs.get(failure.job)
-        if job is None:
+        if (job := self._jobs.get(failure.job)) is not None:
+            self._end(job)
+        elif self._waiting.pop(failure.job, None) is None:
             return
-        self._end(job)
         self._context.emit(failure)
         self._context.send(CLIENT, failure)
 
@@ -152,6 +199,7 @@ class Master:
             self._context.stop(phase_address(job.spec.job, phase))
         for address in (TRACKER, BROKER):
             self._context.send(address, CancelJob(job.spec.job))
+        self._admit_waiting()
 
 
 def _without_passing(states: bytes, tree: Tree, phase: int) -> bytes:

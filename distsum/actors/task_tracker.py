@@ -6,15 +6,22 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from distsum import __version__
 from distsum.actors.actor import BROKER, MASTER, WORKERS, phase_address
 from distsum.messages import (
+    PROTOCOL,
     CancelJob,
+    CancelTask,
     CheckLeases,
+    DismissWorker,
     Heartbeat,
     KillWorker,
     NodeRecomputed,
     OfferTask,
+    PauseWorker,
+    ResumeWorker,
     RunTask,
+    Shutdown,
     SlotsChanged,
     TaskBlocked,
     TaskDeadLettered,
@@ -26,8 +33,12 @@ from distsum.messages import (
     TaskSettled,
     TaskStarted,
     TaskSucceeded,
+    TellWorker,
     WorkerJoined,
     WorkerLost,
+    WorkerPaused,
+    WorkerRefused,
+    WorkerResumed,
 )
 
 if TYPE_CHECKING:
@@ -42,11 +53,19 @@ class TrackerSettings(msgspec.Struct, frozen=True):
             decided late; not none, so that no worker waits for a round trip.
         max_attempts: How often a task may fail, or take its worker down, before its job fails.
         lease_seconds: Silence after which a worker counts as lost.
+        retry_storage: Whether a failure to read or write is tried again: on other hosts it may not come back, on one
+            machine it would.
+        quarantine_failures: Failed attempts in a row, of two tasks or more, after which a worker is paused while others
+            go on.
+        version: What workers must be: others might add differently, or not understand.
     """
 
     tasks_queued_per_worker: int = 1
     max_attempts: int = 4
     lease_seconds: float = 20.0
+    retry_storage: bool = False
+    quarantine_failures: int = 3
+    version: str = __version__
 
 
 class _Worker(msgspec.Struct):
@@ -55,6 +74,9 @@ class _Worker(msgspec.Struct):
     host: str
     heard_seconds: float
     task: TaskId | None = None
+    paused: bool = False
+    dismissed: str | None = None
+    failures: list[TaskId] = []
 
 
 class _Task(msgspec.Struct):
@@ -100,29 +122,96 @@ class TaskTracker:
             case TaskDeadLettered():
                 self._dead_lettered(message)
             case WorkerJoined():
-                self._workers[message.worker] = _Worker(message.host, self._context.now())
-                self._context.emit(message)
+                self._join(message)
             case WorkerLost():
                 self._workers.pop(message.worker, None)
                 self._context.emit(message)
+            case PauseWorker():
+                self._pause(message.worker, message.reason, quarantined=False)
+            case ResumeWorker():
+                self._resume(message.worker)
+            case DismissWorker():
+                self._dismiss(message)
             case CancelJob():
-                for task in [task for task in self._tasks if task.job == message.job]:
-                    del self._tasks[task]
+                self._cancel(message.job)
             case CheckLeases():
                 self._check_leases()
         self._tell_slots()
 
     def _tell_slots(self) -> None:
         """Keep the queue as long as the settings say: with no worker yet, one task waits for the first."""
-        slots = max(1, len(self._workers)) * (1 + self._settings.tasks_queued_per_worker)
+        taking = sum(not worker.paused for worker in self._workers.values())
+        slots = max(1, taking) * (1 + self._settings.tasks_queued_per_worker)
         if slots != self._slots:
             self._slots = slots
             self._context.send(MASTER, SlotsChanged(slots))
+
+    # Workers ----------------------------------------------------------------------------------------------------------
+
+    def _join(self, message: WorkerJoined) -> None:
+        reason = None
+        if message.protocol != PROTOCOL:
+            reason = f"it speaks protocol {message.protocol}, and this service protocol {PROTOCOL}"
+        elif message.version != self._settings.version:
+            reason = f"it is distsum {message.version}, and this service {self._settings.version}"
+        if reason is not None:
+            self._context.emit(WorkerRefused(message.worker, message.host, reason))
+            self._context.send(WORKERS, TellWorker(message.worker, Shutdown(f"refused: {reason}; install the same")))
+            return
+        if (known := self._workers.get(message.worker)) is not None and known.paused:
+            # It has only lost its connection for a while.
+            self._context.send(WORKERS, PauseWorker(message.worker, "still paused"))
+            known.heard_seconds = self._context.now()
+            return
+        self._workers[message.worker] = _Worker(message.host, self._context.now())
+        self._context.emit(message)
 
     def _heard(self, worker: str, task: TaskId | None) -> None:
         if (known := self._workers.get(worker)) is not None:
             known.heard_seconds = self._context.now()
             known.task = task
+            if task is None and known.dismissed is not None:
+                self._context.send(WORKERS, TellWorker(worker, Shutdown(known.dismissed)))
+
+    def _pause(self, worker: str, reason: str, *, quarantined: bool) -> None:
+        if (known := self._workers.get(worker)) is not None and not known.paused:
+            known.paused = True
+            self._context.send(WORKERS, PauseWorker(worker, reason))
+            self._context.emit(WorkerPaused(worker, reason, quarantined))
+
+    def _resume(self, worker: str) -> None:
+        if (known := self._workers.get(worker)) is not None and known.paused:
+            known.paused = False
+            known.dismissed = None
+            known.failures = []
+            self._context.send(WORKERS, ResumeWorker(worker))
+            self._context.emit(WorkerResumed(worker))
+
+    def _dismiss(self, message: DismissWorker) -> None:
+        self._pause(message.worker, message.reason, quarantined=False)
+        if (known := self._workers.get(message.worker)) is not None:
+            known.dismissed = message.reason
+            self._heard(message.worker, known.task)
+
+    def _judge(self, worker: str, task: TaskId, reason: str) -> None:
+        """Pause a worker whose attempts fail one after the other, as long as another one goes on."""
+        known = self._workers.get(worker)
+        if known is None:
+            return
+        known.failures.append(task)
+        enough = len(known.failures) >= self._settings.quarantine_failures and len(set(known.failures)) > 1
+        if enough and any(not other.paused for other in self._workers.values() if other is not known):
+            told = f"{len(known.failures)} attempts failed in a row, the last with: {reason}"
+            self._pause(worker, told, quarantined=True)
+
+    def _cancel(self, job: str) -> None:
+        for task in [task for task in self._tasks if task.job == job]:
+            del self._tasks[task]
+        for name, worker in self._workers.items():
+            if worker.task is not None and worker.task.job == job:
+                self._context.send(WORKERS, TellWorker(name, CancelTask(worker.task)))
+
+    # Tasks ------------------------------------------------------------------------------------------------------------
 
     def _started(self, message: TaskStarted) -> None:
         self._heard(message.worker, message.task)
@@ -132,6 +221,8 @@ class TaskTracker:
 
     def _succeeded(self, message: TaskSucceeded) -> None:
         self._heard(message.worker, None)
+        if (worker := self._workers.get(message.worker)) is not None:
+            worker.failures = []
         if not self._settle(message.task):
             # A second success, of an attempt that was thought lost: the same bytes are stored, and nothing is to do.
             return
@@ -159,7 +250,10 @@ class TaskTracker:
             )
             return
         task.failures += 1
-        if message.kind == "error" and task.failures < self._settings.max_attempts:
+        may_pass = message.kind == "error" or (message.kind == "storage" and self._settings.retry_storage)
+        if may_pass:
+            self._judge(message.worker, message.task, message.reason)
+        if may_pass and task.failures < self._settings.max_attempts:
             self._context.emit(TaskRetried(message.task, message.worker, task.failures + 1, message.reason))
             self._context.send(BROKER, RunTask(message.task, task.work))
             return

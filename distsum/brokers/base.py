@@ -44,6 +44,14 @@ class Broker(Protocol):
         """Send a message to every worker there is."""
         ...
 
+    def pause(self, worker: str) -> None:
+        """Hand no more tasks to a worker; it keeps the one it has."""
+        ...
+
+    def resume(self, worker: str) -> None:
+        """Hand tasks to a paused worker again."""
+        ...
+
     def purge(self, job: str) -> None:
         """Drop a job's queued tasks; those that workers run are not called back."""
         ...

@@ -38,6 +38,7 @@ class _Connection:
         self.deframer = Deframer()
         self.outgoing = bytearray()
         self.joined = False
+        self.paused = False
         self.task: RunTask | None = None
 
 
@@ -82,6 +83,21 @@ class LocalBroker:
         for connection in list(self._connections.values()):
             self._write(connection, message)
 
+    def pause(self, worker: str) -> None:
+        """Hand no more tasks to a worker; see ``Broker``."""
+        if (connection := self._connections.get(worker)) is not None:
+            connection.paused = True
+            if worker in self._idle:
+                self._idle.remove(worker)
+
+    def resume(self, worker: str) -> None:
+        """Hand tasks to a paused worker again; see ``Broker``."""
+        connection = self._connections.get(worker)
+        if connection is not None and connection.paused:
+            connection.paused = False
+            self._make_idle(connection)
+            self._hand_out()
+
     def purge(self, job: str) -> None:
         """Drop a job's queued tasks; see ``Broker``."""
         self._queue = deque(message for message in self._queue if message.task.job != job)
@@ -119,6 +135,10 @@ class LocalBroker:
         if self._deliver is not None:
             self._deliver(message)  # type: ignore[arg-type]  # every caller passes a member of the union
 
+    def _make_idle(self, connection: _Connection) -> None:
+        if connection.joined and not connection.paused and connection.task is None:
+            self._idle.append(connection.name)
+
     def _hand_out(self) -> None:
         while self._queue and self._idle:
             connection = self._connections[self._idle.popleft()]
@@ -145,12 +165,12 @@ class LocalBroker:
     def _take(self, connection: _Connection, message: msgspec.Struct) -> None:
         if isinstance(message, WorkerJoined):
             connection.joined = True
-            self._idle.append(connection.name)
+            self._make_idle(connection)
         elif isinstance(message, TaskSucceeded | TaskFailed):
             held = connection.task
             if held is not None and held.task == message.task:
                 connection.task = None
-                self._idle.append(connection.name)
+                self._make_idle(connection)
         self._tell(message)
         self._hand_out()
 

@@ -236,6 +236,34 @@ def test_purged_tasks_are_not_handed_out(case: type[LocalCase]) -> None:
     asyncio.run(body())
 
 
+def test_a_paused_worker_finishes_and_gets_no_more_until_it_is_resumed(case: type[LocalCase]) -> None:
+    async def body() -> None:
+        async with started(case) as made:
+            paused, idle = made.connect(), made.connect()
+            for worker in (paused, idle):
+                worker.join()
+                await made.expect(WorkerJoined)
+            made.broker.publish(RunTask(task(0), b"/work"))
+            assert (await paused.receive()).task == task(0)
+            for worker in (paused, idle):
+                made.broker.pause(worker.name)
+            paused.succeed(task(0))
+            await made.expect(TaskSucceeded)
+            made.broker.publish(RunTask(task(1), b"/work"))
+            made.broker.send(paused.name, CancelTask(task(7)))
+            assert await paused.receive() == CancelTask(task(7)), "what is said to it still arrives"
+            made.broker.resume(idle.name)
+            made.broker.resume(idle.name)
+            assert (await idle.receive()).task == task(1)
+            made.broker.publish(RunTask(task(2), b"/work"))
+            made.broker.resume(paused.name)
+            assert (await paused.receive()).task == task(2)
+            made.broker.pause("nobody")
+            made.broker.resume("nobody")
+
+    asyncio.run(body())
+
+
 def test_closing_ends_the_workers_channels(case: type[LocalCase]) -> None:
     async def body() -> None:
         async with started(case) as made:

@@ -16,6 +16,7 @@ from tests.inprocess import InProcessRun
 from tests.reference import reference_reduce
 
 DTYPES = ["<f8", ">f8", "<f4", "<f2", "|b1", "|i1", "|u1", ">i2", "<u4", "<i8", ">u8", "<c8", ">c16"]
+MOST_FILES = 80
 
 
 def numbers(draw: np.random.Generator, dtype: str, count: int) -> Any:
@@ -25,10 +26,10 @@ def numbers(draw: np.random.Generator, dtype: str, count: int) -> Any:
         return draw.integers(0, 2, count).astype(dtype)
     if kind in "iu":
         limits = np.iinfo(dtype)
-        # A sixteenth of the range, so that 64-bit sums of some dozen still fit.
-        return draw.integers(limits.min // 16, limits.max // 16, count, dtype=np.dtype(dtype).newbyteorder("=")).astype(
-            dtype
-        )
+        # Of 64-bit numbers only a part of the range, so that sums of as many inputs as are drawn here fit.
+        share = MOST_FILES if limits.bits == 64 else 1
+        low, high = limits.min // share, limits.max // share
+        return draw.integers(low, high, count, dtype=np.dtype(dtype).newbyteorder("=")).astype(dtype)
     values = draw.standard_normal(count) * 10.0 ** draw.integers(-4, 4, count)
     special = draw.random(count)
     values[special < 0.03] = np.nan
@@ -131,7 +132,7 @@ def test_a_run_that_dies_at_any_moment_goes_on_with_what_is_stored(
 
 
 @given(
-    files=st.integers(1, 80),
+    files=st.integers(1, MOST_FILES),
     count=st.integers(0, 30),
     exponent=st.integers(1, 3),
     tiles=st.integers(1, 5),

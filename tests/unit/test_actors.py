@@ -4,21 +4,32 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 
+from distsum import __version__
 from distsum.actors.actor import BROKER, CLIENT, MASTER, TRACKER, WORKERS
+from distsum.actors.master import MasterSettings
 from distsum.actors.phase import STORED, UNNEEDED, WAITING
 from distsum.actors.task_tracker import TrackerSettings
 from distsum.messages import (
+    PROTOCOL,
     CancelJob,
+    CancelTask,
+    ChangePriority,
+    DismissWorker,
     Effort,
     Heartbeat,
     JobFailed,
+    JobQueued,
     JobSpec,
     JobStarted,
     JobSucceeded,
     KillWorker,
+    PauseWorker,
+    ResumeWorker,
     RunTask,
+    Shutdown,
     SubmitJob,
     TaskDeadLettered,
     TaskFailed,
@@ -26,8 +37,11 @@ from distsum.messages import (
     TaskRetried,
     TaskStarted,
     TaskSucceeded,
+    TellWorker,
     WorkerJoined,
     WorkerLost,
+    WorkerPaused,
+    WorkerRefused,
     WorkersCannotStart,
 )
 from distsum.tree import Tree
@@ -69,7 +83,9 @@ def nothing_stored(job: JobSpec) -> tuple[bytes, ...]:
 
 
 def joined(name: str = "w1") -> WorkerJoined:
-    return WorkerJoined(name, host="h", pid=1, version="v", protocol=1, baseline_bytes=0, start_seconds=0.0)
+    return WorkerJoined(
+        name, host="h", pid=1, version=__version__, protocol=PROTOCOL, baseline_bytes=0, start_seconds=0.0
+    )
 
 
 def succeeded(task: TaskId, worker: str = "w1", **changes: Any) -> TaskSucceeded:
@@ -274,3 +290,139 @@ def test_an_attempt_of_an_unknown_task_is_ignored() -> None:
     system.tell(TRACKER, TaskFailed("w1", TaskId("old", 1, 0, 0), "error", "late"))
     assert len(system.events) == events
     assert system.take(CLIENT) == []
+
+
+def told(system: SteppingSystem) -> list[tuple[str, Any]]:
+    """Return what workers were told directly."""
+    return [(each.worker, each.message) for each in system.take(WORKERS) if isinstance(each, TellWorker)]
+
+
+def test_cancelling_a_job_calls_back_what_workers_run_of_it() -> None:
+    system = SteppingSystem()
+    for job in (spec(50, job="a"), spec(50, job="b")):
+        system.tell(MASTER, SubmitJob(job, nothing_stored(job)))
+    mine, other = TaskId("a", 1, 0, 0), TaskId("b", 1, 0, 0)
+    for worker, task in (("w1", mine), ("w2", other), ("w3", None)):
+        system.tell(TRACKER, joined(worker))
+        if task is not None:
+            system.tell(TRACKER, TaskStarted(worker, task, 1))
+    system.tell(MASTER, CancelJob("a"))
+    assert told(system) == [("w1", CancelTask(mine))]
+
+
+def test_jobs_beyond_the_limit_wait_in_order_and_priority_passes_them() -> None:
+    system = SteppingSystem(master=MasterSettings(running_jobs=2))
+    system.tell(TRACKER, joined())
+    for name, priority in (("a", 0), ("b", 0), ("c", 0), ("d", 0), ("e", 1)):
+        job = spec(5, job=name)
+        system.tell(MASTER, SubmitJob(job, nothing_stored(job), priority))
+    started = [event.job for event in system.events if isinstance(event, JobStarted)]
+    queued = [event.job for event in system.events if isinstance(event, JobQueued)]
+    assert (started, queued) == (["a", "b", "e"], ["c", "d"])
+    system.tell(MASTER, CancelJob("c"))
+    assert JobFailed("c", "cancelled", "cancelled") in system.take(CLIENT)
+    system.tell(TRACKER, succeeded(TaskId("a", 1, 0, 0)))
+    assert [event.job for event in system.events if isinstance(event, JobStarted)] == ["a", "b", "e"]
+    system.tell(TRACKER, succeeded(TaskId("e", 1, 0, 0)))
+    assert [event.job for event in system.events if isinstance(event, JobStarted)] == ["a", "b", "e", "d"]
+
+
+def test_a_waiting_job_whose_priority_is_raised_starts() -> None:
+    system = SteppingSystem(master=MasterSettings(running_jobs=1))
+    for name in "abc":
+        job = spec(5, job=name)
+        system.tell(MASTER, SubmitJob(job, nothing_stored(job)))
+    system.tell(MASTER, ChangePriority("c", 5))
+    assert [event.job for event in system.events if isinstance(event, JobStarted)] == ["a", "c"]
+    system.tell(MASTER, ChangePriority("unknown", 5))
+
+
+def test_a_job_that_is_submitted_twice_runs_once() -> None:
+    system = system_with(spec(25))
+    system.tell(MASTER, SubmitJob(spec(25), nothing_stored(spec(25))))
+    assert sum(isinstance(event, JobStarted) for event in system.events) == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [({"protocol": PROTOCOL + 1}, f"protocol {PROTOCOL + 1}"), ({"version": "0.0.7"}, "distsum 0.0.7")],
+)
+def test_a_worker_of_another_version_is_refused_with_the_reason_on_both_sides(changes: Any, reason: str) -> None:
+    system = system_with(spec(25), workers=0)
+    system.tell(TRACKER, msgspec.structs.replace(joined("stranger"), **changes))
+    ((worker, message),) = told(system)
+    assert worker == "stranger"
+    assert isinstance(message, Shutdown)
+    assert reason in message.reason
+    (event,) = [event for event in system.events if isinstance(event, WorkerRefused)]
+    assert reason in event.reason
+    assert published(system) == [TaskId("job", 1, 0, 0), TaskId("job", 1, 0, 1)], "no slot was opened for it"
+
+
+def fail(system: SteppingSystem, worker: str, index: int, kind: Any = "error") -> None:
+    system.tell(TRACKER, TaskFailed(worker, TaskId("job", 1, 0, index), kind, "OSError: no such device"))
+
+
+def test_a_worker_that_fails_again_and_again_is_quarantined_and_can_be_resumed() -> None:
+    system = system_with(spec(500), workers=2)
+    for index in (0, 1):
+        fail(system, "w1", index)
+    system.tell(TRACKER, succeeded(TaskId("job", 1, 0, 4), worker="w1"))
+    for index in (0, 1):
+        fail(system, "w1", index)
+    assert system.take(WORKERS) == [], "a success in between sets the count back"
+    fail(system, "w1", 2)
+    (paused,) = system.take(WORKERS)
+    assert isinstance(paused, PauseWorker)
+    assert paused.worker == "w1"
+    (event,) = [event for event in system.events if isinstance(event, WorkerPaused)]
+    assert event.quarantined
+    assert "no such device" in event.reason
+    published(system)
+    before = system.actors[MASTER]._slots  # type: ignore[attr-defined]
+    system.tell(TRACKER, ResumeWorker("w1"))
+    assert system.take(WORKERS) == [ResumeWorker("w1")]
+    assert system.actors[MASTER]._slots == 2 * before  # type: ignore[attr-defined]
+
+
+def test_one_bad_task_quarantines_nobody_and_the_last_worker_is_never_paused() -> None:
+    system = system_with(spec(500), workers=2)
+    for _ in range(3):
+        fail(system, "w1", 0)
+    assert system.take(WORKERS) == []
+    system = system_with(spec(500), workers=1)
+    for index in (0, 1, 0, 1):
+        fail(system, "w1", index)
+    assert system.take(WORKERS) == []
+
+
+def test_storage_failures_are_tried_again_only_where_another_host_may_do_better() -> None:
+    system = SteppingSystem(TrackerSettings(retry_storage=True))
+    system.tell(TRACKER, joined())
+    job = spec(25)
+    system.tell(MASTER, SubmitJob(job, nothing_stored(job)))
+    task = published(system)[0]
+    fail(system, "w1", 0, "storage")
+    assert published(system) == [task]
+
+
+def test_a_dismissed_worker_leaves_when_its_task_is_done() -> None:
+    system = system_with(spec(500), workers=2)
+    task = TaskId("job", 1, 0, 0)
+    system.tell(TRACKER, TaskStarted("w1", task, 1))
+    system.tell(TRACKER, DismissWorker("w1", "drained"))
+    (paused,) = system.take(WORKERS)
+    assert paused == PauseWorker("w1", "drained")
+    system.tell(TRACKER, succeeded(task))
+    assert told(system) == [("w1", Shutdown("drained"))]
+    system.tell(TRACKER, DismissWorker("w2", "drained"))
+    assert told(system) == [("w2", Shutdown("drained"))], "an idle one leaves at once"
+    system.tell(TRACKER, DismissWorker("unknown", "drained"))
+
+
+def test_a_paused_worker_that_reconnects_stays_paused() -> None:
+    system = system_with(spec(500), workers=2)
+    system.tell(TRACKER, PauseWorker("w1", "asked for"))
+    system.take(WORKERS)
+    system.tell(TRACKER, joined("w1"))
+    assert [type(message) for message in system.take(WORKERS)] == [PauseWorker]
