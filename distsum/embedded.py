@@ -19,28 +19,20 @@ import msgspec
 from distsum import dtypes
 from distsum.actors.actor import BROKER, CLIENT, MASTER, TRACKER, WORKERS
 from distsum.actors.master import Master, MasterSettings
-from distsum.actors.phase import READY, STORED, UNNEEDED
 from distsum.actors.system import AsyncioSystem
 from distsum.actors.task_tracker import TaskTracker, TrackerSettings
 from distsum.brokers.local import LocalBroker
 from distsum.errors import (
     BadInputError,
-    DistsumError,
-    InexactError,
-    InputChangedError,
     InputListError,
     InterruptedRunError,
     JobError,
     OutputError,
     PlanError,
-    StorageError,
-    TaskAbandonedError,
     WorkDirBusyError,
-    WorkerStartError,
 )
-from distsum.formats.agreement import disagreement
-from distsum.formats.base import Layout
 from distsum.formats.registry import by_name, by_suffix
+from distsum.jobs import Job, JobRecord, check_like_first
 from distsum.manifest import Input, Manifest, NodeKeys
 from distsum.messages import (
     CancelJob,
@@ -54,15 +46,12 @@ from distsum.messages import (
     ResumeWorker,
     RunTask,
     SubmitJob,
-    TaskId,
     TellWorker,
 )
 from distsum.observe.fold import JobTally
-from distsum.partials import manifest_uri, node_context, spec_uri
+from distsum.partials import node_context
 from distsum.planning import (
     BUFFER_BYTES,
-    PARTIAL_HEAD_BYTES,
-    Candidate,
     Limits,
     PlanReport,
     Rates,
@@ -71,9 +60,8 @@ from distsum.planning import (
     plan_candidates,
 )
 from distsum.reductions import REDUCTIONS, check_output_dtype
-from distsum.request import Options, PlanSummary, ReductionName, SkippedInput, Summary
+from distsum.request import Options, PlanSummary, ReductionName, Summary
 from distsum.stores.local import LocalStore
-from distsum.tree import Tree
 from distsum.wording import printable
 from distsum.worker.launch import usable_cpus
 from distsum.worker.pool import WorkerPool
@@ -81,24 +69,18 @@ from distsum.worker.pool import WorkerPool
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from distsum.formats.base import Format
+    from distsum.formats.base import Format, Layout
     from distsum.observe.snapshot import Snapshot
 
 _SNAPSHOT_SECONDS: Final = 0.1
-_DIGEST_BLOCK: Final = 1 << 20
-_NAMED_INPUTS: Final = 25
-"""Inputs of a failed task that are all named; of more, the first and the last."""
 
 
 class Prepared(msgspec.Struct):
     """A job that could start now."""
 
-    spec: JobSpec
+    record: JobRecord
     manifest: Manifest
     report: PlanReport
-    candidate: Candidate
-    output_header: bytes
-    output: bytes
 
 
 def plan(inputs: list[bytes], reduction: ReductionName, options: Options) -> PlanReport:
@@ -140,9 +122,10 @@ def run(
     store = LocalStore()
     _check_output(output, inputs, force=options.force)
     prepared = prepare(reduction, inputs, output, options, store)
-    with _work_folder(os.fsdecode(prepared.spec.work), keep=options.keep_partials, own=options.work_dir is None):
-        job = _Run(prepared, options, store, began, on_snapshot)
-        return _run_loop(job)
+    with _work_folder(os.fsdecode(prepared.record.spec.work), keep=options.keep_partials, own=options.work_dir is None):
+        job = Job(prepared.record, prepared.manifest, store)
+        workers = max(1, min(prepared.report.workers, prepared.record.tasks))
+        return _run_loop(_Run(job, workers, began, on_snapshot))
 
 
 # Before anything runs -------------------------------------------------------------------------------------------------
@@ -248,7 +231,26 @@ def prepare(
         reason=reason,
         notes=tuple(notes),
     )
-    return Prepared(spec, manifest, report, candidate, output_header, os.path.abspath(output))
+    record = JobRecord(
+        spec=spec,
+        output=os.path.abspath(output),
+        output_header=output_header,
+        replace=options.force,
+        keep_partials=options.keep_partials,
+        digest=options.digest,
+        raw_dtype=options.dtype,
+        input_bytes=manifest.total_bytes,
+        ranged=input_format.ranged,
+        tasks=candidate.tasks,
+        plan=PlanSummary(
+            partition=candidate.partition,
+            fan_in=options.fan_in,
+            tiles=candidate.tiles,
+            phases=candidate.phases,
+            worker_bytes=candidate.worker_bytes,
+        ),
+    )
+    return Prepared(record, manifest, report)
 
 
 def _check_output(output: bytes, inputs: list[bytes], *, force: bool) -> None:
@@ -307,18 +309,8 @@ def _identified(
     for path in paths:
         entry = store.identify(path)
         if strict and entry.size != size:
-            _check_like_first(entry, input_format, layout, reduction, options, store)
+            check_like_first(entry, input_format, layout, reduction, options.dtype, store)
         yield entry
-
-
-def _check_like_first(
-    entry: Input, input_format: Format, layout: Layout, reduction: ReductionName, options: Options, store: LocalStore
-) -> None:
-    with store.open_input(entry) as reader:
-        found = input_format.layout(reader, options.dtype)
-    apart = disagreement(found, layout, REDUCTIONS[reduction])
-    if apart is not None:
-        raise BadInputError(entry.uri, apart)
 
 
 # The work folder ------------------------------------------------------------------------------------------------------
@@ -368,60 +360,20 @@ def _remove_new(path: bytes, before: set[bytes]) -> None:
             os.rmdir(folder)
 
 
-def stored_states(store: LocalStore, spec: JobSpec, manifest: Manifest) -> tuple[bytes, ...]:
-    """Return what is stored already, one byte a node and phase, as ``actors.phase`` takes it.
-
-    The last phase always has something to do, since it writes the result: where its partial is stored it is READY.
-    Nothing below a stored node is needed.
-    Leftovers of writers that were killed are removed on the way.
-    """
-    tree = Tree(files=spec.files, fan_in=spec.fan_in, exponent=spec.exponent)
-    states = [bytearray(tree.width(phase) * spec.tiles) for phase in range(1, tree.phases + 1)]
-    stored: set[str] = set()
-    folder = os.path.join(spec.work, b"partials")
-    for name in store.list(folder):
-        base = os.path.basename(name)
-        if b".tmp" in base:
-            store.delete(os.path.join(folder, name))
-        else:
-            stored.add(base.decode("ascii", "replace"))
-    if not stored:
-        return tuple(map(bytes, states))
-    for tile in range(spec.tiles):
-        keys = NodeKeys(node_context(spec, tile))
-        needed = bytearray(b"\1")
-        for phase in range(tree.phases, 0, -1):
-            width = tree.width(phase)
-            below = bytearray(tree.width(phase - 1))
-            for index in range(width):
-                number = tile * width + index
-                if not needed[index]:
-                    states[phase - 1][number] = UNNEEDED
-                    continue
-                is_stored = keys.key([manifest.records(*tree.inputs(phase, index))]) in stored
-                if is_stored:
-                    states[phase - 1][number] = STORED if phase < tree.phases else READY
-                else:
-                    start, stop = tree.children(phase, index)
-                    below[start:stop] = b"\1" * (stop - start)
-            needed = below
-    return tuple(map(bytes, states))
-
-
 # The run --------------------------------------------------------------------------------------------------------------
 
 
-def _run_loop(job: _Run) -> Summary:
+def _run_loop(run: _Run) -> Summary:
     try:
         asyncio.get_running_loop()
     except RuntimeError:
-        return _run_here(job)
+        return _run_here(run)
     # A notebook: this thread's loop is busy with us, so the run gets a thread, and a loop, of its own.
     outcome: list[Summary | BaseException] = []
 
     def body() -> None:
         try:
-            outcome.append(_run_here(job))
+            outcome.append(_run_here(run))
         except BaseException as error:  # noqa: BLE001 - handed to the thread that waits, whatever it is
             outcome.append(error)
 
@@ -430,7 +382,7 @@ def _run_loop(job: _Run) -> Summary:
     try:
         thread.join()
     except KeyboardInterrupt:
-        job.interrupt()
+        run.interrupt()
         thread.join()
     result = outcome[0]
     if isinstance(result, BaseException):
@@ -438,32 +390,22 @@ def _run_loop(job: _Run) -> Summary:
     return result
 
 
-def _run_here(job: _Run) -> Summary:
+def _run_here(run: _Run) -> Summary:
     try:
-        return asyncio.run(job.main())
+        return asyncio.run(run.main())
     except (KeyboardInterrupt, asyncio.CancelledError):
-        raise InterruptedRunError(job.interrupted_words()) from None
+        raise InterruptedRunError(run.interrupted_words()) from None
 
 
 class _Run:
     """One embedded job from its start to its summary."""
 
-    def __init__(
-        self,
-        prepared: Prepared,
-        options: Options,
-        store: LocalStore,
-        began: float,
-        on_snapshot: Callable[[Snapshot], None] | None,
-    ) -> None:
-        self._prepared = prepared
-        self._spec = prepared.spec
-        self._options = options
-        self._store = store
+    def __init__(self, job: Job, workers: int, began: float, on_snapshot: Callable[[Snapshot], None] | None) -> None:
+        self._job = job
+        self._workers = workers
         self._began = began
         self._on_snapshot = on_snapshot
-        self._tree = Tree(files=self._spec.files, fan_in=self._spec.fan_in, exponent=self._spec.exponent)
-        self._tally = JobTally(self._bytes_by_phase())
+        self._tally = JobTally(job.bytes_by_phase())
         self._loop: asyncio.AbstractEventLoop | None = None
         self._task: asyncio.Task[Summary] | None = None
 
@@ -473,41 +415,39 @@ class _Run:
         self._task = asyncio.current_task()
         if threading.current_thread() is threading.main_thread() and self._task is not None:
             self._loop.add_signal_handler(signal.SIGTERM, self._task.cancel)
-        spec, store = self._spec, self._store
-        states = self._store_job()
+        job = self._job
+        job.store_description()
+        states = job.stored_states()
         finished: asyncio.Future[JobSucceeded | JobFailed] = self._loop.create_future()
-        workers = max(1, min(self._prepared.report.workers, self._prepared.candidate.tasks))
         broker = LocalBroker()
         system = AsyncioSystem(self._take_event, partial(_set_error, finished))
-        pool = WorkerPool(broker, workers, partial(system.deliver, MASTER))
+        pool = WorkerPool(broker, self._workers, partial(system.deliver, MASTER))
         self._connect(system, broker, pool, finished)
         try:
             pool.start()
-            size = spec.output_offset + spec.count * spec.output_number_bytes
-            store.create_output(spec.output, size)
-            store.write_range(spec.output, 0, [self._prepared.output_header])
+            job.begin_output()
             await broker.start(partial(_deliver, system, pool))
-            system.deliver(MASTER, SubmitJob(spec, states))
+            system.deliver(MASTER, SubmitJob(job.spec, states))
             ticker = asyncio.create_task(self._tick())
             try:
                 outcome = await finished
             finally:
                 ticker.cancel()
             if isinstance(outcome, JobFailed):
-                raise self._failure(outcome)
+                raise job.failure(outcome)
             if not outcome.inputs:
                 raise JobError(f"every input is bad; the first: {outcome.skipped[0].reason}")
         except BaseException:
-            store.delete(spec.output)
+            job.discard_output()
             raise
         finally:
             system.close()
             await pool.close()
             await broker.close()
-        store.commit_output(spec.output, self._prepared.output, outcome.receipts, replace=self._options.force)
-        digest = await asyncio.to_thread(_digest, self._prepared.output) if self._options.digest else None
+        job.commit_output(outcome)
+        digest = await asyncio.to_thread(job.output_digest)
         self._show()
-        return self._summary(outcome, workers, digest)
+        return job.summary(outcome, self._tally, self._workers, digest, time.perf_counter() - self._began)
 
     def interrupt(self) -> None:
         """End the run from another thread."""
@@ -518,15 +458,9 @@ class _Run:
         """Return what to tell of an interrupted run."""
         tally = self._tally
         return (
-            f"interrupted; {tally.succeeded:,} of {self._prepared.candidate.tasks:,} tasks are stored in "
-            f"{printable(self._spec.work)}, and the same command goes on from there"
+            f"interrupted; {tally.succeeded:,} of {self._job.record.tasks:,} tasks are stored in "
+            f"{printable(self._job.spec.work)}, and the same command goes on from there"
         )
-
-    def _store_job(self) -> tuple[bytes, ...]:
-        spec, manifest = self._spec, self._prepared.manifest
-        self._store.put(manifest_uri(spec.work, spec.job), manifest.encoded())
-        self._store.put(spec_uri(spec.work, spec.job), [msgspec.msgpack.encode(spec)])
-        return stored_states(self._store, spec, manifest)
 
     def _connect(
         self,
@@ -574,100 +508,6 @@ class _Run:
         if self._on_snapshot is not None:
             self._on_snapshot(self._tally.snapshot(time.perf_counter() - self._began))
 
-    def _bytes_by_phase(self) -> tuple[int, ...]:
-        """Bytes that each phase reads, by the plan."""
-        spec, tree, report = self._spec, self._tree, self._prepared.report
-        first = report.input_bytes
-        if report.ranged:
-            first = spec.files * (spec.tiles * spec.offset + spec.count * dtypes.itemsize(spec.dtype))
-        planes = sum(map(dtypes.itemsize, REDUCTIONS[spec.reduction].planes(spec.dtype)))
-        partial_bytes = spec.tiles * PARTIAL_HEAD_BYTES + spec.count * planes
-        return first, *(partial_bytes * tree.partials_read(phase) for phase in range(2, tree.phases + 1))
-
-    def _failure(self, failure: JobFailed) -> DistsumError:
-        """Return the error that a failed job raises, with the inputs of its task named."""
-        task = failure.task
-        match failure.kind:
-            case "bad_input":
-                return self._first_bad_input(failure)
-            case "input_changed":
-                return InputChangedError(failure.reason)
-            case "storage":
-                return StorageError(failure.reason)
-            case "inexact":
-                return InexactError(failure.index or 0, failure.reason)
-            case "abandoned" if task is not None:
-                return TaskAbandonedError(f"{self._task_words(task)}: {failure.reason}")
-        if task is None:
-            return WorkerStartError(failure.reason)
-        return JobError(f"{self._task_words(task)}: {failure.reason}")
-
-    def _task_words(self, task: TaskId) -> str:
-        manifest = self._prepared.manifest
-        start, stop = self._tree.inputs(task.phase, task.index)
-        shown = range(start, stop) if stop - start <= _NAMED_INPUTS else (start, stop - 1)
-        names = [printable(manifest[index].uri) for index in shown]
-        files = ", ".join(names) if len(names) == stop - start else f"{stop - start:,} files, {' to '.join(names)}"
-        return f"phase {task.phase} task {task.index} of tile {task.tile} ({files})"
-
-    def _first_bad_input(self, failure: JobFailed) -> DistsumError:
-        """Name the first bad input, whichever worker came across one first: look at the headers of those before it."""
-        prepared, spec = self._prepared, self._spec
-        input_format = by_name(spec.format)
-        at = failure.index or 0
-        if input_format.ranged:
-            layout = Layout(spec.dtype, spec.shape, spec.fortran, spec.offset, spec.header)
-            for index in range(at):
-                try:
-                    _check_like_first(
-                        prepared.manifest[index],
-                        input_format,
-                        layout,
-                        self._reduction_name(),
-                        self._options,
-                        self._store,
-                    )
-                except (BadInputError, InputChangedError) as error:
-                    return error
-        return BadInputError(prepared.manifest[at].uri, failure.reason)
-
-    def _reduction_name(self) -> ReductionName:
-        name: ReductionName = msgspec.convert(self._spec.reduction, ReductionName)
-        return name
-
-    def _summary(self, outcome: JobSucceeded, workers: int, digest: str | None) -> Summary:
-        tally, spec, candidate = self._tally, self._spec, self._prepared.candidate
-        manifest = self._prepared.manifest
-        return Summary(
-            output=os.fsdecode(self._prepared.output),
-            reduction=self._reduction_name(),
-            files=spec.files,
-            count=spec.count,
-            skipped=tuple(
-                SkippedInput(printable(manifest[each.index].uri, 4096), each.reason) for each in outcome.skipped
-            ),
-            seconds=time.perf_counter() - self._began,
-            bytes_read=tally.bytes_read,
-            bytes_written=tally.bytes_written + spec.output_offset,
-            tasks=candidate.tasks,
-            tasks_reused=candidate.tasks - tally.computed,
-            attempts=tally.attempts,
-            retries=tally.retries,
-            workers=workers,
-            workers_lost=tally.workers_lost,
-            plan=PlanSummary(
-                partition=candidate.partition,
-                fan_in=spec.fan_in,
-                tiles=candidate.tiles,
-                phases=candidate.phases,
-                worker_bytes=candidate.worker_bytes,
-            ),
-            peak_worker_bytes=tally.peak_worker_bytes,
-            digest=digest,
-            phase_seconds=tally.phase_seconds(),
-            worker_seconds=tally.worker_seconds(),
-        )
-
 
 def _deliver(system: AsyncioSystem, pool: WorkerPool, message: FromWorker | FromBroker) -> None:
     pool.observe(message)
@@ -677,11 +517,3 @@ def _deliver(system: AsyncioSystem, pool: WorkerPool, message: FromWorker | From
 def _set_error(finished: asyncio.Future[JobSucceeded | JobFailed], error: BaseException) -> None:
     if not finished.done():
         finished.set_exception(error)
-
-
-def _digest(path: bytes) -> str:
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(_DIGEST_BLOCK):
-            digest.update(block)
-    return digest.hexdigest()

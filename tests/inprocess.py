@@ -10,15 +10,13 @@ import os
 import random
 from typing import TYPE_CHECKING, Any
 
-import msgspec
-
 from distsum import __version__
 from distsum.actors.actor import BROKER, CLIENT, MASTER, TRACKER
 from distsum.actors.task_tracker import TrackerSettings
-from distsum.embedded import prepare, stored_states
+from distsum.embedded import prepare
 from distsum.errors import InexactError
+from distsum.jobs import Job
 from distsum.messages import PROTOCOL, JobFailed, RunTask, SubmitJob, TaskFailed, TaskId, TaskSucceeded, WorkerJoined
-from distsum.partials import manifest_uri, spec_uri
 from distsum.stores.local import LocalStore
 from distsum.worker.folding import BadChildError, ChildrenMissingError, JobFolder
 from tests.stepping import SteppingSystem
@@ -43,26 +41,25 @@ class InProcessRun:
         self.prepared = prepare(
             reduction, [os.fsencode(path) for path in inputs], os.fsencode(output), options, self.store
         )
-        self.spec = self.prepared.spec
+        self.job = Job(self.prepared.record, self.prepared.manifest, self.store)
+        self.spec = self.job.spec
         self.folded: list[tuple[TaskId, bool]] = []
         self.objects_read = 0
         self.objects_written = 0
         self.bytes_read = 0
         self.bytes_written = 0
-        self.store.put(manifest_uri(self.spec.work, self.spec.job), self.prepared.manifest.encoded())
-        self.store.put(spec_uri(self.spec.work, self.spec.job), [msgspec.msgpack.encode(self.spec)])
+        self.job.store_description()
 
     def run(self, seed: int = 0, *, workers: int = 3, stop_after: int | None = None) -> bytes | JobFailed | None:
         """Return the result's bytes, the failure, or None if it was stopped after so many attempts."""
         draw = random.Random(seed)
         spec, store = self.spec, self.store
-        store.create_output(spec.output, spec.output_offset + spec.count * spec.output_number_bytes)
-        store.write_range(spec.output, 0, [self.prepared.output_header])
+        self.job.begin_output()
         system = SteppingSystem(TrackerSettings())
         for number in range(workers):
             system.tell(TRACKER, _joined(f"w{number}"))
         folder = JobFolder(store, spec, lambda: 0)
-        system.tell(MASTER, SubmitJob(spec, stored_states(store, spec, self.prepared.manifest)))
+        system.tell(MASTER, SubmitJob(spec, self.job.stored_states()))
         queue: list[RunTask] = []
         attempts = 0
         try:

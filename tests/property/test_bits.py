@@ -150,7 +150,7 @@ def test_the_plans_counts_are_what_ran(
         run = InProcessRun(paths, folder / "out.npy", Options(partition=5**exponent, tiles=tiles), reduction)
         while run.run(workers=1) is None:
             pass
-        plan = run.prepared.candidate
+        plan = run.prepared.report.candidates[run.prepared.report.chosen]
         assert len({task for task, _ in run.folded}) == plan.tasks
         if len(run.folded) == plan.tasks:
             assert run.bytes_read == plan.bytes_read

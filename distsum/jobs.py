@@ -1,0 +1,283 @@
+"""A job as the process that runs it knows it: what is stored of it already, how its failures are told, how it ends."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from distsum import dtypes
+from distsum.actors.phase import READY, STORED, UNNEEDED
+from distsum.errors import (
+    BadInputError,
+    DistsumError,
+    InexactError,
+    InputChangedError,
+    JobError,
+    StorageError,
+    TaskAbandonedError,
+    WorkerStartError,
+)
+from distsum.formats.agreement import disagreement
+from distsum.formats.base import Layout
+from distsum.formats.registry import by_name
+from distsum.manifest import NodeKeys
+from distsum.messages import JobSpec
+from distsum.partials import manifest_uri, node_context, spec_uri
+from distsum.planning import PARTIAL_HEAD_BYTES
+from distsum.reductions import REDUCTIONS
+from distsum.request import PlanSummary, ReductionName, SkippedInput, Summary
+from distsum.tree import Tree
+from distsum.wording import printable
+
+if TYPE_CHECKING:
+    from distsum.formats.base import Format
+    from distsum.manifest import Input, Manifest
+    from distsum.messages import JobFailed, JobSucceeded, TaskId
+    from distsum.observe.fold import JobTally
+    from distsum.stores.base import Store
+
+_DIGEST_BLOCK: Final = 1 << 20
+_NAMED_INPUTS: Final = 25
+"""Inputs of a failed task that are all named; of more, the first and the last."""
+
+
+class JobRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """A job that could start: what its workers know of it, and what is needed to begin and to end it.
+
+    Attributes:
+        spec: The job as its workers know it.
+        output: URI of the result when it is whole; ``spec.output`` is where it grows.
+        output_header: Bytes before the result's first number.
+        replace: Whether an existing output is replaced.
+        keep_partials: Whether partials stay after success.
+        digest: Whether the output's SHA-256 is computed.
+        raw_dtype: The dtype that was given for inputs that do not tell theirs.
+        input_bytes: Bytes of all inputs.
+        ranged: Whether index ranges of inputs can be read directly.
+        tasks: Tasks of the plan.
+        plan: What was chosen.
+    """
+
+    spec: JobSpec
+    output: bytes
+    output_header: bytes
+    replace: bool
+    keep_partials: bool
+    digest: bool
+    raw_dtype: str | None
+    input_bytes: int
+    ranged: bool
+    tasks: int
+    plan: PlanSummary
+
+    @property
+    def reduction(self) -> ReductionName:
+        """For example ``mean``."""
+        name: ReductionName = msgspec.convert(self.spec.reduction, ReductionName)
+        return name
+
+
+class Job:
+    """A job at work.
+
+    Args:
+        record: What it is.
+        manifest: Its inputs.
+        store: Where everything lies.
+    """
+
+    def __init__(self, record: JobRecord, manifest: Manifest, store: Store) -> None:
+        self.record = record
+        self.spec = record.spec
+        self._manifest = manifest
+        self._store = store
+        self._tree = Tree(files=self.spec.files, fan_in=self.spec.fan_in, exponent=self.spec.exponent)
+
+    def store_description(self) -> None:
+        """Store what its workers read of it."""
+        self._store.put(manifest_uri(self.spec.work, self.spec.job), self._manifest.encoded())
+        self._store.put(spec_uri(self.spec.work, self.spec.job), [msgspec.msgpack.encode(self.spec)])
+
+    def begin_output(self) -> None:
+        """Make room for the result, and write what comes before its first number.
+
+        Raises:
+            StorageError: There is no room, or no permission.
+        """
+        spec = self.spec
+        self._store.create_output(spec.output, spec.output_offset + spec.count * spec.output_number_bytes)
+        self._store.write_range(spec.output, 0, [self.record.output_header])
+
+    def discard_output(self) -> None:
+        """Remove what there is of the result."""
+        self._store.delete(self.spec.output)
+
+    def commit_output(self, outcome: JobSucceeded) -> None:
+        """Make the result visible under its own name.
+
+        Raises:
+            OutputError: There is an object of that name now, and it is not to be replaced.
+            StorageError: It cannot be done.
+        """
+        self._store.commit_output(self.spec.output, self.record.output, outcome.receipts, replace=self.record.replace)
+
+    def output_digest(self) -> str | None:
+        """Return the SHA-256 of the result, if it was asked for."""
+        if not self.record.digest:
+            return None
+        digest = hashlib.sha256()
+        reader = self._store.open(self.record.output)
+        if reader is None:
+            raise StorageError(f"{printable(self.record.output)}: the result has gone since it was written")
+        with reader:
+            for offset in range(0, reader.size, _DIGEST_BLOCK):
+                digest.update(reader.read(offset, _DIGEST_BLOCK))
+        return digest.hexdigest()
+
+    def bytes_by_phase(self) -> tuple[int, ...]:
+        """Return the bytes that each phase reads, by the plan."""
+        spec, tree = self.spec, self._tree
+        first = self.record.input_bytes
+        if self.record.ranged:
+            first = spec.files * (spec.tiles * spec.offset + spec.count * dtypes.itemsize(spec.dtype))
+        planes = sum(map(dtypes.itemsize, REDUCTIONS[spec.reduction].planes(spec.dtype)))
+        partial_bytes = spec.tiles * PARTIAL_HEAD_BYTES + spec.count * planes
+        return first, *(partial_bytes * tree.partials_read(phase) for phase in range(2, tree.phases + 1))
+
+    def stored_states(self) -> tuple[bytes, ...]:
+        """Return what is stored already, one byte a node and phase, as ``actors.phase`` takes it.
+
+        The last phase always has something to do, since it writes the result: where its partial is stored it is READY.
+        Nothing below a stored node is needed.
+        Leftovers of writers that were killed are removed on the way.
+        """
+        spec, tree, manifest = self.spec, self._tree, self._manifest
+        states = [bytearray(tree.width(phase) * spec.tiles) for phase in range(1, tree.phases + 1)]
+        stored: set[str] = set()
+        folder = os.path.join(spec.work, b"partials")
+        for name in self._store.list(folder):
+            base = os.path.basename(name)
+            if b".tmp" in base:
+                self._store.delete(os.path.join(folder, name))
+            else:
+                stored.add(base.decode("ascii", "replace"))
+        if not stored:
+            return tuple(map(bytes, states))
+        for tile in range(spec.tiles):
+            keys = NodeKeys(node_context(spec, tile))
+            needed = bytearray(b"\1")
+            for phase in range(tree.phases, 0, -1):
+                width = tree.width(phase)
+                below = bytearray(tree.width(phase - 1))
+                for index in range(width):
+                    number = tile * width + index
+                    if not needed[index]:
+                        states[phase - 1][number] = UNNEEDED
+                        continue
+                    is_stored = keys.key([manifest.records(*tree.inputs(phase, index))]) in stored
+                    if is_stored:
+                        states[phase - 1][number] = STORED if phase < tree.phases else READY
+                    else:
+                        start, stop = tree.children(phase, index)
+                        below[start:stop] = b"\1" * (stop - start)
+                needed = below
+        return tuple(map(bytes, states))
+
+    def failure(self, failure: JobFailed) -> DistsumError:
+        """Return the error that tells of a failed job, with the inputs of its task named."""
+        task = failure.task
+        match failure.kind:
+            case "bad_input":
+                return self._first_bad_input(failure)
+            case "input_changed":
+                return InputChangedError(failure.reason)
+            case "storage":
+                return StorageError(failure.reason)
+            case "inexact":
+                return InexactError(failure.index or 0, failure.reason)
+            case "abandoned" if task is not None:
+                return TaskAbandonedError(f"{self._task_words(task)}: {failure.reason}")
+        if task is None:
+            return WorkerStartError(failure.reason)
+        return JobError(f"{self._task_words(task)}: {failure.reason}")
+
+    def _task_words(self, task: TaskId) -> str:
+        start, stop = self._tree.inputs(task.phase, task.index)
+        shown = range(start, stop) if stop - start <= _NAMED_INPUTS else (start, stop - 1)
+        names = [printable(self._manifest[index].uri) for index in shown]
+        files = ", ".join(names) if len(names) == stop - start else f"{stop - start:,} files, {' to '.join(names)}"
+        return f"phase {task.phase} task {task.index} of tile {task.tile} ({files})"
+
+    def _first_bad_input(self, failure: JobFailed) -> DistsumError:
+        """Name the first bad input, whichever worker came across one first: look at the headers of those before it."""
+        spec = self.spec
+        input_format = by_name(spec.format)
+        at = failure.index or 0
+        if input_format.ranged:
+            layout = Layout(spec.dtype, spec.shape, spec.fortran, spec.offset, spec.header)
+            for index in range(at):
+                try:
+                    check_like_first(
+                        self._manifest[index],
+                        input_format,
+                        layout,
+                        self.record.reduction,
+                        self.record.raw_dtype,
+                        self._store,
+                    )
+                except (BadInputError, InputChangedError) as error:
+                    return error
+        return BadInputError(self._manifest[at].uri, failure.reason)
+
+    def summary(
+        self, outcome: JobSucceeded, tally: JobTally, workers: int, digest: str | None, seconds: float
+    ) -> Summary:
+        """Return what the finished job did."""
+        spec, record, manifest = self.spec, self.record, self._manifest
+        return Summary(
+            output=os.fsdecode(record.output),
+            reduction=record.reduction,
+            files=spec.files,
+            count=spec.count,
+            skipped=tuple(
+                SkippedInput(printable(manifest[each.index].uri, 4096), each.reason) for each in outcome.skipped
+            ),
+            seconds=seconds,
+            bytes_read=tally.bytes_read,
+            bytes_written=tally.bytes_written + spec.output_offset,
+            tasks=record.tasks,
+            tasks_reused=record.tasks - tally.computed,
+            attempts=tally.attempts,
+            retries=tally.retries,
+            workers=workers,
+            workers_lost=tally.workers_lost,
+            plan=record.plan,
+            peak_worker_bytes=tally.peak_worker_bytes,
+            digest=digest,
+            phase_seconds=tally.phase_seconds(),
+            worker_seconds=tally.worker_seconds(),
+        )
+
+
+def check_like_first(
+    entry: Input,
+    input_format: Format,
+    layout: Layout,
+    reduction: ReductionName,
+    raw_dtype: str | None,
+    store: Store,
+) -> None:
+    """Compare an input's header with the first one's.
+
+    Raises:
+        BadInputError: They disagree.
+        InputChangedError: The input is not what it was.
+    """
+    with store.open_input(entry) as reader:
+        found = input_format.layout(reader, raw_dtype)
+    apart = disagreement(found, layout, REDUCTIONS[reduction])
+    if apart is not None:
+        raise BadInputError(entry.uri, apart)
