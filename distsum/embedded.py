@@ -417,7 +417,7 @@ class _Run:
             self._loop.add_signal_handler(signal.SIGTERM, self._task.cancel)
         job = self._job
         job.store_description()
-        states = job.stored_states()
+        states = job.stored_states(sweep=True)
         finished: asyncio.Future[JobSucceeded | JobFailed] = self._loop.create_future()
         broker = LocalBroker()
         system = AsyncioSystem(self._take_event, partial(_set_error, finished))

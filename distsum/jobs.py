@@ -33,6 +33,8 @@ from distsum.tree import Tree
 from distsum.wording import printable
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from distsum.formats.base import Format
     from distsum.manifest import Input, Manifest
     from distsum.messages import JobFailed, JobSucceeded, TaskId
@@ -115,14 +117,19 @@ class Job:
         """Remove what there is of the result."""
         self._store.delete(self.spec.output)
 
-    def commit_output(self, outcome: JobSucceeded) -> None:
+    def commit_output(self, outcome: JobSucceeded, *, again: bool = False) -> None:
         """Make the result visible under its own name.
+
+        Args:
+            outcome: What the last phase has given.
+            again: An earlier attempt to do so may have succeeded, so what is there may be this result.
 
         Raises:
             OutputError: There is an object of that name now, and it is not to be replaced.
             StorageError: It cannot be done.
         """
-        self._store.commit_output(self.spec.output, self.record.output, outcome.receipts, replace=self.record.replace)
+        replace = self.record.replace or again
+        self._store.commit_output(self.spec.output, self.record.output, outcome.receipts, replace=replace)
 
     def output_digest(self) -> str | None:
         """Return the SHA-256 of the result, if it was asked for."""
@@ -147,23 +154,15 @@ class Job:
         partial_bytes = spec.tiles * PARTIAL_HEAD_BYTES + spec.count * planes
         return first, *(partial_bytes * tree.partials_read(phase) for phase in range(2, tree.phases + 1))
 
-    def stored_states(self) -> tuple[bytes, ...]:
+    def stored_states(self, *, sweep: bool = False) -> tuple[bytes, ...]:
         """Return what is stored already, one byte a node and phase, as ``actors.phase`` takes it.
 
         The last phase always has something to do, since it writes the result: where its partial is stored it is READY.
         Nothing below a stored node is needed.
-        Leftovers of writers that were killed are removed on the way.
         """
         spec, tree, manifest = self.spec, self._tree, self._manifest
         states = [bytearray(tree.width(phase) * spec.tiles) for phase in range(1, tree.phases + 1)]
-        stored: set[str] = set()
-        folder = os.path.join(spec.work, b"partials")
-        for name in self._store.list(folder):
-            base = os.path.basename(name)
-            if b".tmp" in base:
-                self._store.delete(os.path.join(folder, name))
-            else:
-                stored.add(base.decode("ascii", "replace"))
+        stored = self.stored_partials(sweep=sweep)
         if not stored:
             return tuple(map(bytes, states))
         for tile in range(spec.tiles):
@@ -185,6 +184,31 @@ class Job:
                         below[start:stop] = b"\1" * (stop - start)
                 needed = below
         return tuple(map(bytes, states))
+
+    def stored_partials(self, *, sweep: bool = False) -> set[str]:
+        """Return the keys of all partials in the work folder.
+
+        Args:
+            sweep: Remove what writers that were killed have left. Only where nobody else writes.
+        """
+        stored: set[str] = set()
+        folder = os.path.join(self.spec.work, b"partials")
+        for name in self._store.list(folder):
+            base = os.path.basename(name)
+            if b".tmp" not in base:
+                stored.add(base.decode("ascii", "replace"))
+            elif sweep:
+                self._store.delete(os.path.join(folder, name))
+        return stored
+
+    def node_keys(self) -> Iterator[str]:
+        """Yield the keys of all its nodes."""
+        tree, manifest = self._tree, self._manifest
+        for tile in range(self.spec.tiles):
+            keys = NodeKeys(node_context(self.spec, tile))
+            for phase in range(1, tree.phases + 1):
+                for index in range(tree.width(phase)):
+                    yield keys.key([manifest.records(*tree.inputs(phase, index))])
 
     def failure(self, failure: JobFailed) -> DistsumError:
         """Return the error that tells of a failed job, with the inputs of its task named."""

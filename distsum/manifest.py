@@ -54,6 +54,16 @@ class Manifest:
             self._records += entry.uri
             self._offsets.append(len(self._records))
 
+    @classmethod
+    def load(cls, source: RangeReader) -> Manifest:
+        """Return the whole of a manifest file.
+
+        Raises:
+            StorageError: This is no manifest.
+        """
+        reader = ManifestReader(source)
+        return cls(reader.inputs(0, len(reader)))
+
     def __len__(self) -> int:
         """Return the number of inputs."""
         return len(self._offsets) - 1

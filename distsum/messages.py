@@ -202,6 +202,7 @@ class Heartbeat(Message, frozen=True):
     worker: str
     task: TaskId | None
     bytes_read: int
+    resident_bytes: int = 0
 
 
 FromWorker = WorkerJoined | TaskStarted | TaskSucceeded | TaskFailed | Heartbeat

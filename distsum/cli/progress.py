@@ -107,7 +107,7 @@ def summary_lines(summary: Summary) -> list[str]:
     if summary.retries:
         unusual.append(f"{summary.retries:,} attempts were repeated")
     if summary.workers_lost:
-        unusual.append(f"{summary.workers_lost:,} workers were lost, and others took their place")
+        unusual.append(f"{summary.workers_lost:,} workers were lost")
     if unusual:
         lines.append("; ".join(unusual))
     if summary.skipped:

@@ -109,7 +109,7 @@ class JobTally:
             case WorkerLost():
                 self._workers.discard(event.worker)
                 self.workers_lost += 1
-                self._note(f"worker {event.worker} {event.reason}; a new one takes its place")
+                self._note(f"worker {event.worker} was lost: {event.reason}")
             case JobSucceeded() | JobFailed():
                 self._finished = True
 

@@ -128,7 +128,7 @@ class LocalStore:
         It is not flushed to the disk here: a power cut may leave a file that is short or holds zeros, which its digest
         tells from a whole one, and it is then computed again. Waiting for the disk costs more than that ever saves.
         """
-        temporary = uri + b".tmp%d" % os.getpid()
+        temporary = uri + b".tmp" + os.urandom(6).hex().encode()  # on a shared disk, process ids are not unique
         try:
             descriptor = self._create(temporary)
             try:

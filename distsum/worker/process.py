@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import queue
 import socket
+import sys
 import threading
 import traceback
 from time import perf_counter
@@ -143,6 +144,9 @@ class Worker:
                 case CancelTask() if message.task == self._task and self._folder is not None:
                     self._folder[1].cancel()
                 case Shutdown():
+                    if message.reason:
+                        sys.stderr.write(f"distsum: worker {self._name}: {message.reason}\n")
+                        sys.stderr.flush()
                     os._exit(0)
 
     def _beat(self) -> None:
@@ -151,7 +155,7 @@ class Worker:
             task, folder = self._task, self._folder
             bytes_read = folder[1].bytes_read if task is not None and folder is not None else 0
             try:
-                self._channel.report(Heartbeat(self._name, task, bytes_read))
+                self._channel.report(Heartbeat(self._name, task, bytes_read, resident_bytes("VmRSS")))
             except ChannelClosedError:
                 os._exit(0)
 
@@ -175,7 +179,6 @@ def resident_bytes(field: str) -> int:
     except OSError:
         pass
     import resource
-    import sys
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak << 10

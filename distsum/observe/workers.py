@@ -1,0 +1,158 @@
+"""Events folded into a table of the workers (no terminal, no clock of its own)."""
+
+from __future__ import annotations
+
+from typing import Final, Literal
+
+import msgspec
+
+from distsum.messages import (
+    Heartbeat,
+    TaskFailed,
+    TaskId,
+    TaskStarted,
+    TaskSucceeded,
+    WorkerJoined,
+    WorkerLost,
+    WorkerPaused,
+    WorkerRefused,
+    WorkerResumed,
+)
+
+WorkerState = Literal["idle", "busy", "paused", "quarantined", "lost", "refused"]
+_GONE_KEPT: Final = 50
+"""Workers that are gone and still shown, so that it can be seen why."""
+
+
+class WorkerStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """One worker.
+
+    Attributes:
+        worker: Its name.
+        host: Where it runs.
+        pid: Its process there; 0 if it never joined.
+        state: What it does.
+        reason: Why it is paused, lost or refused.
+        task: What it works on.
+        tasks: Tasks it has done.
+        failures: Attempts of it that failed.
+        bytes_read: Bytes it has read, those of its running task included.
+        bytes_per_second: Of the tasks that it has done.
+        resident_bytes: Its memory, when last heard.
+        peak_bytes: The most that one of its tasks took over its imports.
+        joined_seconds: When it joined, on the clock of whoever folds.
+        heard_seconds: When it was last heard of.
+    """
+
+    worker: str
+    host: str
+    pid: int
+    state: WorkerState
+    reason: str | None = None
+    task: TaskId | None = None
+    tasks: int = 0
+    failures: int = 0
+    bytes_read: int = 0
+    bytes_per_second: float = 0.0
+    resident_bytes: int = 0
+    peak_bytes: int = 0
+    joined_seconds: float = 0.0
+    heard_seconds: float = 0.0
+
+
+class _Tally(msgspec.Struct):
+    host: str
+    pid: int
+    joined_seconds: float
+    heard_seconds: float
+    resident_bytes: int
+    paused: WorkerState | None = None
+    gone: WorkerState | None = None
+    reason: str | None = None
+    task: TaskId | None = None
+    tasks: int = 0
+    failures: int = 0
+    bytes_done: int = 0
+    bytes_running: int = 0
+    busy_seconds: float = 0.0
+    peak_bytes: int = 0
+
+
+class WorkerTable:
+    """What there is to say of each worker, counted from events."""
+
+    def __init__(self) -> None:
+        self._workers: dict[str, _Tally] = {}
+        self._gone: list[str] = []
+
+    def take(self, event: msgspec.Struct, now: float) -> None:
+        """Count one event."""
+        if isinstance(event, WorkerJoined):
+            tally = _Tally(event.host, event.pid, now, now, event.baseline_bytes)
+            self._workers[event.worker] = tally
+        elif isinstance(event, WorkerRefused):
+            self._workers[event.worker] = _Tally(event.host, 0, now, now, 0)
+            self._leave(event.worker, "refused", event.reason)
+        elif (worker := getattr(event, "worker", None)) in self._workers:
+            self._update(self._workers[worker], event, now)
+
+    def statuses(self) -> tuple[WorkerStatus, ...]:
+        """Return all workers by name, and the last that are gone."""
+        return tuple(_status(name, tally) for name, tally in sorted(self._workers.items()))
+
+    def _update(self, tally: _Tally, event: msgspec.Struct, now: float) -> None:
+        match event:
+            case TaskStarted():
+                tally.task, tally.bytes_running = event.task, 0
+            case Heartbeat():
+                tally.task, tally.bytes_running = event.task, event.bytes_read
+                tally.resident_bytes = event.resident_bytes
+            case TaskSucceeded():
+                effort = event.effort
+                tally.task, tally.bytes_running = None, 0
+                tally.tasks += 1
+                tally.bytes_done += effort.bytes_read
+                tally.busy_seconds += effort.reading_seconds + effort.adding_seconds + effort.storing_seconds
+                tally.peak_bytes = max(tally.peak_bytes, effort.peak_bytes)
+            case TaskFailed():
+                tally.task, tally.bytes_running = None, 0
+                tally.failures += event.kind not in {"cancelled", "blocked"}
+            case WorkerPaused():
+                tally.paused = "quarantined" if event.quarantined else "paused"
+                tally.reason = event.reason
+                return
+            case WorkerResumed():
+                tally.paused = tally.reason = None
+                return
+            case WorkerLost():
+                self._leave(event.worker, "lost", event.reason)
+                return
+        tally.heard_seconds = now
+
+    def _leave(self, worker: str, state: WorkerState, reason: str) -> None:
+        tally = self._workers[worker]
+        tally.gone, tally.reason, tally.task = state, reason, None
+        self._gone.append(worker)
+        for old in self._gone[:-_GONE_KEPT]:
+            if (kept := self._workers.get(old)) is not None and kept.gone is not None:
+                del self._workers[old]
+        del self._gone[:-_GONE_KEPT]
+
+
+def _status(name: str, tally: _Tally) -> WorkerStatus:
+    return WorkerStatus(
+        worker=name,
+        host=tally.host,
+        pid=tally.pid,
+        state=tally.gone or tally.paused or ("idle" if tally.task is None else "busy"),
+        reason=tally.reason,
+        task=tally.task,
+        tasks=tally.tasks,
+        failures=tally.failures,
+        bytes_read=tally.bytes_done + tally.bytes_running,
+        bytes_per_second=tally.bytes_done / tally.busy_seconds if tally.busy_seconds else 0.0,
+        resident_bytes=tally.resident_bytes,
+        peak_bytes=tally.peak_bytes,
+        joined_seconds=tally.joined_seconds,
+        heard_seconds=tally.heard_seconds,
+    )

@@ -1,0 +1,170 @@
+"""What clients ask the service, and what it answers: the jobs channel. One union and one decoder each way."""
+
+from __future__ import annotations
+
+from typing import Final, Literal
+
+import msgspec
+
+from distsum.observe.snapshot import Snapshot
+from distsum.observe.workers import WorkerStatus
+from distsum.request import Summary
+
+
+class Request(msgspec.Struct, frozen=True, tag=True, forbid_unknown_fields=True):
+    """Base of what clients ask."""
+
+
+class Describe(Request, frozen=True):
+    """Say who you are, and where work lies."""
+
+
+class Submit(Request, frozen=True):
+    """Run a job whose record and inputs the client has stored; see ``service.records``."""
+
+    job: str
+    priority: int = 0
+
+
+class ListJobs(Request, frozen=True):
+    """List the jobs, the latest ``limit`` of those that have ended among them."""
+
+    limit: int = 50
+
+
+class GetJob(Request, frozen=True):
+    """Tell of one job."""
+
+    job: str
+
+
+class Cancel(Request, frozen=True):
+    """Stop a job, and remove what it has left."""
+
+    job: str
+
+
+class SetPriority(Request, frozen=True):
+    """Give a job another priority."""
+
+    job: str
+    priority: int
+
+
+class ListWorkers(Request, frozen=True):
+    """List the workers."""
+
+
+WorkerAction = Literal["pause", "resume", "drain", "shutdown"]
+
+
+class CommandWorker(Request, frozen=True):
+    """Do something with a worker: pause and resume it, send it away when its task is done (drain), or at once."""
+
+    worker: str
+    action: WorkerAction
+
+
+class ListQueues(Request, frozen=True):
+    """Tell how many messages wait where."""
+
+
+AnyRequest = Describe | Submit | ListJobs | GetJob | Cancel | SetPriority | ListWorkers | CommandWorker | ListQueues
+
+JobState = Literal["queued", "running", "finishing", "succeeded", "failed", "cancelled"]
+ENDED: Final = frozenset({"succeeded", "failed", "cancelled"})
+
+
+class JobStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """One job, as the service tells of it.
+
+    Attributes:
+        job: Job id.
+        state: ``finishing`` while the result is put together.
+        reduction: For example ``mean``.
+        files: Inputs.
+        output: The result's URI, harmless to show.
+        priority: Higher goes first.
+        submitted_seconds: When it was accepted, in seconds of the Unix epoch.
+        ended_seconds: When it ended; None before.
+        snapshot: How far it is; None once it has ended.
+        summary: What it did; None unless it has succeeded.
+        reason: Why it failed.
+        exit_code: What the command that waits for it ends with; None before it has ended.
+    """
+
+    job: str
+    state: JobState
+    reduction: str
+    files: int
+    output: str
+    priority: int
+    submitted_seconds: float
+    ended_seconds: float | None = None
+    snapshot: Snapshot | None = None
+    summary: Summary | None = None
+    reason: str | None = None
+    exit_code: int | None = None
+
+
+class Queue(msgspec.Struct, frozen=True):
+    """A channel at the broker: messages that wait, that are with a consumer, and those who take them."""
+
+    name: str
+    ready: int
+    unacknowledged: int | None
+    consumers: int
+
+
+class Reply(msgspec.Struct, frozen=True, tag=True, forbid_unknown_fields=True):
+    """Base of what the service answers."""
+
+
+class Description(Reply, frozen=True):
+    """The service: its version, the protocol it speaks with workers, and the folder of its work."""
+
+    version: str
+    protocol: int
+    work: bytes
+
+
+class Done(Reply, frozen=True):
+    """It is done, or will be: a submitted job is stored and will run, whatever happens to the master."""
+
+
+class Refused(Reply, frozen=True):
+    """It is not done, for this reason."""
+
+    reason: str
+
+
+class Job(Reply, frozen=True):
+    """One job."""
+
+    status: JobStatus
+
+
+class Jobs(Reply, frozen=True):
+    """The jobs that have not ended, in the order in which they came, and the last that have."""
+
+    jobs: tuple[JobStatus, ...]
+
+
+class Workers(Reply, frozen=True):
+    """The workers."""
+
+    workers: tuple[WorkerStatus, ...]
+
+
+class Queues(Reply, frozen=True):
+    """The channels at the broker, tasks redelivered since the master began, and where to look closer."""
+
+    queues: tuple[Queue, ...]
+    redelivered: int
+    management: str | None = None
+
+
+AnyReply = Description | Done | Refused | Job | Jobs | Workers | Queues
+
+REQUEST: Final = msgspec.msgpack.Decoder(AnyRequest)
+REPLY: Final = msgspec.msgpack.Decoder(AnyReply)

@@ -1,0 +1,197 @@
+"""What the service stores of its jobs, so that any master can go on where another one ended.
+
+``<work>/jobs/<job>/`` holds ``inputs`` and ``spec``, which workers read, and ``record``, all written by the client that
+submits; ``ticket``, written by the master: with it the job is accepted; and ``outcome``: with it the job has ended.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, TypeVar
+
+import msgspec
+
+from distsum.errors import StorageError
+from distsum.jobs import Job, JobRecord
+from distsum.manifest import Manifest
+from distsum.partials import manifest_uri, partial_uri, spec_uri
+from distsum.request import Summary
+from distsum.service.messages import JobState, JobStatus
+from distsum.wording import printable
+
+if TYPE_CHECKING:
+    from distsum.stores.base import Store
+
+
+class Ticket(msgspec.Struct, frozen=True):
+    """That a job was accepted, when (seconds of the Unix epoch), and how urgent it is."""
+
+    submitted_seconds: float
+    priority: int
+
+
+class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+    """How a job ended, and when (seconds of the Unix epoch); its ``summary`` if it has succeeded."""
+
+    state: JobState
+    ended_seconds: float
+    exit_code: int
+    reason: str | None = None
+    summary: Summary | None = None
+
+
+class Files(msgspec.Struct, frozen=True):
+    """A job's folder, as a listing shows it."""
+
+    job: str
+    names: frozenset[str]
+
+    @property
+    def accepted(self) -> bool:
+        """Whether a master has promised to run it."""
+        return "ticket" in self.names
+
+    @property
+    def ended(self) -> bool:
+        """Whether it has ended."""
+        return "outcome" in self.names
+
+
+_Content = TypeVar("_Content")
+_RECORD: Final = msgspec.msgpack.Decoder(JobRecord)
+_TICKET: Final = msgspec.msgpack.Decoder(Ticket)
+_OUTCOME: Final = msgspec.msgpack.Decoder(Outcome)
+
+
+class Records:
+    """The jobs of one work folder.
+
+    Args:
+        store: Where it lies.
+        work: Its URI.
+    """
+
+    def __init__(self, store: Store, work: bytes) -> None:
+        self._store = store
+        self._work = work
+
+    def put_job(self, job: Job) -> None:
+        """Store all that a master and its workers need to know of a job."""
+        job.store_description()
+        self._put(job.spec.job, "record", job.record)
+
+    def load(self, job: str) -> Job:
+        """Return a stored job.
+
+        Raises:
+            StorageError: It is not there, or damaged.
+        """
+        record = self.record(job)
+        reader = self._store.open(manifest_uri(self._work, job))
+        if reader is None:
+            raise StorageError(f"job {job} has no list of inputs in {printable(self._work)}")
+        with reader:
+            manifest = Manifest.load(reader)
+        return Job(record, manifest, self._store)
+
+    def record(self, job: str) -> JobRecord:
+        """Return what a job is.
+
+        Raises:
+            StorageError: It is not there, or damaged.
+        """
+        found = self._get(job, "record", _RECORD)
+        if found is None or found.spec.job != job or found.spec.work != self._work:
+            raise StorageError(f"job {job} is not in {printable(self._work)}")
+        return found
+
+    def accept(self, job: str, ticket: Ticket) -> None:
+        """Store that a job is accepted, or has another priority."""
+        self._put(job, "ticket", ticket)
+
+    def ticket(self, job: str) -> Ticket:
+        """Return a job's ticket.
+
+        Raises:
+            StorageError: It is not there, or damaged.
+        """
+        found = self._get(job, "ticket", _TICKET)
+        if found is None:
+            raise StorageError(f"job {job} was never accepted")
+        return found
+
+    def commit(self, job: str) -> None:
+        """Store that the result is about to become visible: after a crash, what is there may be it."""
+        self._store.put(self._uri(job, "committing"), [b""])
+
+    def committing(self, job: str) -> bool:
+        """Whether a result may have become visible before a crash."""
+        return self._store.exists(self._uri(job, "committing"))
+
+    def end(self, job: str, outcome: Outcome) -> None:
+        """Store how a job ended, then remove its list of inputs, which nobody needs any more."""
+        self._put(job, "outcome", outcome)
+        for uri in (manifest_uri(self._work, job), spec_uri(self._work, job)):
+            self._store.delete(uri)
+
+    def outcome(self, job: str) -> Outcome | None:
+        """Return how a job ended; None if it has not."""
+        return self._get(job, "outcome", _OUTCOME)
+
+    def ended_status(self, job: str) -> JobStatus | None:
+        """Return what clients are told of a job that has ended; None if it has not.
+
+        Raises:
+            StorageError: Its records are damaged.
+        """
+        if (outcome := self.outcome(job)) is None:
+            return None
+        return ended_status(self.record(job), self.ticket(job), outcome)
+
+    def folders(self) -> list[Files]:
+        """Return every job that has left something."""
+        found: dict[str, set[str]] = {}
+        for path in self._store.list(self._work + b"/jobs"):
+            job, _, name = path.decode("utf-8", "replace").partition("/")
+            found.setdefault(job, set()).add(name)
+        return [Files(job, frozenset(names)) for job, names in sorted(found.items())]
+
+    def remove_partials(self, job: Job) -> None:
+        """Remove the partials of a job's nodes, whoever computed them."""
+        stored = job.stored_partials()
+        for key in job.node_keys():
+            if key in stored:
+                self._store.delete(partial_uri(self._work, key))
+
+    def _uri(self, job: str, name: str) -> bytes:
+        return self._work + f"/jobs/{job}/{name}".encode()
+
+    def _put(self, job: str, name: str, content: msgspec.Struct) -> None:
+        self._store.put(self._uri(job, name), [msgspec.msgpack.encode(content)])
+
+    def _get(self, job: str, name: str, decoder: msgspec.msgpack.Decoder[_Content]) -> _Content | None:
+        reader = self._store.open(self._uri(job, name))
+        if reader is None:
+            return None
+        with reader:
+            data = reader.read(0, reader.size)
+        try:
+            return decoder.decode(data)
+        except msgspec.DecodeError as error:
+            raise StorageError(f"{printable(self._uri(job, name))} is damaged: {error}") from error
+
+
+def ended_status(record: JobRecord, ticket: Ticket, outcome: Outcome) -> JobStatus:
+    """Return what clients are told of a job that has ended."""
+    return JobStatus(
+        job=record.spec.job,
+        state=outcome.state,
+        reduction=record.spec.reduction,
+        files=record.spec.files,
+        output=printable(record.output),
+        priority=ticket.priority,
+        submitted_seconds=ticket.submitted_seconds,
+        ended_seconds=outcome.ended_seconds,
+        summary=outcome.summary,
+        reason=outcome.reason,
+        exit_code=outcome.exit_code,
+    )
