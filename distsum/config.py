@@ -6,14 +6,13 @@ at the environment or a disk, and only the command line calls it.
 
 from __future__ import annotations
 
-import difflib
+import contextlib
 import os
-import tomllib
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from distsum.dtypes import parse_dtype
+from distsum.dtypes import ACCEPTED, parse_dtype
 from distsum.errors import ConfigurationError
 from distsum.request import (
     DEFAULT_FAN_IN,
@@ -22,7 +21,7 @@ from distsum.request import (
     FormatName,
     OnBadInput,
 )
-from distsum.wording import byte_size, parse_byte_size, printable
+from distsum.wording import exact_byte_size, parse_byte_size, printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -50,7 +49,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Layer(msgspec.Struct, frozen=True):
-    """One source of settings: its name for people, how it names a key, and its raw values by field name."""
+    """One source of settings: its name for people, its raw values by field name, and how it names each of them."""
 
     source: str
     values: dict[str, Any]
@@ -58,11 +57,19 @@ class Layer(msgspec.Struct, frozen=True):
 
 
 class Origin(msgspec.Struct, frozen=True):
-    """A setting's value as people write it, and where it came from."""
+    """A setting's value, and where it came from: ``flags``, ``environment``, a file's path, or ``default``."""
 
     key: str
-    value: str
+    value: int | str | bool | None
     source: str
+
+    def words(self) -> str:
+        """Return the value as people write it: what a file or variable would hold for it, where there is a word."""
+        if self.value is None:
+            return {"work-dir": "OUT.distsum", "dtype": "-", "out-dtype": "the accumulator's"}.get(self.key, "auto")
+        if self.key == "memory":
+            return exact_byte_size(int(self.value))
+        return str(self.value).lower() if isinstance(self.value, bool) else str(self.value)
 
 
 def _whole(least: int) -> Callable[[Any], int]:
@@ -113,9 +120,10 @@ def _one_of(*choices: str) -> Callable[[Any], str]:
 
 
 def _memory(raw: Any) -> int:
-    if isinstance(raw, bool) or not isinstance(raw, int | str):
-        raise ValueError("must be a size such as 512MiB")
-    return parse_byte_size(str(raw))
+    if isinstance(raw, int | str):
+        with contextlib.suppress(ValueError):
+            return parse_byte_size(str(raw))
+    raise ValueError("must be a size of at least a byte, such as 512MiB, 2GB or 65536")
 
 
 def _text(raw: Any) -> str:
@@ -125,7 +133,10 @@ def _text(raw: Any) -> str:
 
 
 def _dtype(raw: Any) -> str:
-    return parse_dtype(_text(raw))
+    try:
+        return parse_dtype(_text(raw))
+    except ValueError:
+        raise ValueError(f"must be such as f8, >i4 or float32; accepted are {ACCEPTED}") from None
 
 
 _PARSERS: Final[dict[str, Callable[[Any], Any]]] = {
@@ -157,7 +168,7 @@ def resolve(layers: Sequence[Layer]) -> tuple[Settings, tuple[Origin, ...]]:
     >>> flags = Layer("flags", {"workers": "3"}, {"workers": "--workers"})
     >>> settings, origins = resolve([flags])
     >>> settings.workers, origins[0]
-    (3, Origin(key='workers', value='3', source='flags'))
+    (3, Origin(key='workers', value=3, source='flags'))
     """
     parsed: list[dict[str, Any]] = []
     for layer in layers:
@@ -166,9 +177,10 @@ def resolve(layers: Sequence[Layer]) -> tuple[Settings, tuple[Origin, ...]]:
             try:
                 values[key] = _PARSERS[key](raw)
             except ValueError as error:
-                name = layer.names.get(key, key)
-                where = "" if name.startswith("--") else f" ({layer.source})"
-                raise ConfigurationError(f"{name} {printable(str(raw), 80)}{where}: {_reason(error)}") from None
+                name = layer.names[key]
+                where = "" if name.startswith("--") else f" ({printable(layer.source)})"
+                shown = printable(str(raw), 80) or "''"
+                raise ConfigurationError(f"{name} {shown}{where}: {error}") from None
         parsed.append(values)
     chosen: dict[str, Any] = {}
     origins = []
@@ -180,7 +192,7 @@ def resolve(layers: Sequence[Layer]) -> tuple[Settings, tuple[Origin, ...]]:
                 source, value = layer.source, values[key]
                 break
         chosen[key] = value
-        origins.append(Origin(_flag(key), _shown(key, value), source))
+        origins.append(Origin(_flag(key), value, source))
     return Settings(**chosen), tuple(origins)
 
 
@@ -196,37 +208,45 @@ def environment_layer(environment: Mapping[str, str]) -> Layer:
     Raises:
         ConfigurationError: A variable of that prefix is no setting.
     """
+    known = {ENVIRONMENT_PREFIX + key.upper(): key for key in KEYS}
     values, names = {}, {}
     for variable in sorted(environment):
         if variable.startswith(ENVIRONMENT_PREFIX):
-            key = variable.removeprefix(ENVIRONMENT_PREFIX).lower()
-            if key not in _PARSERS:
-                known = [ENVIRONMENT_PREFIX + each.upper() for each in KEYS]
-                raise ConfigurationError(f"the environment sets {printable(variable)}, {_unknown(variable, known)}")
-            values[key] = environment[variable]
-            names[key] = variable
+            if variable not in known:
+                word = variable.removeprefix(ENVIRONMENT_PREFIX).upper()
+                unknown = _unknown(word, [key.upper() for key in KEYS], ENVIRONMENT_PREFIX)
+                raise ConfigurationError(f"the environment sets {printable(variable)}, {unknown}")
+            values[known[variable]] = environment[variable]
+            names[known[variable]] = variable
     return Layer("environment", values, names)
 
 
 def toml_layer(text: str, path: str) -> Layer:
     """Return the layer of a TOML file, whose keys are the options' names without dashes in front.
 
+    A ``work-dir`` that is relative starts from the file's folder, so that it is one folder wherever one stands.
+
     Raises:
         ConfigurationError: The file is no TOML, or has a key that is no setting.
     """
+    import tomllib  # takes 2 ms, and most people have no file
+
     try:
         table = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ConfigurationError(f"{printable(path)} is not TOML: {error}") from None
+    known = {_flag(key): key for key in KEYS}
     values, names = {}, {}
     for name, raw in table.items():
-        key = name.replace("-", "_")
-        if key not in _PARSERS or "_" in name:
+        if name not in known:
             raise ConfigurationError(
-                f"{printable(path)} sets {printable(name)}, {_unknown(name, [_flag(k) for k in KEYS])}"
+                f"{printable(path)} sets {printable(name)}, {_unknown(name.lower().replace('_', '-'), list(known))}"
             )
-        values[key] = raw
-        names[key] = name
+        values[known[name]] = raw
+        names[known[name]] = name
+    work_dir = values.get("work_dir")
+    if isinstance(work_dir, str) and work_dir:
+        values["work_dir"] = os.path.join(os.path.dirname(path), work_dir)
     return Layer(path, values, names)
 
 
@@ -242,21 +262,22 @@ def read_layers(flags: Mapping[str, Any], environment: Mapping[str, str], folder
         ConfigurationError: A source has an unknown key, or cannot be read.
     """
     layers = [flag_layer(flags), environment_layer(environment)]
-    home = environment.get("XDG_CONFIG_HOME") or os.path.join(environment.get("HOME", ""), ".config")
-    for path in (_project_file(folder), os.path.join(home, "distsum", "config.toml")):
-        if path is not None and os.path.isfile(path):
+    for path in (_project_file(folder), _user_file(environment)):
+        if path is not None and os.path.exists(path):
             try:
                 with open(path, encoding="utf-8") as file:
                     layers.append(toml_layer(file.read(), path))
-            except (OSError, UnicodeDecodeError) as error:
-                raise ConfigurationError(f"{printable(path)} cannot be read: {error}") from None
+            except UnicodeDecodeError:
+                raise ConfigurationError(f"{printable(path)} is not TOML: it is not UTF-8 text") from None
+            except OSError as error:
+                raise ConfigurationError(f"{printable(path)} cannot be read: {error.strerror}") from None
     return layers
 
 
 def _project_file(folder: str) -> str | None:
     while True:
         path = os.path.join(folder, PROJECT_FILE)
-        if os.path.isfile(path):
+        if os.path.exists(path):
             return path
         parent = os.path.dirname(folder)
         if parent == folder:
@@ -264,24 +285,23 @@ def _project_file(folder: str) -> str | None:
         folder = parent
 
 
+def _user_file(environment: Mapping[str, str]) -> str | None:
+    """Return where the user's file would be, by the XDG Base Directory Specification: relative folders do not count."""
+    home = environment.get("HOME", "")
+    for folder in (environment.get("XDG_CONFIG_HOME", ""), os.path.join(home, ".config")):
+        if os.path.isabs(folder):
+            return os.path.join(folder, "distsum", "config.toml")
+    return None
+
+
 def _flag(key: str) -> str:
     return key.replace("_", "-")
 
 
-def _unknown(name: str, known: list[str]) -> str:
-    near = difflib.get_close_matches(name, known, n=1)
-    hint = f"; did you mean {near[0]}?" if near else f"; there are {', '.join(known)}"
-    return f"which is no setting{hint}"
+def _unknown(word: str, known: list[str], prefix: str = "") -> str:
+    """Return what to say of a name, given without the prefix that all known names have."""
+    import difflib
 
-
-def _reason(error: ValueError) -> str:
-    text = str(error)
-    return text if text.startswith("must") else f"must be valid: {text}"
-
-
-def _shown(key: str, value: Any) -> str:
-    if value is None:
-        return {"work_dir": "OUT.distsum", "dtype": "-", "out_dtype": "the accumulator's"}.get(key, "auto")
-    if key == "memory":
-        return byte_size(value)
-    return str(value).lower() if isinstance(value, bool) else str(value)
+    near = difflib.get_close_matches(word, known, n=1)
+    hint = f"did you mean {prefix}{near[0]}?" if near else f"there are {', '.join(prefix + each for each in known)}"
+    return f"which is no setting; {hint}"

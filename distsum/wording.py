@@ -55,6 +55,18 @@ def byte_size(size: float) -> str:
     return f"{amount:.0f} {unit}" if unit == "B" else f"{amount:.1f} {unit}"
 
 
+def exact_byte_size(size: int) -> str:
+    """Return a number of bytes so that ``parse_byte_size`` gives it back: in the largest unit without a fraction.
+
+    >>> exact_byte_size(512 << 20), exact_byte_size(1536), exact_byte_size(1_000_000)
+    ('512MiB', '1536', '1000000')
+    """
+    for power in range(len(_UNITS) - 1, 0, -1):
+        if size and size % 1024**power == 0:
+            return f"{size // 1024**power}{_UNITS[power]}"
+    return str(size)
+
+
 def parse_byte_size(text: str) -> int:
     """Return the bytes that a size such as ``512MiB``, ``2GB`` or ``65536`` stands for.
 
@@ -73,7 +85,7 @@ def parse_byte_size(text: str) -> int:
         factors[f"{letter}b"] = 1000**power
         factors[letter] = 1024**power
     try:
-        size = int(float(digits) * factors[unit])
+        size = int(digits) * factors[unit] if digits.isdecimal() else int(float(digits) * factors[unit])
     except (KeyError, ValueError, OverflowError):
         raise ValueError(f"{text!r} is not a size; write it like 512MiB, 2GB or 65536") from None
     if size <= 0:

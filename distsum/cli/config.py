@@ -6,7 +6,7 @@ import json as json_module
 import os
 from typing import TYPE_CHECKING
 
-from distsum.cli.options import Json
+from distsum.cli.options import Json, current_folder
 from distsum.config import read_layers, resolve
 from distsum.wording import printable
 
@@ -18,15 +18,15 @@ if TYPE_CHECKING:
 
 def config(*, json: Json = False) -> None:
     """Show every setting's value and where it came from."""
-    origins = resolve(read_layers({}, os.environ, os.getcwd()))[1]
+    origins = resolve(read_layers({}, os.environ, current_folder()))[1]
     if json:
-        print(json_module.dumps([{"key": each.key, "value": each.value, "source": each.source} for each in origins]))
+        print(json_module.dumps({each.key: {"value": each.value, "source": each.source} for each in origins}))
     else:
         print("\n".join(origin_lines(origins)))
 
 
 def origin_lines(origins: Sequence[Origin]) -> list[str]:
     """Return one aligned line a setting."""
-    keys = max(len(each.key) for each in origins)
-    values = max(len(printable(each.value)) for each in origins)
-    return [f"{each.key:{keys}}  {printable(each.value):{values}}  {printable(each.source)}" for each in origins]
+    rows = [(each.key, printable(each.words()), printable(each.source)) for each in origins]
+    widths = [max(len(row[place]) for row in rows) for place in (0, 1)]
+    return [f"{key:{widths[0]}}  {value:{widths[1]}}  {source}" for key, value, source in rows]

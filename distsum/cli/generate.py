@@ -10,9 +10,8 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from distsum.cli.options import Force, Json, Quiet, settings_of, whole_number
+from distsum.cli.options import Force, Json, Quiet, RunFlags, settings_of, whole_number
 from distsum.cli.progress import size_words, time_words
-from distsum.errors import UsageError
 from distsum.wording import printable
 
 
@@ -33,7 +32,7 @@ def generate(
     """Write files of random numbers; number i of file f depends only on the seed, f, i and the kind of numbers."""
     from distsum.generate import generate as written
 
-    settings = settings_of(quiet=quiet)
+    settings = settings_of(RunFlags(workers=workers), quiet=quiet)
     began = time.perf_counter()
     wanted = whole_number("--files", files, 1)
     line = _Line(wanted, began, shown=not settings.quiet and sys.stderr.isatty())
@@ -45,7 +44,7 @@ def generate(
         format=format,
         seed=whole_number("--seed", seed),
         distribution=distribution,
-        workers=_workers(workers),
+        workers=settings.workers,
         force=force,
         progress=line.show,
     )
@@ -61,15 +60,6 @@ def generate(
         from distsum.cli.options import plain
 
         print(json_module.dumps(plain(made)))
-
-
-def _workers(text: str | None) -> int | None:
-    if text is None or text == "auto":
-        return None
-    try:
-        return whole_number("--workers", text, 1)
-    except UsageError:
-        raise UsageError(f"--workers {printable(text, 80)}: must be auto or a whole number of at least 1") from None
 
 
 class _Line:

@@ -40,7 +40,7 @@ class RunFlags:
     memory: Annotated[str | None, Parameter(help="What a worker may take over its imports. [default: 512MiB]")] = None
     work_dir: Annotated[str | None, Parameter(help="Folder of partials. [default: OUT.distsum]")] = None
     keep_partials: Annotated[
-        bool | None, Parameter(negative=(), help="Keep partials for a later job over some of the same inputs.")
+        bool | None, Parameter(help="Keep partials for a later job over some of the same inputs. [default: no]")
     ] = None
     format: Annotated[
         Literal["auto", "npy", "raw", "text"] | None, Parameter(help="Format of the inputs. [default: by the suffix]")
@@ -56,7 +56,7 @@ class RunFlags:
 
 NO_FLAGS = RunFlags()
 Force = Annotated[bool, Parameter(name="--force", negative=(), help="Replace what is there.")]
-Quiet = Annotated[bool | None, Parameter(name="--quiet", negative=(), help="Say nothing but errors.")]
+Quiet = Annotated[bool | None, Parameter(name="--quiet", help="Say nothing but errors. [default: no]")]
 Json = Annotated[bool, Parameter(name="--json", negative=(), help="Print one JSON object on stdout.")]
 
 
@@ -66,7 +66,21 @@ def settings_of(flags: RunFlags = NO_FLAGS, *, quiet: bool | None = None) -> Set
     Raises:
         ConfigurationError: A value, key or variable is not acceptable.
     """
-    return resolve(read_layers(asdict(flags) | {"quiet": quiet}, os.environ, os.getcwd()))[0]
+    return resolve(read_layers(asdict(flags) | {"quiet": quiet}, os.environ, current_folder()))[0]
+
+
+def current_folder() -> str:
+    """Return the folder that the command runs in.
+
+    Raises:
+        UsageError: It has been removed.
+    """
+    try:
+        return os.getcwd()
+    except OSError as error:
+        raise UsageError(
+            f"the current folder cannot be found ({error.strerror}); change to one that is there"
+        ) from None
 
 
 def options_of(settings: Settings, *, force: bool, digest: bool) -> Options:

@@ -1,0 +1,376 @@
+"""Settings: which layer wins, what is refused, and what ``distsum config`` tells of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from distsum.cli.config import origin_lines
+from distsum.config import (
+    ENVIRONMENT_PREFIX,
+    KEYS,
+    PROJECT_FILE,
+    Settings,
+    environment_layer,
+    flag_layer,
+    read_layers,
+    resolve,
+    toml_layer,
+)
+from distsum.errors import ConfigurationError
+from distsum.wording import exact_byte_size, parse_byte_size
+from tests.command import distsum
+
+VALUES = {
+    "workers": [("3", 3), ("auto", None)],
+    "partition": [("25", 25), ("auto", None)],
+    "fan_in": [("2", 2), ("7", 7)],
+    "tiles": [("4", 4), ("auto", None)],
+    "max_open_files": [("1", 1), ("9", 9)],
+    "memory": [("64MiB", 64 << 20), ("1000000", 1_000_000)],
+    "work_dir": [("/some where", "/some where"), ("/x", "/x")],
+    "keep_partials": [("yes", True), ("FALSE", False)],
+    "format": [("npy", "npy"), ("text", "text")],
+    "dtype": [("f4", "<f4"), (">i2", ">i2")],
+    "out_dtype": [("float32", "<f4"), ("u1", "|u1")],
+    "on_bad_input": [("skip", "skip"), ("fail", "fail")],
+    "quiet": [("on", True), ("0", False)],
+}
+"""Each key with some values, as people write them and as they are meant (on a little-endian machine)."""
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    """A folder within a project, beside the home of a user; whoever runs the tests has no settings."""
+    for name in [name for name in os.environ if name.startswith(ENVIRONMENT_PREFIX)]:
+        monkeypatch.delenv(name)
+    folder = tmp_path / "project" / "deep" / "er"
+    folder.mkdir(parents=True)
+    (tmp_path / "home" / ".config" / "distsum").mkdir(parents=True)
+    return folder
+
+
+def user_file(place):
+    return place.parents[2] / "home" / ".config" / "distsum" / "config.toml"
+
+
+def project_file(place):
+    return place.parents[1] / PROJECT_FILE
+
+
+def settled(place, flags=None, **environment):
+    """Return the settings, and where each came from, as the command would find them in a place."""
+    home = {"HOME": str(place.parents[2] / "home")}
+    settings, origins = resolve(read_layers(flags or {}, home | environment, str(place)))
+    return settings, {origin.key: origin for origin in origins}
+
+
+def refused(place, **environment):
+    with pytest.raises(ConfigurationError) as caught:
+        settled(place, **environment)
+    return str(caught.value)
+
+
+def named(key, form):
+    return {"flag": f"--{key}", "variable": f"DISTSUM_{key}".upper(), "file": key}[form].replace(
+        *("-", "_") if form == "variable" else ("_", "-")
+    )
+
+
+def test_every_setting_has_values_to_try_here():
+    assert list(VALUES) == list(KEYS) == list(Settings.__struct_fields__)
+
+
+@given(
+    st.fixed_dictionaries({key: st.tuples(*[st.sampled_from([None, 0, 1])] * 4) for key in KEYS}),
+)
+def test_each_key_comes_from_the_highest_layer_that_has_it(drawn):
+    if sys.byteorder != "little":
+        pytest.skip("the expected dtypes are little-endian")
+
+    def given_in(layer):
+        return {key: VALUES[key][picks[layer]][0] for key, picks in drawn.items() if picks[layer] is not None}
+
+    def toml(layer):
+        return "".join(f"{named(key, 'file')} = {json.dumps(value)}\n" for key, value in given_in(layer).items())
+
+    variables = {named(key, "variable"): value for key, value in given_in(1).items()}
+    flags = dict.fromkeys(KEYS) | given_in(0)
+    layers = [flag_layer(flags), environment_layer(variables), toml_layer(toml(2), "/p"), toml_layer(toml(3), "/u")]
+    settings, origins = resolve(layers)
+    sources = ["flags", "environment", "/p", "/u"]
+    for key, origin in zip(KEYS, origins, strict=True):
+        picks = drawn[key]
+        first = next((place for place, pick in enumerate(picks) if pick is not None), None)
+        wanted = getattr(Settings(), key) if first is None else VALUES[key][picks[first]][1]
+        assert getattr(settings, key) == wanted == origin.value
+        assert origin.source == ("default" if first is None else sources[first])
+        assert origin.key == named(key, "file")
+
+
+def test_the_layers_are_where_they_are_documented_to_be(place):
+    assert settled(place)[0] == Settings()
+    user_file(place).write_text('workers = 1\ntiles = 1\nmemory = "1GiB"\nfan-in = 4\n')
+    project_file(place).write_text("workers = 2\ntiles = 2\nfan-in = 3\n")
+    settings, origins = settled(place, {"workers": "4", "quiet": None}, DISTSUM_WORKERS="3", DISTSUM_TILES="3")
+    assert (settings.workers, settings.tiles, settings.fan_in, settings.memory) == (4, 3, 3, 1 << 30)
+    assert origins["workers"].source == "flags"
+    assert origins["tiles"].source == "environment"
+    assert origins["fan-in"].source == str(project_file(place))
+    assert origins["memory"].source == str(user_file(place))
+    assert origins["quiet"].source == "default"
+
+
+def test_the_nearest_project_file_upwards_counts_alone(place):
+    project_file(place).write_text("workers = 2\ntiles = 2\n")
+    (place.parent / PROJECT_FILE).write_text("workers = 5\n")
+    settings, _ = settled(place)
+    assert (settings.workers, settings.tiles) == (5, None)
+
+
+def test_the_users_file_is_where_xdg_says_and_a_relative_place_does_not_count(place, tmp_path, monkeypatch):
+    other = tmp_path / "elsewhere" / "distsum"
+    other.mkdir(parents=True)
+    (other / "config.toml").write_text("workers = 6\n")
+    user_file(place).write_text("workers = 1\n")
+    assert settled(place, XDG_CONFIG_HOME=str(other.parent))[0].workers == 6
+    monkeypatch.chdir(tmp_path)
+    assert settled(place, XDG_CONFIG_HOME="elsewhere")[0].workers == 1
+    # Without a home there is no file of the user's; above all not one in the folder one happens to be in.
+    (tmp_path / ".config" / "distsum").mkdir(parents=True)
+    (tmp_path / ".config" / "distsum" / "config.toml").write_text("workers = 7\n")
+    assert resolve(read_layers({}, {}, str(place)))[0].workers is None
+
+
+def test_a_relative_work_dir_of_a_file_starts_from_that_file(place):
+    project_file(place).write_text('work-dir = "partials"\n')
+    assert settled(place)[0].work_dir == str(project_file(place).parent / "partials")
+    assert settled(place, DISTSUM_WORK_DIR="here")[0].work_dir == "here"
+
+
+@pytest.mark.parametrize(
+    ("variable", "near"),
+    [("DISTSUM_WORKER", "WORKERS"), ("DISTSUM_workers", "WORKERS"), ("DISTSUM_MAX-OPEN-FILES", "MAX_OPEN_FILES")],
+)
+def test_an_unknown_variable_is_refused_with_the_nearest_known_one(place, variable, near):
+    message = refused(place, **{variable: "1"})
+    assert variable in message
+    assert f"did you mean {ENVIRONMENT_PREFIX}{near}?" in message
+
+
+def test_an_unknown_variable_like_no_other_is_refused_with_all_there_are(place):
+    message = refused(place, DISTSUM_QQ="1")
+    assert "DISTSUM_QQ" in message
+    assert all(named(key, "variable") in message for key in KEYS)
+    assert settled(place, OTHER_QQ="1", DISTSUMMARY="1")[0] == Settings()
+
+
+@pytest.mark.parametrize(
+    ("key", "near"),
+    [
+        ("worker", "workers"),
+        ("max_open_files", "max-open-files"),
+        ("Memory", "memory"),
+        ("keep-partial", "keep-partials"),
+    ],
+)
+@pytest.mark.parametrize("file", [project_file, user_file])
+def test_an_unknown_key_is_refused_with_its_file_and_the_nearest_known_one(place, file, key, near):
+    file(place).write_text(f"{key} = 1\n")
+    message = refused(place)
+    assert str(file(place)) in message
+    assert f"sets {key}," in message
+    assert f"did you mean {near}?" in message
+
+
+def test_a_table_is_an_unknown_key(place):
+    project_file(place).write_text("[distsum]\nworkers = 1\n")
+    assert "sets distsum, which is no setting" in refused(place)
+
+
+BAD = {
+    "workers": ["0", "-1", "many", "2.5", "", "true"],
+    "partition": ["0", "x"],
+    "fan_in": ["1", "auto", "two"],
+    "tiles": ["0", "½"],
+    "max_open_files": ["0", "auto"],
+    "memory": ["0", "-5", "lots", "5 parsecs", "", "true", "1e400"],
+    "work_dir": [""],
+    "keep_partials": ["maybe", "2", ""],
+    "format": ["csv", "NPY", ""],
+    "dtype": ["f3", "object", "", "V8"],
+    "out_dtype": ["i9"],
+    "on_bad_input": ["ignore"],
+    "quiet": ["-1"],
+}
+
+
+@pytest.mark.parametrize(("key", "value"), [(key, value) for key, values in BAD.items() for value in values])
+def test_a_bad_value_is_refused_with_the_name_that_its_layer_knows_it_by(place, key, value):
+    # It is so wherever it stands, also where a higher layer hides it.
+    good = VALUES[key][0][0]
+    shown = value or "''"
+    with pytest.raises(ConfigurationError, match="must be") as caught:
+        settled(place, {key: value})
+    assert str(caught.value).startswith(f"{named(key, 'flag')} {shown}: must be")
+    message = refused(place, **{named(key, "variable"): value})
+    assert message.startswith(f"{named(key, 'variable')} {shown} (environment): must be")
+    project_file(place).write_text(f"{named(key, 'file')} = {json.dumps(value)}\n")
+    message = refused(place, **{named(key, "variable"): good})
+    assert message.startswith(f"{named(key, 'file')} {shown} ({project_file(place)}): must be")
+
+
+@pytest.mark.parametrize("value", ["1.5", "[1]", "{a = 1}", "1979-05-27", "nan"])
+@pytest.mark.parametrize("key", KEYS)
+def test_a_value_of_another_type_in_a_file_is_refused(place, key, value):
+    user_file(place).write_text(f"{named(key, 'file')} = {value}\n")
+    assert refused(place).startswith(named(key, "file"))
+
+
+@pytest.mark.parametrize("key", ["workers", "partition", "fan_in", "tiles", "max_open_files", "memory", "work_dir"])
+def test_true_is_no_number_and_no_text(place, key):
+    project_file(place).write_text(f"{named(key, 'file')} = true\n")
+    assert "must be" in refused(place)
+
+
+def test_numbers_and_switches_need_no_quotes_in_a_file(place):
+    project_file(place).write_text("workers = 3\nmemory = 65536\nquiet = true\nkeep-partials = false\n")
+    settings, _ = settled(place)
+    assert (settings.workers, settings.memory, settings.quiet, settings.keep_partials) == (3, 65536, True, False)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"), [(b"workers = ", "is not TOML"), (b'work-dir = "\xff"', "UTF-8"), (None, "cannot be read")]
+)
+def test_a_file_that_cannot_be_understood_is_named(place, content, words):
+    if content is None:
+        project_file(place).mkdir()
+    else:
+        project_file(place).write_bytes(content)
+    message = refused(place)
+    assert str(project_file(place)) in message
+    assert words in message
+
+
+def test_hostile_names_and_values_are_shown_harmlessly(place):
+    for environment in ({"DISTSUM_\x1b[31m": "1"}, {"DISTSUM_WORKERS": "\x1b[31m" + "9" * 5000}):
+        message = refused(place, **environment)
+        assert "\x1b" not in message
+        assert "\\x1b[31m" in message
+        assert len(message) < 1000
+    project_file(place).write_text('"\\u001b[31m" = 1\n')
+    assert "\x1b" not in refused(place)
+
+
+@given(st.integers(1, 1 << 60))
+def test_a_size_is_shown_so_that_it_can_be_given_back(size):
+    assert parse_byte_size(exact_byte_size(size)) == size
+    assert exact_byte_size(size << 20).endswith(("MiB", "GiB", "TiB", "PiB"))
+
+
+# The command ----------------------------------------------------------------------------------------------------------
+
+
+def alone(place):
+    """Return the environment of a user who has no other settings than the test's."""
+    return {"HOME": str(place.parents[2] / "home"), "XDG_CONFIG_HOME": ""}
+
+
+def test_config_shows_each_value_and_where_it_came_from(place):
+    user_file(place).write_text('out-dtype = "f4"\n')
+    project_file(place).write_text("memory = 1000000\nkeep-partials = true\n")
+    environment = alone(place) | {"DISTSUM_WORKERS": "3", "DISTSUM_WORK_DIR": "a\x1b[31mb"}
+    done = distsum("config", cwd=place, env=environment)
+    assert done.returncode == 0, done.stderr
+    rows = {line.split("  ")[0]: line for line in done.stdout.splitlines()}
+    assert list(rows) == [named(key, "file") for key in KEYS]
+    assert rows["workers"].split() == ["workers", "3", "environment"]
+    assert rows["memory"].split() == ["memory", "1000000", str(project_file(place))]
+    assert rows["out-dtype"].split() == ["out-dtype", "<f4", str(user_file(place))]
+    assert rows["fan-in"].split() == ["fan-in", "5", "default"]
+    assert "a\\x1b[31mb" in rows["work-dir"]
+    assert "\x1b" not in done.stdout
+    # Columns stand under each other.
+    assert (
+        len({line.index(source) for line, source in ((rows["workers"], "environment"), (rows["tiles"], "default"))})
+        == 1
+    )
+
+    done = distsum("config", "--json", cwd=place, env=environment)
+    told = json.loads(done.stdout)
+    assert told["memory"] == {"value": 1_000_000, "source": str(project_file(place))}
+    assert told["keep-partials"] == {"value": True, "source": str(project_file(place))}
+    assert told["work-dir"]["value"] == "a\x1b[31mb"
+    assert told["tiles"] == {"value": None, "source": "default"}
+
+
+def test_what_config_shows_in_words_can_be_written_into_a_file(place):
+    user_file(place).write_text('memory = "3GiB"\nquiet = true\nworkers = 2\nformat = "npy"\nfan-in = 3\n')
+    settings, origins = settled(place)
+    lines = origin_lines(list(origins.values()))
+    written = [line.split()[:2] for line in lines if not line.endswith("default")]
+    user_file(place).write_text("".join(f'{key} = "{value}"\n' for key, value in written))
+    assert settled(place)[0] == settings
+
+
+def test_the_command_line_wins_over_all_also_to_switch_something_off(place):
+    project_file(place).write_text('quiet = true\nkeep-partials = true\nmemory = "1KiB"\n')
+    (place / "a.txt").write_text("1 2 3\n")
+    done = distsum("mean", "a.txt", "-o", "out.npy", cwd=place, env=alone(place))
+    assert done.returncode == 2
+    assert "--memory 1.0 KiB is too little" in done.stderr
+    arguments = ["mean", "a.txt", "-o", "out.npy", "--memory", "64MiB", "--no-quiet", "--no-keep-partials"]
+    done = distsum(*arguments, cwd=place, env=alone(place))
+    assert done.returncode == 0, done.stderr
+    assert "written to" in done.stderr
+    assert sorted(os.listdir(place)) == ["a.txt", "out.npy"]
+
+
+@pytest.mark.parametrize("arguments", [["config"], ["mean", "a.npy", "-o", "b.npy"], ["plan", "a.npy"]])
+def test_a_bad_setting_ends_any_command_in_one_line(place, arguments):
+    project_file(place).write_text("wrokers = 3\n")
+    done = distsum(*arguments, cwd=place, env=alone(place))
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert "did you mean workers?" in done.stderr
+    assert done.stdout == ""
+
+
+def test_a_folder_that_is_gone_is_said_in_one_line(place):
+    gone = place / "gone"
+    gone.mkdir()
+    code = f"cd {gone} && rmdir {gone} && exec {sys.executable} -P -m distsum config"
+    done = subprocess.run(["sh", "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith("distsum: the current folder cannot be found")
+
+
+def test_the_toml_parser_is_imported_only_where_there_is_a_file(place):
+    code = (
+        "import os, sys; from distsum.cli.options import settings_of; settings_of(); "
+        "print(sorted({'tomllib', 'difflib'} & set(sys.modules)))"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"} | alone(place)
+
+    def imported():
+        command = [sys.executable, "-c", code]
+        return subprocess.run(command, cwd=place, env=environment, capture_output=True, text=True, check=True).stdout
+
+    assert imported() == "[]\n"
+    project_file(place).write_text("workers = 3\n")
+    assert imported() == "['tomllib']\n"
+
+
+def test_generate_takes_its_workers_from_the_settings_too(place):
+    done = distsum("generate", "out", "--files", "1", "--count", "1", cwd=place, env={"DISTSUM_WORKERS": "0"})
+    assert done.returncode == 2
+    assert "DISTSUM_WORKERS 0 (environment): must be" in done.stderr
+    done = distsum("generate", "out", "--files", "1", "--count", "1", "-w", "x", cwd=place)
+    assert "--workers x: must be" in done.stderr
+    assert os.listdir(place) == []
