@@ -405,7 +405,7 @@ class _Run:
         self._workers = workers
         self._began = began
         self._on_snapshot = on_snapshot
-        self._tally = JobTally(job.bytes_by_phase())
+        self._tally = JobTally(job.work_by_phase())
         self._loop: asyncio.AbstractEventLoop | None = None
         self._task: asyncio.Task[Summary] | None = None
 

@@ -25,6 +25,7 @@ from distsum.formats.base import Layout
 from distsum.formats.registry import by_name
 from distsum.manifest import NodeKeys
 from distsum.messages import JobSpec
+from distsum.observe.snapshot import PhaseWork
 from distsum.partials import manifest_uri, node_context, spec_uri
 from distsum.planning import PARTIAL_HEAD_BYTES
 from distsum.reductions import REDUCTIONS
@@ -144,15 +145,19 @@ class Job:
                 digest.update(reader.read(offset, _DIGEST_BLOCK))
         return digest.hexdigest()
 
-    def bytes_by_phase(self) -> tuple[int, ...]:
-        """Return the bytes that each phase reads, by the plan."""
+    def work_by_phase(self) -> tuple[PhaseWork, ...]:
+        """Return what each phase takes, by the plan."""
         spec, tree = self.spec, self._tree
         first = self.record.input_bytes
         if self.record.ranged:
             first = spec.files * (spec.tiles * spec.offset + spec.count * dtypes.itemsize(spec.dtype))
         planes = sum(map(dtypes.itemsize, REDUCTIONS[spec.reduction].planes(spec.dtype)))
         partial_bytes = spec.tiles * PARTIAL_HEAD_BYTES + spec.count * planes
-        return first, *(partial_bytes * tree.partials_read(phase) for phase in range(2, tree.phases + 1))
+        work = [PhaseWork(tree.tasks(1) * spec.tiles, spec.files, first)]
+        for phase in range(2, tree.phases + 1):
+            partials = tree.partials_read(phase)
+            work.append(PhaseWork(tree.tasks(phase) * spec.tiles, partials * spec.tiles, partials * partial_bytes))
+        return tuple(work)
 
     def stored_states(self, *, sweep: bool = False) -> tuple[bytes, ...]:
         """Return what is stored already, one byte a node and phase, as ``actors.phase`` takes it.

@@ -424,10 +424,14 @@ class JobFailed(Message, frozen=True):
     index: int | None = None
 
 
-class NodeRecomputed(Message, frozen=True):
-    """A stored partial was missing or damaged, and is made again."""
+class NodeReopened(Message, frozen=True):
+    """A node is to be made that was thought done: its stored partial is missing or damaged.
+
+    ``stored`` is False where nobody had asked for the node until now, since the one above it was stored.
+    """
 
     task: TaskId
+    stored: bool
 
 
 class TaskRetried(Message, frozen=True):
@@ -476,7 +480,7 @@ JobEvent = (
     | TaskFailed
     | TaskReturned
     | TaskRetried
-    | NodeRecomputed
+    | NodeReopened
     | Heartbeat
 )
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 from distsum.actors.actor import MASTER, TRACKER, phase_address
 from distsum.messages import (
     JobSpec,
+    NodeReopened,
     NodesLost,
     NodeStored,
     OfferTask,
@@ -187,16 +188,19 @@ class Phase:
 
     def _lose(self, tile: int, index: int) -> None:
         number = tile * self._width + index
-        if self._states[number] not in {STORED, UNNEEDED}:
+        state = self._states[number]
+        if state not in {STORED, UNNEEDED}:
             return
         self._states[number] = WAITING
         self._open += 1
         self._complete = False
-        if self._phase > 1:
-            if self._tree.passes_through(self._phase, index):
-                # It is its child, so the child's partial is the one that is gone.
-                start, _ = self._tree.children(self._phase, index)
-                self._children[tile * self._width_below + start] = 0
-            if self._ask_for_children(tile, index):
-                return
+        if self._tree.passes_through(self._phase, index):
+            # It is its child, so the child's partial is the one that is gone.
+            start, _ = self._tree.children(self._phase, index)
+            self._children[tile * self._width_below + start] = 0
+        else:
+            task = TaskId(self._spec.job, self._phase, tile, index)
+            self._context.emit(NodeReopened(task, stored=state == STORED))
+        if self._phase > 1 and self._ask_for_children(tile, index):
+            return
         self._announce(tile, index)

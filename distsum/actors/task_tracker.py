@@ -16,7 +16,6 @@ from distsum.messages import (
     DismissWorker,
     Heartbeat,
     KillWorker,
-    NodeRecomputed,
     OfferTask,
     PauseWorker,
     ResumeWorker,
@@ -244,7 +243,6 @@ class TaskTracker:
         self._context.emit(message)
         if message.kind == "blocked":
             self._settle(message.task)
-            self._context.emit(NodeRecomputed(message.task))
             self._context.send(
                 phase_address(message.task.job, message.task.phase), TaskBlocked(message.task, message.missing)
             )

@@ -14,105 +14,180 @@ if TYPE_CHECKING:
     from distsum.observe.snapshot import PhaseProgress, Snapshot
     from distsum.request import Summary
 
-_BAR: Final = 24
+_BAR: Final = 6
+_HEADINGS: Final = ("", "", "tasks", "read", "files/s", "rate", "ETA")
+_WIDTHS: Final = (-8, 11, 11, 12, 7, 9, 9)
+"""Columns on a terminal, negative where the text stands on the left: what the largest numbers take, within 80."""
 _LOG_SECONDS: Final = 10.0
 _SKIPPED_SHOWN: Final = 20
+_UNKNOWN: Final = "-"
 
 
 def size_words(size: float) -> str:
-    """Return bytes in decimal units, as disks and networks are rated.
+    """Return bytes in decimal units, as disks and networks are rated, in at most 7 characters up to 999 EB.
 
-    >>> size_words(1_600_128_000), size_words(999)
-    ('1.60 GB', '999 B')
+    >>> size_words(1_600_128_000), size_words(999), size_words(999_600), size_words(0.4)
+    ('1.60 GB', '999 B', '1.00 MB', '0 B')
     """
-    for unit in ("B", "kB", "MB", "GB", "TB"):
-        if size < 1000 or unit == "TB":
-            break
-        size /= 1000
-    return f"{size:.0f} {unit}" if unit == "B" else f"{size:.3g} {unit}" if size >= 100 else f"{size:.2f} {unit}"
+    unit, factor = _size_unit(size)
+    return f"{_digits(size / factor) if factor > 1 else f'{size:.0f}'} {unit}"
+
+
+def count_words(count: float) -> str:
+    """Return a number of things in at most 5 characters up to 999 millions.
+
+    >>> [count_words(count) for count in (0, 7, 9999, 12_345, 999_950, 1e7)]
+    ['0', '7', '9,999', '12.3k', '1.00M', '10.0M']
+    """
+    if round(count) < 10_000:
+        return f"{count:,.0f}"
+    unit, factor = next(each for each in _COUNT_UNITS if count / each[1] < 999.5 or each == _COUNT_UNITS[-1])
+    return f"{_digits(count / factor)}{unit}"
 
 
 def time_words(seconds: float) -> str:
     """Return a time as people say it.
 
-    >>> time_words(0.42), time_words(75), time_words(7322)
-    ('0.4 s', '1 min 15 s', '2 h 02 min')
+    >>> time_words(0.42), time_words(75), time_words(7322), time_words(200_000)
+    ('0.4 s', '1 min 15 s', '2 h 02 min', '2 d 07 h')
     """
-    if seconds < 60:
+    if round(seconds, 1) < 60:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
     if minutes < 60:
         return f"{minutes} min {rest:02} s"
-    return f"{minutes // 60} h {minutes % 60:02} min"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02} min" if hours < 48 else f"{hours // 24} d {hours % 24:02} h"
+
+
+def short_time_words(seconds: float) -> str:
+    """Return a time in at most 6 characters, exact enough for what is only an estimate.
+
+    >>> [short_time_words(seconds) for seconds in (0.42, 9.96, 99.4, 99.6, 3560, 7322, 200_000, 1e12)]
+    ['0.4 s', '10 s', '99 s', '2 min', '59 min', '2.0 h', '2.3 d', '>999 d']
+    """
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
+    if round(seconds) < 100:
+        return f"{seconds:.0f} s"
+    for unit, factor, most in (("min", 60, 59.5), ("h", 3600, 47.95), ("d", 86_400, 999.5)):
+        if (amount := seconds / factor) < most:
+            return f"{amount:.1f} {unit}" if unit != "min" and amount < 99.95 else f"{amount:.0f} {unit}"
+    return ">999 d"
 
 
 def phase_line(phase: PhaseProgress, elapsed: float) -> str:
-    """Return one phase in one line: a bar, tasks, bytes, rates and what is left."""
-    share = phase.done / phase.tasks if phase.tasks else 1.0
-    if phase.bytes_total:
-        share = max(share, min(1.0, phase.bytes_read / phase.bytes_total)) if phase.done < phase.tasks else 1.0
-    filled = int(share * _BAR)
-    parts = [
-        f"phase {phase.phase}  {'█' * filled}{'░' * (_BAR - filled)} {share:4.0%}",
-        f"{phase.done:,}/{phase.tasks:,} tasks",
-        f"{size_words(phase.bytes_read)} of {size_words(phase.bytes_total)}",
-    ]
-    if phase.started_seconds is not None:
-        end = phase.finished_seconds if phase.finished_seconds is not None else elapsed
-        seconds = max(end - phase.started_seconds, 1e-3)
-        rate = phase.bytes_read / seconds
-        what = "files" if phase.phase == 1 else "partials"
-        parts.append(f"{phase.files_read / seconds:,.0f} {what}/s")
-        parts.append(f"{rate / 1e9:.2f} GB/s")
-        if phase.finished_seconds is not None:
-            parts.append(time_words(seconds))
-        elif rate > 0:
-            parts.append(f"ETA {time_words(max(0, phase.bytes_total - phase.bytes_read) / rate)}")
-    return "  ".join(parts)
+    """Return one phase in one line for a log, of at most 80 characters: tasks, bytes, rates, and the time left."""
+    tasks, read, files, rate, left = _cells(phase, elapsed)
+    if phase.finished_seconds is None:
+        left = f"ETA {left}"
+    return f"phase {phase.phase}  {tasks} task{'s' * (phase.tasks != 1)}  {read}  {files} files/s  {rate}  {left}"
 
 
 def snapshot_lines(snapshot: Snapshot) -> list[str]:
-    """Return a job's lines: one a phase, and what is unusual about its workers."""
-    lines = [phase_line(phase, snapshot.elapsed_seconds) for phase in snapshot.phases]
+    """Return a job's lines for a terminal, each of at most 80 characters: a table of phases, and the workers."""
+    rows = [_HEADINGS]
+    for phase in snapshot.phases:
+        share = _share(phase)
+        filled = int(share * _BAR)
+        bar = f"{'█' * filled}{'░' * (_BAR - filled)} {int(share * 100):3}%"
+        rows.append((f"phase {phase.phase}", bar, *_cells(phase, snapshot.elapsed_seconds)))
+    lines = ["  ".join(map(_padded, row, _WIDTHS)).rstrip() for row in rows]
     unusual = []
     if snapshot.workers_lost:
-        unusual.append(f"{snapshot.workers_lost} lost")
+        unusual.append(f"{snapshot.workers_lost:,} lost")
     if snapshot.retries:
-        unusual.append(f"{snapshot.retries} attempts repeated")
-    workers = f"{snapshot.workers} worker{'s' * (snapshot.workers != 1)}"
-    lines.append(", ".join([workers, *unusual]))
+        unusual.append(f"{_counted(snapshot.retries, 'attempt')} repeated")
+    lines.append(", ".join([_counted(snapshot.workers, "worker"), *unusual]))
     return lines
+
+
+def _cells(phase: PhaseProgress, elapsed: float) -> tuple[str, str, str, str, str]:
+    """Return a phase's tasks, bytes, files a second, bytes a second, and the time that is left or that it took."""
+    finished = phase.finished_seconds is not None
+    tasks = count_words(phase.tasks) if finished else f"{count_words(phase.done)}/{count_words(phase.tasks)}"
+    unit, factor = _size_unit(max(phase.bytes_read, phase.bytes_total))
+    read = size_words(phase.bytes_read)
+    if not finished:
+        read = "/".join(f"{_digits(size / factor)}" for size in (phase.bytes_read, phase.bytes_total)) + f" {unit}"
+    if phase.started_seconds is None:
+        return tasks, read, _UNKNOWN, _UNKNOWN, _UNKNOWN
+    end = elapsed if phase.finished_seconds is None else phase.finished_seconds
+    seconds = max(end - phase.started_seconds, 1e-3)
+    rate = phase.bytes_read / seconds
+    # Tiles and running attempts read parts of files, so bytes tell how many whole files that comes to.
+    files = phase.files_total * min(1.0, phase.bytes_read / phase.bytes_total) / seconds if phase.bytes_total else 0.0
+    left = _UNKNOWN
+    if finished:
+        left = f"in {short_time_words(seconds)}"
+    elif rate > 0:
+        left = short_time_words(max(0, phase.bytes_total - phase.bytes_read) / rate)
+    return tasks, read, count_words(files) if files >= 9.95 else f"{files:.1f}", f"{size_words(rate)}/s", left
+
+
+def _share(phase: PhaseProgress) -> float:
+    """Return what part of a phase is done; by bytes, so that a phase of a few long tasks moves, too."""
+    if phase.done >= phase.tasks:
+        return 1.0
+    under_way = min(1.0, phase.bytes_read / phase.bytes_total) if phase.bytes_total else 0.0
+    todo = phase.tasks - phase.reused
+    return min(0.99, max(phase.done, phase.reused + todo * under_way) / phase.tasks)
+
+
+_SIZE_UNITS: Final = (
+    ("B", 1),
+    ("kB", 10**3),
+    ("MB", 10**6),
+    ("GB", 10**9),
+    ("TB", 10**12),
+    ("PB", 10**15),
+    ("EB", 10**18),
+)
+_COUNT_UNITS: Final = (("k", 10**3), ("M", 10**6), ("G", 10**9))
+
+
+def _size_unit(size: float) -> tuple[str, int]:
+    return next((each for each in _SIZE_UNITS if size / each[1] < 999.5), _SIZE_UNITS[-1])
+
+
+def _digits(amount: float) -> str:
+    """Return a number below 999.5 in three digits or less."""
+    if amount == 0:
+        return "0"
+    return next((text for places in (2, 1) if len(text := f"{amount:.{places}f}") <= 4), f"{amount:.0f}")
+
+
+def _padded(text: str, width: int) -> str:
+    return text.ljust(-width) if width < 0 else text.rjust(width)
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count:,} {what}{'s' * (count != 1)}"
 
 
 def summary_lines(summary: Summary) -> list[str]:
     """Return what a finished job is summed up in."""
     files = summary.files - len(summary.skipped)
     plan = summary.plan
-    rate = summary.bytes_read / max(summary.seconds, 1e-3) / 1e9
-    plural = {
-        "tile": "s" * (plan.tiles != 1),
-        "phase": "s" * (plan.phases != 1),
-        "worker": "s" * (summary.workers != 1),
-    }
+    rate = size_words(summary.bytes_read / max(summary.seconds, 1e-3))
+    numbers = f"{_counted(files, 'file')} of {_counted(summary.count, 'number')}"
     lines = [
-        f"{summary.reduction} of {files:,} files of {summary.count:,} numbers written to {printable(summary.output)}",
-        f"{size_words(summary.bytes_read)} read in {time_words(summary.seconds)} "
-        f"({rate:.2f} GB/s) by {summary.workers} worker{plural['worker']}; "
-        f"P = {plan.partition}, {plan.tiles} tile{plural['tile']}, {plan.phases} phase{plural['phase']}, "
-        f"{summary.tasks:,} tasks",
+        f"{summary.reduction} of {numbers} written to {printable(summary.output)}",
+        f"{size_words(summary.bytes_read)} read in {time_words(summary.seconds)} ({rate}/s) by "
+        f"{_counted(summary.workers, 'worker')}",
+        f"P = {plan.partition:,}, {_counted(plan.tiles, 'tile')}, {_counted(plan.phases, 'phase')}, "
+        f"{_counted(summary.tasks, 'task')}",
     ]
-    unusual = []
     if summary.tasks_reused:
-        unusual.append(f"{summary.tasks_reused:,} tasks were stored already")
+        lines.append(f"stored already: {_counted(summary.tasks_reused, 'task')}")
     if summary.retries:
-        unusual.append(f"{summary.retries:,} attempts were repeated")
+        lines.append(f"repeated: {_counted(summary.retries, 'attempt')}")
     if summary.workers_lost:
-        unusual.append(f"{summary.workers_lost:,} workers were lost")
-    if unusual:
-        lines.append("; ".join(unusual))
+        lines.append(f"lost: {_counted(summary.workers_lost, 'worker')}")
     if summary.skipped:
-        lines.append(f"left out {len(summary.skipped):,} bad inputs of {summary.files:,}:")
-        lines += [f"  {each.uri}: {each.reason}" for each in summary.skipped[:_SKIPPED_SHOWN]]
+        lines.append(f"left out {_counted(len(summary.skipped), 'bad input')} of {summary.files:,}:")
+        shown = summary.skipped[:_SKIPPED_SHOWN]
+        lines += [f"  {printable(each.uri, 1000)}: {printable(each.reason, 1000)}" for each in shown]
         if len(summary.skipped) > _SKIPPED_SHOWN:
             lines.append(f"  and {len(summary.skipped) - _SKIPPED_SHOWN:,} more, all in the output of --json")
     return lines
@@ -175,10 +250,14 @@ class Progress:
             self._next_line = snapshot.elapsed_seconds + _LOG_SECONDS
             under_way = [phase for phase in snapshot.phases if phase.running]
             lines += [phase_line(phase, snapshot.elapsed_seconds) for phase in under_way]
+            if not under_way:
+                lines.append(f"no task is under way; {snapshot_lines(snapshot)[-1]}")
         for line in lines:
             print(line, file=sys.stderr, flush=True)
 
     def _new_notes(self, snapshot: Snapshot) -> list[str]:
         new = snapshot.notes_total - self._told
         self._told = snapshot.notes_total
-        return [printable(note, 1000) for note in snapshot.notes[len(snapshot.notes) - new :]] if new else []
+        shown = min(new, len(snapshot.notes))
+        lines = [printable(note, 1000) for note in snapshot.notes[len(snapshot.notes) - shown :]]
+        return [f"{_counted(new - shown, 'earlier note')} left out", *lines] if new > shown else lines

@@ -10,7 +10,7 @@ from distsum.messages import (
     JobFailed,
     JobStarted,
     JobSucceeded,
-    NodeRecomputed,
+    NodeReopened,
     Skipped,
     TaskFailed,
     TaskId,
@@ -21,7 +21,7 @@ from distsum.messages import (
     WorkerJoined,
     WorkerLost,
 )
-from distsum.observe.snapshot import PhaseProgress, Snapshot
+from distsum.observe.snapshot import PhaseProgress, PhaseWork, Snapshot
 
 if TYPE_CHECKING:
     import msgspec
@@ -32,25 +32,28 @@ _NOTES: Final = 200
 class _PhaseTally:
     """Counts of one phase."""
 
-    def __init__(self, tasks: int, reused: int, bytes_total: int) -> None:
+    def __init__(self, tasks: int, reused: int, work: PhaseWork) -> None:
         self.tasks = tasks
         self.done = self.reused = reused
-        self.bytes_total = bytes_total
+        self.work = work
         self.bytes_read = 0
-        self.files_read = 0
         self.started_seconds: float | None = None
         self.finished_seconds: float | None = None
+
+    def to_do(self, amount: int) -> int:
+        """Return this run's share of an amount that the whole phase takes."""
+        return amount * (self.tasks - self.reused) // self.work.tasks
 
 
 class JobTally:
     """Everything a display or a summary says of a job, counted from its events.
 
     Args:
-        bytes_total: Bytes that each phase reads, by the plan.
+        work: What each phase takes, by the plan.
     """
 
-    def __init__(self, bytes_total: tuple[int, ...]) -> None:
-        self._bytes_total = bytes_total
+    def __init__(self, work: tuple[PhaseWork, ...]) -> None:
+        self._work = work
         self._phases: list[_PhaseTally] = []
         self._running: dict[TaskId, int] = {}
         self._attempts: dict[TaskId, int] = {}
@@ -82,9 +85,8 @@ class JobTally:
         match event:
             case JobStarted():
                 self._job, self._reduction, self._files = event.job, event.reduction, event.files
-                self._phases = [
-                    _PhaseTally(*counts) for counts in zip(event.tasks, event.reused, self._bytes_total, strict=True)
-                ]
+                counts = zip(event.tasks, event.reused, self._work, strict=True)
+                self._phases = [_PhaseTally(*each) for each in counts]
             case TaskStarted():
                 self._start(event, now)
             case Heartbeat():
@@ -99,10 +101,8 @@ class JobTally:
             case TaskReturned():
                 self._running.pop(event.task, None)
                 self._note(f"{_task(event.task)} is back in the queue after delivery {event.deliveries}")
-            case NodeRecomputed():
-                phase = event.task.phase - 1
-                self._note(f"{_task(event.task)} found a partial of phase {phase} missing or damaged; it is made again")
-                self._reopen(phase)
+            case NodeReopened():
+                self._reopen(event)
             case WorkerJoined():
                 self._workers.add(event.worker)
                 self.starting_seconds += event.start_seconds
@@ -132,9 +132,9 @@ class JobTally:
                     done=phase.done,
                     reused=phase.reused,
                     running=running[number],
-                    bytes_total=phase.bytes_total,
+                    files_total=phase.to_do(phase.work.files),
+                    bytes_total=phase.to_do(phase.work.bytes),
                     bytes_read=phase.bytes_read + bytes_running[number],
-                    files_read=phase.files_read,
                     started_seconds=phase.started_seconds,
                     finished_seconds=phase.finished_seconds,
                 )
@@ -184,7 +184,6 @@ class JobTally:
         self._attempts.pop(event.task, None)
         phase.done += 1
         phase.bytes_read += effort.bytes_read
-        phase.files_read += effort.objects_read
         phase.reused += event.reused
         if phase.done == phase.tasks:
             phase.finished_seconds = now
@@ -206,10 +205,15 @@ class JobTally:
             plural = "s" if len(skipped) > 1 else ""
             self._note(f"{len(skipped)} bad input{plural} left out so far; the last: {skipped[-1].reason}")
 
-    def _reopen(self, phase: int) -> None:
-        if phase >= 1:
-            self._phases[phase - 1].done = max(0, self._phases[phase - 1].done - 1)
-            self._phases[phase - 1].finished_seconds = None
+    def _reopen(self, event: NodeReopened) -> None:
+        phase = self._phases[event.task.phase - 1]
+        phase.finished_seconds = None
+        if not event.stored:
+            phase.tasks += 1
+            return
+        phase.done -= 1
+        phase.reused = min(phase.reused, phase.done)
+        self._note(f"the partial of {_task(event.task)} was missing or damaged, and is made again")
 
     def _note(self, text: str) -> None:
         self._notes.append(text)

@@ -5,18 +5,26 @@ from __future__ import annotations
 import msgspec
 
 
+class PhaseWork(msgspec.Struct, frozen=True):
+    """What a whole phase takes, by the plan: its tasks, and the inputs (phase 1) or partials and bytes they read."""
+
+    tasks: int
+    files: int
+    bytes: int
+
+
 class PhaseProgress(msgspec.Struct, frozen=True):
     """One phase of a job.
 
     Attributes:
         phase: 1 for the phase that reads the inputs.
-        tasks: Tasks the phase has.
+        tasks: Tasks the phase has to have done: its nodes that are needed.
         done: Tasks whose partial is stored, reused ones included.
         reused: Tasks whose partial was stored before this run.
         running: Attempts under way.
-        bytes_total: Bytes the phase reads, by the plan.
-        bytes_read: Bytes its finished and running attempts have read.
-        files_read: Inputs (phase 1) or partials (others) that finished tasks have read.
+        files_total: Inputs (phase 1) or partials (others) that are read for the tasks that are not reused.
+        bytes_total: Bytes that are read for them, by the plan.
+        bytes_read: Bytes that finished and running attempts have read.
         started_seconds: When its first attempt began, in seconds since the job's start; None before.
         finished_seconds: When its last task was done; None before.
     """
@@ -26,9 +34,9 @@ class PhaseProgress(msgspec.Struct, frozen=True):
     done: int = 0
     reused: int = 0
     running: int = 0
+    files_total: int = 0
     bytes_total: int = 0
     bytes_read: int = 0
-    files_read: int = 0
     started_seconds: float | None = None
     finished_seconds: float | None = None
 

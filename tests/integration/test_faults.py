@@ -241,6 +241,8 @@ def test_two_runs_over_one_work_folder_do_not_meet(many, tmp_path):
     arguments = ("mean", str(inputs), "-p", "5", "--work-dir", str(tmp_path / "work"))
     with started(*arguments, "-o", str(tmp_path / "a.npy")) as process:
         wait_until(lambda: len(partials(tmp_path / "work")) > 10, "work")
+        # Held, so that it cannot end before the second one has looked.
+        process.send_signal(signal.SIGSTOP)
         second = distsum(*arguments, "-o", str(tmp_path / "b.npy"))
         assert process.poll() is None
     assert second.returncode == 2

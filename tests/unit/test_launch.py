@@ -76,7 +76,7 @@ def test_a_marked_process_would_be_seen():
     finally:
         del os.environ["DISTSUM_TEST_MARK"]
     (launched,) = launch._early
-    assert marked(mark) == [launched.process.pid]
+    wait_until(lambda: marked(mark) == [launched.process.pid], "the worker's start", 20)
     take_early(0)
     assert marked(mark) == []
 

@@ -45,7 +45,7 @@ def test_a_job_comes_back_as_it_was_stored(records: Records, job: Job) -> None:
     found = records.load(job.spec.job)
     assert found.record == job.record
     assert list(found.node_keys()) == list(job.node_keys())
-    assert found.bytes_by_phase() == job.bytes_by_phase()
+    assert found.work_by_phase() == job.work_by_phase()
 
 
 def test_a_job_is_accepted_and_ends(records: Records, job: Job, work: bytes) -> None:
