@@ -71,6 +71,7 @@ if TYPE_CHECKING:
 
     from distsum.formats.base import Format, Layout
     from distsum.observe.snapshot import Snapshot
+    from distsum.stores.base import Store
 
 _SNAPSHOT_SECONDS: Final = 0.1
 
@@ -120,7 +121,7 @@ def run(
     """
     began = time.perf_counter()
     store = LocalStore()
-    _check_output(output, inputs, force=options.force)
+    check_output(output, inputs, force=options.force)
     prepared = prepare(reduction, inputs, output, options, store)
     with _work_folder(os.fsdecode(prepared.record.spec.work), keep=options.keep_partials, own=options.work_dir is None):
         job = Job(prepared.record, prepared.manifest, store)
@@ -132,7 +133,7 @@ def run(
 
 
 def prepare(
-    reduction_name: ReductionName, inputs: list[bytes], output: bytes, options: Options, store: LocalStore
+    reduction_name: ReductionName, inputs: list[bytes], output: bytes, options: Options, store: Store
 ) -> Prepared:
     """Look at the inputs, choose a plan and describe the job; nothing is written.
 
@@ -253,7 +254,12 @@ def prepare(
     return Prepared(record, manifest, report)
 
 
-def _check_output(output: bytes, inputs: list[bytes], *, force: bool) -> None:
+def check_output(output: bytes, inputs: list[bytes], *, force: bool) -> None:
+    """Make sure that a result can be written.
+
+    Raises:
+        OutputError: It exists, is an input, or its folder is not there or cannot be written.
+    """
     shown = printable(output)
     folder = os.path.dirname(os.path.abspath(output))
     if not os.path.isdir(folder):
@@ -280,7 +286,7 @@ def _input_format(first: bytes, options: Options) -> Format:
     return found
 
 
-def _first_layout(paths: list[bytes], input_format: Format, options: Options, store: LocalStore) -> Layout:
+def _first_layout(paths: list[bytes], input_format: Format, options: Options, store: Store) -> Layout:
     """Return the layout that all inputs are compared with: the first one's, or the first good one's when skipping."""
     first_error: BadInputError | None = None
     for path in paths:
@@ -301,7 +307,7 @@ def _identified(
     layout: Layout,
     reduction: ReductionName,
     options: Options,
-    store: LocalStore,
+    store: Store,
 ) -> Iterator[Input]:
     """Yield the inputs with what pins them; one whose size tells that it is unlike the first fails at once."""
     strict = input_format.ranged and options.on_bad_input == "fail"

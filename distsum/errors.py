@@ -8,7 +8,8 @@
     │   ├── InputListError            2   no such file, empty glob, empty list, a file named twice
     │   ├── OutputError               2   OUT exists, or its folder cannot be written
     │   ├── PlanError                 2   no plan fits: memory, partition, fan-in, tiles
-    │   └── WorkDirBusyError          2   another run holds the work folder
+    │   ├── WorkDirBusyError          2   another run holds the work folder
+    │   └── ServiceError              2   the service does not do what it was asked: no such job, another version
     ├── JobError                      1   the job ran and failed
     │   ├── BadInputError             1   an input is damaged or unlike the others
     │   ├── InputChangedError         1   an input changed while the job ran
@@ -17,6 +18,8 @@
     │   ├── PartialError              1   a stored partial is missing or damaged (handled inside)
     │   ├── TaskAbandonedError        1   a task killed its worker on every delivery
     │   ├── WorkerStartError          1   worker processes end before they say hello
+    │   ├── RemoteJobError            1   a job of the service failed; the code is the one it would end a command with
+    │   ├── JobCancelledError         1   a job of the service was cancelled
     │   └── VerificationError         1   a result is further from the exact one than its bound
     ├── UnreachableError              3   a broker or store does not answer
     └── InterruptedRunError           130 the run was interrupted; it can be resumed
@@ -55,6 +58,10 @@ class PlanError(UsageError):
 
 class WorkDirBusyError(UsageError):
     """Another run is using the work folder."""
+
+
+class ServiceError(UsageError):
+    """The service does not do what it was asked, and says why."""
 
 
 class JobError(DistsumError):
@@ -115,6 +122,23 @@ class TaskAbandonedError(JobError):
 
 class WorkerStartError(JobError):
     """Worker processes end before they say hello."""
+
+
+class RemoteJobError(JobError):
+    """A job of the service failed.
+
+    Args:
+        reason: What was told of it where it ran.
+        exit_code: What it would have ended a command with.
+    """
+
+    def __init__(self, reason: str, exit_code: int) -> None:
+        super().__init__(reason)
+        self.exit_code = exit_code
+
+
+class JobCancelledError(JobError):
+    """A job of the service was cancelled."""
 
 
 class VerificationError(JobError):

@@ -1,0 +1,240 @@
+"""The service from a client's side: submit jobs, follow them, and look after workers."""
+
+from __future__ import annotations
+
+import os
+import time
+import uuid
+from typing import TYPE_CHECKING, Protocol, Self, TypeVar
+
+import msgspec
+
+from distsum import __version__
+from distsum.errors import JobCancelledError, RemoteJobError, ServiceError, UnreachableError
+from distsum.jobs import Job, JobRecord
+from distsum.service import messages as channel
+from distsum.service.records import Records
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import TracebackType
+
+    from distsum.observe.workers import WorkerStatus
+    from distsum.request import Options, ReductionName, Summary
+    from distsum.stores.base import Store
+
+_Reply = TypeVar("_Reply", bound=channel.Reply)
+_ANSWER_SECONDS = 30.0
+_POLL_SECONDS = 0.3
+
+
+class Transport(Protocol):
+    """Carries requests to the service."""
+
+    def ask(self, request: channel.AnyRequest, seconds: float) -> channel.AnyReply:
+        """Return the answer; safe to call from any thread.
+
+        Raises:
+            UnreachableError: There is no broker, or no master answers in time.
+        """
+        ...
+
+    def close(self) -> None:
+        """Let go of the connection."""
+        ...
+
+
+class Client:
+    """Speaks with the service of one broker; a context manager.
+
+    Args:
+        transport: The way to it.
+        store: Where inputs, results and the service's work folder lie; None for the usual one.
+        patience_seconds: How long to wait for a master, should one be starting or another be taking over.
+    """
+
+    def __init__(self, transport: Transport, store: Store, patience_seconds: float = _ANSWER_SECONDS) -> None:
+        self._transport = transport
+        self._store = store
+        self._patience_seconds = patience_seconds
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the connection; jobs go on."""
+        self._transport.close()
+
+    def describe(self) -> channel.Description:
+        """Return who serves.
+
+        Raises:
+            UnreachableError: No master answers.
+        """
+        return self._ask(channel.Describe(), channel.Description)
+
+    def submit(
+        self,
+        reduction: ReductionName,
+        inputs: list[bytes],
+        output: bytes,
+        options: Options,
+        *,
+        priority: int = 0,
+    ) -> str:
+        """Have a job done, and return its id as soon as it is stored: it will run, whatever happens to us.
+
+        Args:
+            reduction: For example ``mean``.
+            inputs: URIs in the order in which they are to be added.
+            output: URI of the result; its suffix tells the format.
+            options: How to run; the work folder is the service's, and workers are those that it has.
+            priority: Jobs of a higher one go first.
+
+        Raises:
+            UsageError: What was asked for cannot be done; nothing was changed.
+            BadInputError: An input is bad, by its size or as the first one.
+            UnreachableError: No master answers.
+            ServiceError: The service is of another version, or does not take the job.
+        """
+        from distsum.embedded import check_output, prepare
+
+        check_output(output, inputs, force=options.force)
+        service = self.describe()
+        if service.version != __version__:
+            raise ServiceError(f"the service is distsum {service.version}, and this is {__version__}; install the same")
+        workers = options.workers or max(1, sum(each.state in {"idle", "busy"} for each in self.workers()))
+        fitting = msgspec.structs.replace(options, work_dir=os.fsdecode(service.work), workers=workers)
+        prepared = prepare(reduction, inputs, output, fitting, self._store)
+        record = _submission(prepared.record)
+        Records(self._store, service.work).put_job(Job(record, prepared.manifest, self._store))
+        self._ask(channel.Submit(record.spec.job, priority), channel.Done)
+        return record.spec.job
+
+    def status(self, job: str) -> channel.JobStatus:
+        """Return how a job is doing.
+
+        Raises:
+            ServiceError: There is no such job.
+            UnreachableError: No master answers.
+        """
+        return self._ask(channel.GetJob(job), channel.Job).status
+
+    def jobs(self, limit: int = 50) -> tuple[channel.JobStatus, ...]:
+        """Return the last jobs that have ended, and then all that have not.
+
+        Raises:
+            UnreachableError: No master answers.
+        """
+        return self._ask(channel.ListJobs(limit), channel.Jobs).jobs
+
+    def wait(
+        self,
+        job: str,
+        timeout_seconds: float | None = None,
+        on_status: Callable[[channel.JobStatus], None] | None = None,
+    ) -> Summary:
+        """Wait until a job has ended; return what it did.
+
+        A master that is replaced meanwhile is waited for.
+
+        Args:
+            job: Its id.
+            timeout_seconds: How long to wait; None is for ever.
+            on_status: Told some times a second how far it is.
+
+        Raises:
+            RemoteJobError: It has failed.
+            JobCancelledError: Somebody has cancelled it.
+            ServiceError: There is no such job.
+            UnreachableError: No master answers.
+            TimeoutError: It has not ended in time.
+        """
+        deadline = None if timeout_seconds is None else time.monotonic() + timeout_seconds
+        while True:
+            status = self.status(job)
+            if on_status is not None:
+                on_status(status)
+            if status.state in channel.ENDED:
+                return result_of(status)
+            if deadline is not None and time.monotonic() >= deadline:
+                raise TimeoutError(f"job {job} has not ended within {timeout_seconds:g} s; it goes on")
+            time.sleep(_POLL_SECONDS)
+
+    def cancel(self, job: str) -> None:
+        """Stop a job, and have what it has left removed.
+
+        Raises:
+            ServiceError: There is no such job, or it has ended.
+            UnreachableError: No master answers.
+        """
+        self._ask(channel.Cancel(job), channel.Done)
+
+    def set_priority(self, job: str, priority: int) -> None:
+        """Give a job another priority; what runs goes on.
+
+        Raises:
+            ServiceError: There is no such job, or it has ended.
+            UnreachableError: No master answers.
+        """
+        self._ask(channel.SetPriority(job, priority), channel.Done)
+
+    def workers(self) -> tuple[WorkerStatus, ...]:
+        """Return the workers, the last that are gone among them.
+
+        Raises:
+            UnreachableError: No master answers.
+        """
+        return self._ask(channel.ListWorkers(), channel.Workers).workers
+
+    def command_worker(self, worker: str, action: channel.WorkerAction) -> None:
+        """Pause or resume a worker, send it away when its task is done (``drain``), or at once (``shutdown``).
+
+        Raises:
+            ServiceError: There is no such worker.
+            UnreachableError: No master answers.
+        """
+        self._ask(channel.CommandWorker(worker, action), channel.Done)
+
+    def queues(self) -> channel.Queues:
+        """Return how many messages wait where.
+
+        Raises:
+            UnreachableError: No master answers.
+        """
+        return self._ask(channel.ListQueues(), channel.Queues)
+
+    def _ask(self, request: channel.AnyRequest, expected: type[_Reply]) -> _Reply:
+        reply = self._transport.ask(request, self._patience_seconds)
+        if isinstance(reply, channel.Refused):
+            raise ServiceError(reply.reason)
+        if not isinstance(reply, expected):
+            raise UnreachableError(f"the service answers {type(reply).__name__} where {expected.__name__} was expected")
+        return reply
+
+
+def result_of(status: channel.JobStatus) -> Summary:
+    """Return what a job that has ended did.
+
+    Raises:
+        RemoteJobError: It has failed.
+        JobCancelledError: Somebody has cancelled it.
+    """
+    if status.summary is not None:
+        return status.summary
+    if status.state == "cancelled":
+        raise JobCancelledError(f"job {status.job} was cancelled")
+    raise RemoteJobError(status.reason or "it does not say why", status.exit_code or 1)
+
+
+def _submission(record: JobRecord) -> JobRecord:
+    """Return a record under an id of its own: the same job may be submitted twice, also at the same time."""
+    job = uuid.uuid4().hex[:12]
+    folder, name = os.path.split(record.output)
+    growing = os.path.join(folder, b"." + name + b"." + job.encode() + b".distsum-part")
+    return msgspec.structs.replace(record, spec=msgspec.structs.replace(record.spec, job=job, output=growing))

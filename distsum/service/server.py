@@ -1,0 +1,469 @@
+"""The service: keeps the jobs of many clients, has their tasks done by workers of many machines, and ends them.
+
+It decides nothing that actors can decide. What it does itself is slow and may fail: it stores, loads and finishes jobs,
+in threads, one asyncio task a job. Whatever it has promised is stored first, so that another master can go on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from functools import partial
+from typing import TYPE_CHECKING, Final, Protocol
+
+import msgspec
+
+from distsum import __version__
+from distsum.actors.actor import BROKER, CLIENT, MASTER, TRACKER, WORKERS
+from distsum.actors.master import Master, MasterSettings
+from distsum.actors.system import AsyncioSystem
+from distsum.actors.task_tracker import TaskTracker, TrackerSettings
+from distsum.errors import DistsumError, JobError, StorageError
+from distsum.messages import (
+    PROTOCOL,
+    CancelJob,
+    ChangePriority,
+    DismissWorker,
+    JobFailed,
+    JobStarted,
+    JobSucceeded,
+    KillWorker,
+    PauseWorker,
+    ResumeWorker,
+    RunTask,
+    Shutdown,
+    SubmitJob,
+    TellWorker,
+    WorkerJoined,
+    WorkerLost,
+    WorkerPaused,
+    WorkerRefused,
+    WorkerResumed,
+)
+from distsum.observe.fold import JobTally
+from distsum.observe.workers import WorkerTable
+from distsum.partials import node_context
+from distsum.service import messages as channel
+from distsum.service.records import Outcome, Records, Ticket, ended_status
+from distsum.wording import printable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
+    from distsum.brokers.base import Broker
+    from distsum.jobs import Job
+    from distsum.messages import FromBroker, FromWorker
+    from distsum.request import Summary
+    from distsum.stores.base import Store
+
+log = logging.getLogger(__name__)
+
+_ENDED_KEPT: Final = 200
+"""Jobs that have ended and are told of without reading their records again."""
+_RETRY_SECONDS: Final = (0.5, 2.0, 8.0, 30.0)
+"""Pauses before a record is stored again; the last one repeats."""
+_WORKER_EVENTS: Final = (WorkerJoined, WorkerLost)
+
+
+class ServiceBroker(Protocol):
+    """What the service needs of a broker beyond ``Broker``."""
+
+    async def queues(self) -> tuple[channel.Queue, ...]:
+        """Return how many messages wait where."""
+        ...
+
+    @property
+    def redelivered(self) -> int:
+        """Tasks that came back from a worker since the start."""
+        ...
+
+    @property
+    def management(self) -> str | None:
+        """Where people can look closer, if that is known."""
+        ...
+
+
+class _Served:
+    """A job that the service has accepted and not ended."""
+
+    def __init__(self, job: Job, ticket: Ticket, *, resumed: bool) -> None:
+        self.job = job
+        self.ticket = ticket
+        self.resumed = resumed
+        self.state: channel.JobState = "queued"
+        self.cancelled = False
+        self.began = time.perf_counter()
+        self.tally = JobTally(job.work_by_phase())
+        self.finished: asyncio.Future[JobSucceeded | JobFailed] = asyncio.get_running_loop().create_future()
+        self.context = node_context(job.spec, 0)
+
+    def status(self, workers: int) -> channel.JobStatus:
+        """Return what clients are told."""
+        record = self.job.record
+        snapshot = self.tally.snapshot(time.perf_counter() - self.began)
+        return channel.JobStatus(
+            job=record.spec.job,
+            state=self.state,
+            reduction=record.spec.reduction,
+            files=record.spec.files,
+            output=printable(record.output),
+            priority=self.ticket.priority,
+            submitted_seconds=self.ticket.submitted_seconds,
+            snapshot=msgspec.structs.replace(snapshot, workers=workers),
+        )
+
+
+class Service:
+    """One master.
+
+    Args:
+        store: Where jobs, partials, inputs and results lie.
+        work: URI of the folder of jobs and partials.
+        broker: The way to the workers; started by ``run``.
+        figures: What the broker tells of its queues.
+        master: Settings of the master actor.
+        tracker: Settings of the tracker.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        work: bytes,
+        broker: Broker,
+        figures: ServiceBroker,
+        master: MasterSettings | None = None,
+        tracker: TrackerSettings | None = None,
+    ) -> None:
+        self._records = Records(store, work)
+        self._work = work
+        self._broker = broker
+        self._figures = figures
+        self._master_settings = master or MasterSettings()
+        self._tracker_settings = tracker or TrackerSettings(retry_storage=True)
+        self._served: dict[str, _Served] = {}
+        self._ended: dict[str, channel.JobStatus] = {}
+        self._workers = WorkerTable()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._accepting: dict[str, asyncio.Lock] = {}
+        self._began = time.time()
+        self._fault: asyncio.Future[None]
+        self._system: AsyncioSystem
+
+    # Life -------------------------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Begin: take over what an earlier master has left, and tell workers and clients that somebody is there.
+
+        Raises:
+            UnreachableError: There is no broker or store.
+            StorageError: The work folder cannot be read.
+        """
+        self._fault = asyncio.get_running_loop().create_future()
+        self._system = system = AsyncioSystem(self._take_event, self._set_fault)
+        system.gateway(BROKER, self._to_broker)
+        system.gateway(WORKERS, self._to_workers)
+        system.gateway(CLIENT, self._to_client)
+        system.spawn(MASTER, partial(Master, settings=self._master_settings))
+        system.spawn(TRACKER, partial(TaskTracker, settings=self._tracker_settings))
+        await self._broker.start(self._deliver)
+        await self._take_over()
+
+    async def wait(self) -> None:
+        """Wait for the end, which is an error: ``cancel`` the task that waits to end in peace."""
+        await self._fault
+
+    async def close(self) -> None:
+        """Let go of everything. Jobs stay as they are stored; the next master goes on."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._system.close()
+        await self._broker.close()
+
+    async def _take_over(self) -> None:
+        folders = await asyncio.to_thread(self._records.folders)
+        left = [each.job for each in folders if each.accepted and not each.ended]
+        found: list[tuple[Ticket, Job]] = []
+        for name in left:
+            try:
+                ticket = await asyncio.to_thread(self._records.ticket, name)
+                found.append((ticket, await asyncio.to_thread(self._records.load, name)))
+            except StorageError as error:
+                # One job that cannot be read must not keep the others from going on.
+                log.error("job %s is left alone: %s", name, error, extra={"job": name})  # noqa: TRY400 - no fault of ours
+        for ticket, job in sorted(found, key=lambda each: each[0].submitted_seconds):
+            log.info("job %s goes on", job.spec.job, extra={"job": job.spec.job})
+            self._serve(job, ticket, resumed=True)
+
+    def _set_fault(self, error: BaseException) -> None:
+        if not self._fault.done():
+            self._fault.set_exception(error)
+
+    def _spawn(self, coroutine: Coroutine[None, None, None]) -> None:
+        task = asyncio.create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._task_ended)
+
+    def _task_ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._set_fault(error)
+
+    # Actors -----------------------------------------------------------------------------------------------------------
+
+    def _deliver(self, message: FromWorker | FromBroker) -> None:
+        self._system.deliver(TRACKER, message)
+
+    def _to_broker(self, message: msgspec.Struct) -> None:
+        if isinstance(message, RunTask):
+            self._broker.publish(message)
+        elif isinstance(message, CancelJob):
+            self._broker.purge(message.job)
+
+    def _to_workers(self, message: msgspec.Struct) -> None:
+        match message:
+            case KillWorker():
+                # A process of another machine cannot be ended from here. Its tasks come back when the broker, too, has
+                # not heard of it.
+                self._deliver(WorkerLost(message.worker, message.reason))
+            case TellWorker():
+                self._broker.send(message.worker, message.message)
+            case PauseWorker():
+                self._broker.pause(message.worker)
+            case ResumeWorker():
+                self._broker.resume(message.worker)
+
+    def _to_client(self, message: msgspec.Struct) -> None:
+        if isinstance(message, JobSucceeded | JobFailed):
+            served = self._served.get(message.job)
+            if served is not None and not served.finished.done():
+                served.state = "finishing"
+                served.finished.set_result(message)
+
+    def _take_event(self, event: msgspec.Struct) -> None:
+        self._workers.take(event, time.time())
+        task = getattr(event, "task", None)
+        name = task.job if task is not None else getattr(event, "job", None)
+        if isinstance(event, _WORKER_EVENTS):
+            concerned = [each for each in self._served.values() if each.state == "running"]
+        else:
+            concerned = [self._served[name]] if name in self._served else []
+        for served in concerned:
+            if isinstance(event, JobStarted):
+                served.state = "running"
+            served.tally.take(event, time.perf_counter() - served.began)
+        _log_event(event)
+
+    # Jobs -------------------------------------------------------------------------------------------------------------
+
+    def _serve(self, job: Job, ticket: Ticket, *, resumed: bool) -> None:
+        served = _Served(job, ticket, resumed=resumed)
+        self._served[job.spec.job] = served
+        self._spawn(self._run_job(served))
+
+    async def _run_job(self, served: _Served) -> None:
+        job = served.job
+        name = job.spec.job
+        try:
+            summary = await self._summary_of(served)
+            outcome = Outcome(state="succeeded", ended_seconds=time.time(), exit_code=0, summary=summary)
+        except _CancelledError:
+            reason = "cancelled by a client"
+            outcome = Outcome(state="cancelled", ended_seconds=time.time(), exit_code=1, reason=reason)
+        except DistsumError as error:
+            # Also where the store is down for good: the job can be submitted again, and what is stored is used.
+            code = error.exit_code
+            outcome = Outcome(state="failed", ended_seconds=time.time(), exit_code=code, reason=str(error))
+        served.state = "finishing"
+        if outcome.state != "succeeded":
+            await self._quietly(job.discard_output, name)
+        await self._end(served, outcome)
+
+    async def _summary_of(self, served: _Served) -> Summary:
+        """Run a job to its end.
+
+        Raises:
+            DistsumError: It failed.
+            _CancelledError: Somebody does not want it any more.
+        """
+        job = served.job
+        states = await asyncio.to_thread(job.stored_states)
+        await asyncio.to_thread(job.begin_output)
+        if served.cancelled:
+            raise _CancelledError
+        self._system.deliver(MASTER, SubmitJob(job.spec, states, served.ticket.priority))
+        outcome = await served.finished
+        if isinstance(outcome, JobFailed):
+            if outcome.kind == "cancelled":
+                raise _CancelledError
+            raise await asyncio.to_thread(job.failure, outcome)
+        if not outcome.inputs:
+            raise JobError(f"every input is bad; the first: {outcome.skipped[0].reason}")
+        began_before = served.resumed and await asyncio.to_thread(self._records.committing, job.spec.job)
+        await asyncio.to_thread(self._records.commit, job.spec.job)
+        await asyncio.to_thread(partial(job.commit_output, outcome, again=began_before))
+        digest = await asyncio.to_thread(job.output_digest)
+        seconds = time.perf_counter() - served.began
+        return job.summary(outcome, served.tally, len(self._active()), digest, seconds)
+
+    async def _end(self, served: _Served, outcome: Outcome) -> None:
+        """Store how a job ended, as often as it takes, and remove what it has left."""
+        job = served.job
+        name = job.spec.job
+        attempt = 0
+        while True:
+            try:
+                await asyncio.to_thread(self._records.end, name, outcome)
+                break
+            except DistsumError as error:
+                log.warning("job %s has ended, and that cannot be stored yet: %s", name, error, extra={"job": name})
+                await asyncio.sleep(_RETRY_SECONDS[min(attempt, len(_RETRY_SECONDS) - 1)])
+                attempt += 1
+        self._remember(ended_status(job.record, served.ticket, outcome))
+        del self._served[name]
+        log.info("job %s %s", name, outcome.reason or outcome.state, extra={"job": name})
+        keeps = job.record.keep_partials or outcome.state == "failed"
+        # Partials of equal nodes are one and the same, whichever job they are of: they go with the last such job.
+        if not keeps and not any(each.context == served.context for each in self._served.values()):
+            await self._quietly(partial(self._records.remove_partials, job), name)
+
+    async def _quietly(self, remove: Callable[[], None], job: str) -> None:
+        """Remove something that does no harm; ``distsum gc`` finds it later."""
+        try:
+            await asyncio.to_thread(remove)
+        except DistsumError as error:
+            log.warning("something of job %s could not be removed: %s", job, error, extra={"job": job})
+
+    def _active(self) -> list[str]:
+        gone = {"lost", "refused"}
+        return [each.worker for each in self._workers.statuses() if each.state not in gone]
+
+    # Clients ----------------------------------------------------------------------------------------------------------
+
+    async def answer(self, request: channel.AnyRequest) -> channel.AnyReply:
+        """Do what a client asks; whatever goes wrong is an answer."""
+        try:
+            return await self._answer(request)
+        except DistsumError as error:
+            return channel.Refused(str(error))
+
+    async def _answer(self, request: channel.AnyRequest) -> channel.AnyReply:
+        match request:
+            case channel.Describe():
+                return channel.Description(__version__, PROTOCOL, self._work)
+            case channel.Submit():
+                return await self._submit(request)
+            case channel.ListJobs():
+                return await self._list_jobs(request.limit)
+            case channel.GetJob():
+                return await self._get_job(request.job)
+            case channel.Cancel():
+                return await self._cancel(request.job)
+            case channel.SetPriority():
+                return await self._set_priority(request)
+            case channel.ListWorkers():
+                return channel.Workers(self._workers.statuses())
+            case channel.CommandWorker():
+                return self._command_worker(request)
+            case channel.ListQueues():
+                figures = self._figures
+                return channel.Queues(await figures.queues(), figures.redelivered, figures.management)
+
+    async def _submit(self, request: channel.Submit) -> channel.AnyReply:
+        name = request.job
+        async with self._accepting.setdefault(name, asyncio.Lock()):
+            try:
+                if name in self._served:
+                    return channel.Done()  # Said twice: the first answer did not arrive.
+                job = await asyncio.to_thread(self._records.load, name)
+                if await asyncio.to_thread(self._records.outcome, name) is not None:
+                    return channel.Done()
+                ticket = Ticket(time.time(), request.priority)
+                await asyncio.to_thread(self._records.accept, name, ticket)
+                log.info("job %s is accepted", name, extra={"job": name})
+                self._serve(job, ticket, resumed=False)
+            finally:
+                self._accepting.pop(name, None)
+        return channel.Done()
+
+    async def _list_jobs(self, limit: int) -> channel.Jobs:
+        folders = await asyncio.to_thread(self._records.folders)
+        ended = [each.job for each in folders if each.ended and each.job not in self._served]
+        told = [status for name in ended if (status := await self._ended_job(name)) is not None]
+        told.sort(key=lambda status: status.ended_seconds or 0.0)
+        workers = len(self._active())
+        return channel.Jobs(
+            (*told[max(0, len(told) - limit) :], *(each.status(workers) for each in self._served.values()))
+        )
+
+    async def _get_job(self, name: str) -> channel.AnyReply:
+        if (served := self._served.get(name)) is not None:
+            return channel.Job(served.status(len(self._active())))
+        if (status := await self._ended_job(name)) is not None:
+            return channel.Job(status)
+        return channel.Refused(f"there is no job {printable(name, 80)}; `distsum jobs` lists them")
+
+    async def _ended_job(self, name: str) -> channel.JobStatus | None:
+        if (status := self._ended.get(name)) is None:
+            status = await asyncio.to_thread(self._records.ended_status, name)
+            if status is not None:
+                self._remember(status)
+        return status
+
+    def _remember(self, status: channel.JobStatus) -> None:
+        self._ended[status.job] = status
+        while len(self._ended) > _ENDED_KEPT:
+            del self._ended[next(iter(self._ended))]
+
+    async def _cancel(self, name: str) -> channel.AnyReply:
+        served = self._served.get(name)
+        if served is None:
+            found = await self._get_job(name)
+            if isinstance(found, channel.Job):
+                return channel.Refused(f"job {name} has {found.status.state} already")
+            return found
+        if served.state == "finishing":
+            return channel.Refused(f"job {name} is being finished; it is too late to cancel it")
+        served.cancelled = True
+        self._system.deliver(MASTER, CancelJob(name))
+        return channel.Done()
+
+    async def _set_priority(self, request: channel.SetPriority) -> channel.AnyReply:
+        served = self._served.get(request.job)
+        if served is None:
+            return channel.Refused(f"job {printable(request.job, 80)} is not queued or running")
+        served.ticket = msgspec.structs.replace(served.ticket, priority=request.priority)
+        await asyncio.to_thread(self._records.accept, request.job, served.ticket)
+        self._system.deliver(MASTER, ChangePriority(request.job, request.priority))
+        return channel.Done()
+
+    def _command_worker(self, request: channel.CommandWorker) -> channel.AnyReply:
+        worker = request.worker
+        if worker not in self._active():
+            return channel.Refused(f"there is no worker {printable(worker, 80)}; `distsum workers` lists them")
+        match request.action:
+            case "pause":
+                self._system.deliver(TRACKER, PauseWorker(worker, "paused by a client"))
+            case "resume":
+                self._system.deliver(TRACKER, ResumeWorker(worker))
+            case "drain":
+                self._system.deliver(TRACKER, DismissWorker(worker, "drained by a client"))
+            case "shutdown":
+                self._broker.send(worker, Shutdown("sent away by a client"))
+        return channel.Done()
+
+
+class _CancelledError(Exception):
+    """The job was cancelled."""
+
+
+def _log_event(event: msgspec.Struct) -> None:
+    match event:
+        case WorkerJoined():
+            log.info("worker %s joined from %s", event.worker, printable(event.host), extra={"worker": event.worker})
+        case WorkerLost() | WorkerRefused() | WorkerPaused():
+            what = type(event).__name__.removeprefix("Worker").lower()
+            log.warning("worker %s %s: %s", event.worker, what, event.reason, extra={"worker": event.worker})
+        case WorkerResumed():
+            log.info("worker %s resumed", event.worker, extra={"worker": event.worker})

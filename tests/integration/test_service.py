@@ -1,0 +1,245 @@
+"""The service: many jobs on one set of workers, their life, and what a new master makes of the old one's."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+from distsum.actors.master import MasterSettings
+from distsum.api import mean
+from distsum.errors import BadInputError, JobCancelledError, OutputError, RemoteJobError, ServiceError, UnreachableError
+from distsum.jobs import Job
+from distsum.manifest import Manifest
+from distsum.request import Options
+from distsum.service.records import Records
+from distsum.stores.local import LocalStore
+from tests.command import wait_until
+from tests.serving import Serving, serving
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.fixture
+def inputs(tmp_path: Path) -> list[bytes]:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    draw = np.random.default_rng(5)
+    for index in range(60):
+        np.save(folder / f"{index:03}.npy", draw.standard_normal(2000))
+    return sorted(os.fsencode(path) for path in folder.iterdir())
+
+
+@pytest.fixture
+def expected(inputs: list[bytes], tmp_path: Path) -> bytes:
+    mean(inputs, tmp_path / "expected.npy", workers=1)
+    return (tmp_path / "expected.npy").read_bytes()
+
+
+def submitted(made: Serving, inputs: list[bytes], output: Path, *, priority: int = 0, **options: Any) -> str:
+    return made.client.submit("mean", inputs, os.fsencode(output), Options(**options), priority=priority)
+
+
+def partials(work: Path) -> list[str]:
+    """Return the whole ones."""
+    return [name for name in left(work) if name.startswith("partials") and ".tmp" not in name]
+
+
+def left(work: Path) -> list[str]:
+    return sorted(str(path.relative_to(work)) for path in work.rglob("*") if path.is_file())
+
+
+def test_a_job_gives_the_same_bytes_as_on_one_machine_and_leaves_only_its_record(
+    tmp_path: Path, inputs: list[bytes], expected: bytes
+) -> None:
+    with serving(tmp_path / "work") as made:
+        seen = []
+        job = submitted(made, inputs, tmp_path / "out.npy", partition=5)
+        summary = made.client.wait(job, 60, seen.append)
+    assert (tmp_path / "out.npy").read_bytes() == expected
+    assert (summary.files, summary.tasks, summary.attempts, summary.tasks_reused) == (60, 16, 16, 0)
+    assert summary.digest is not None
+    assert left(tmp_path / "work") == [f"jobs/{job}/{name}" for name in ("committing", "outcome", "record", "ticket")]
+    assert not [name for name in os.listdir(tmp_path) if "part" in name]
+    assert seen[-1].state == "succeeded"
+
+
+def test_many_jobs_are_queued_and_all_end(tmp_path: Path, inputs: list[bytes], expected: bytes) -> None:
+    with serving(tmp_path / "work") as made:
+        jobs = [submitted(made, inputs, tmp_path / f"{number}.npy") for number in range(30)]
+        states = {status.state for status in made.client.jobs(100)}
+        assert states <= {"queued", "running", "finishing", "succeeded"}
+        for job in jobs:
+            made.client.wait(job, 60)
+        assert [status.state for status in made.client.jobs(100)] == ["succeeded"] * 30
+        assert len(made.client.jobs(7)) == 7
+    for number in range(30):
+        assert (tmp_path / f"{number}.npy").read_bytes() == expected
+
+
+def test_what_cannot_be_done_is_said_before_anything_is_stored(tmp_path: Path, inputs: list[bytes]) -> None:
+    (tmp_path / "there.npy").touch()
+    (tmp_path / "bad.npy").write_bytes(b"no array")
+    with serving(tmp_path / "work") as made:
+        with pytest.raises(OutputError):
+            submitted(made, inputs, tmp_path / "there.npy")
+        with pytest.raises(BadInputError):
+            submitted(made, [os.fsencode(tmp_path / "bad.npy")], tmp_path / "out.npy")
+        with pytest.raises(ServiceError, match="no job"):
+            made.client.status("nonsense")
+        with pytest.raises(ServiceError, match="no job"):
+            made.client.cancel("nonsense")
+        with pytest.raises(ServiceError, match="no worker"):
+            made.client.command_worker("nonsense", "pause")
+        with pytest.raises(ServiceError, match="not queued"):
+            made.client.set_priority("nonsense", 1)
+        assert made.client.jobs() == ()
+    assert left(tmp_path / "work") == []
+
+
+def test_a_job_that_fails_says_why_and_its_partials_stay_for_the_next(
+    tmp_path: Path, inputs: list[bytes], expected: bytes
+) -> None:
+    with open(inputs[37], "rb") as file:
+        good = file.read()
+    with open(inputs[37], "r+b") as file:
+        file.write(b"\x93NUMPY\x01\x00v\x00{'descr': '<f4', ")
+    with serving(tmp_path / "work") as made:
+        job = submitted(made, inputs, tmp_path / "out.npy", partition=5)
+        with pytest.raises(RemoteJobError, match=r"037\.npy"):
+            made.client.wait(job, 60)
+        assert not (tmp_path / "out.npy").exists()
+        assert partials(tmp_path / "work")
+        with open(inputs[37], "wb") as file:
+            file.write(good)
+        again = submitted(made, inputs, tmp_path / "out.npy", partition=5)
+        assert made.client.wait(again, 60).tasks_reused >= 1
+    assert (tmp_path / "out.npy").read_bytes() == expected
+
+
+def test_a_running_job_is_cancelled_at_once_and_leaves_nothing(tmp_path: Path, inputs: list[bytes]) -> None:
+    large = tmp_path / "large.npy"
+    np.save(large, np.zeros(2_000_000))
+    links = []
+    for index in range(300):
+        os.link(large, tmp_path / f"link{index:03}.npy")
+        links.append(os.fsencode(tmp_path / f"link{index:03}.npy"))
+    with serving(tmp_path / "work", master=MasterSettings(running_jobs=1)) as made:
+        job = submitted(made, links, tmp_path / "large-out.npy", tiles=1)
+        waiting = submitted(made, inputs, tmp_path / "out.npy")
+        wait_until(lambda: any(each.state == "busy" for each in made.client.workers()), "a busy worker")
+        assert made.client.status(waiting).state == "queued"
+        began = time.monotonic()
+        made.client.cancel(job)
+        wait_until(lambda: all(task is None or task.job != job for task in tasks(made)), "free workers", 1.0)
+        assert time.monotonic() - began < 1.0
+        with pytest.raises(JobCancelledError):
+            made.client.wait(job, 10)
+        with pytest.raises(ServiceError, match="cancelled already"):
+            made.client.cancel(job)
+        made.client.wait(waiting, 60)
+    assert not [name for name in left(tmp_path / "work") if name.startswith("partials")]
+    assert not [name for name in os.listdir(tmp_path) if "part" in name]
+
+
+def tasks(made: Serving) -> list[Any]:
+    return [each.task for each in made.client.workers()]
+
+
+def test_a_queued_job_can_be_cancelled_and_moved_ahead(tmp_path: Path, inputs: list[bytes]) -> None:
+    with serving(tmp_path / "work", workers=1, master=MasterSettings(running_jobs=1)) as made:
+        # With its only worker paused nothing moves.
+        wait_until(made.client.workers, "a worker")
+        (worker,) = made.client.workers()
+        made.client.command_worker(worker.worker, "pause")
+        wait_until(lambda: made.client.workers()[0].state == "paused", "a pause")
+        first, second, third = (submitted(made, inputs, tmp_path / f"{number}.npy") for number in range(3))
+        wait_until(lambda: made.client.status(first).state == "running", "the first job's start")
+        made.client.cancel(second)
+        with pytest.raises(JobCancelledError):
+            made.client.wait(second, 10)
+        made.client.set_priority(third, 7)
+        wait_until(lambda: made.client.status(third).state == "running", "the third job's start")
+        assert made.client.status(third).priority == 7
+        made.client.command_worker(worker.worker, "resume")
+        for job in (first, third):
+            made.client.wait(job, 60)
+
+
+def test_another_master_goes_on_with_what_was_accepted_and_computes_nothing_again(
+    tmp_path: Path, inputs: list[bytes], expected: bytes
+) -> None:
+    made = Serving(tmp_path / "work", workers=1)
+    job = submitted(made, inputs, tmp_path / "out.npy", partition=5, keep_partials=True)
+    wait_until(lambda: len(partials(tmp_path / "work")) >= 3, "partials")
+    made.close()
+    stored = len(partials(tmp_path / "work"))
+    with pytest.raises(UnreachableError):
+        made.client.status(job)
+    with serving(tmp_path / "work") as other:
+        summary = other.client.wait(job, 60)
+    assert (tmp_path / "out.npy").read_bytes() == expected
+    assert summary.tasks_reused >= min(stored, 16)
+    assert summary.tasks_reused + summary.attempts >= 16
+
+
+@pytest.mark.parametrize("moment", ["before the result is visible", "after the result is visible"])
+def test_a_master_that_dies_while_it_finishes_a_job_has_it_finished_by_the_next(
+    tmp_path: Path, inputs: list[bytes], expected: bytes, moment: str
+) -> None:
+    with serving(tmp_path / "work") as made:
+        records = Records(LocalStore(), os.fsencode(tmp_path / "work"))
+        again = made.client.submit("mean", inputs, os.fsencode(tmp_path / "again.npy"), Options(keep_partials=True))
+        made.client.wait(again, 60)
+    # As a crash leaves it: accepted, about to be visible, no outcome.
+    folder = tmp_path / "work" / "jobs" / again
+    (folder / "outcome").unlink()
+    store = LocalStore()
+    Job(records.record(again), Manifest(map(store.identify, inputs)), store).store_description()
+    if moment.startswith("before"):
+        (tmp_path / "again.npy").unlink()
+    with serving(tmp_path / "work") as other:
+        summary = other.client.wait(again, 60)
+        assert other.client.status(again).state == "succeeded"
+    assert (tmp_path / "again.npy").read_bytes() == expected
+    assert summary.tasks_reused == summary.tasks
+
+
+def test_somebody_elses_file_is_not_replaced(tmp_path: Path, inputs: list[bytes]) -> None:
+    with serving(tmp_path / "work", workers=1) as made:
+        (worker,) = wait_for_workers(made, 1)
+        made.client.command_worker(worker, "pause")
+        wait_until(lambda: made.client.workers()[0].state == "paused", "a pause")
+        job = submitted(made, inputs, tmp_path / "out.npy")
+        (tmp_path / "out.npy").write_bytes(b"mine")
+        made.client.command_worker(worker, "resume")
+        with pytest.raises(RemoteJobError, match="appeared") as failed:
+            made.client.wait(job, 60)
+        assert failed.value.exit_code == 2
+    assert (tmp_path / "out.npy").read_bytes() == b"mine"
+
+
+def wait_for_workers(made: Serving, count: int) -> list[str]:
+    wait_until(lambda: len(made.client.workers()) >= count, "workers")
+    return [each.worker for each in made.client.workers()]
+
+
+def test_workers_are_listed_drained_and_sent_away(tmp_path: Path) -> None:
+    with serving(tmp_path / "work", workers=2) as made:
+        one, other = wait_for_workers(made, 2)
+        made.client.command_worker(one, "drain")
+        made.client.command_worker(other, "shutdown")
+        wait_until(lambda: {each.state for each in made.client.workers()} == {"lost"}, "the end of both")
+        with pytest.raises(ServiceError, match="no worker"):
+            made.client.command_worker(one, "resume")
+
+
+def test_the_service_describes_itself(tmp_path: Path) -> None:
+    with serving(tmp_path / "work", workers=0) as made:
+        described = made.client.describe()
+        assert described.work == os.fsencode(tmp_path / "work")
+        assert made.client.queues().queues == ()
