@@ -12,32 +12,48 @@ if TYPE_CHECKING:
     from distsum.api import max, mean, min, plan, sum, verify
     from distsum.errors import (
         BadInputError,
+        ConfigurationError,
         DistsumError,
         InexactError,
         InputChangedError,
         InputListError,
         InterruptedRunError,
+        JobCancelledError,
         JobError,
         OutputError,
         PlanError,
+        RemoteJobError,
+        ServiceError,
         StorageError,
+        TaskAbandonedError,
+        UnreachableError,
         UsageError,
         VerificationError,
+        WorkDirBusyError,
+        WorkerStartError,
     )
 
 __all__ = [
     "BadInputError",
+    "ConfigurationError",
     "DistsumError",
     "InexactError",
     "InputChangedError",
     "InputListError",
     "InterruptedRunError",
+    "JobCancelledError",
     "JobError",
     "OutputError",
     "PlanError",
+    "RemoteJobError",
+    "ServiceError",
     "StorageError",
+    "TaskAbandonedError",
+    "UnreachableError",
     "UsageError",
     "VerificationError",
+    "WorkDirBusyError",
+    "WorkerStartError",
     "__version__",
     "max",
     "mean",
@@ -50,15 +66,17 @@ __all__ = [
 _FUNCTIONS = frozenset({"max", "mean", "min", "plan", "sum", "verify"})
 
 
-def __getattr__(name: str) -> Any:
-    """Import a public name when it is first used."""
-    import importlib
+if not TYPE_CHECKING:  # For type checkers a name that is not imported above is a mistake.
 
-    if name not in __all__:
-        raise AttributeError(f"module 'distsum' has no attribute {name!r}")
-    found = getattr(importlib.import_module("distsum.api" if name in _FUNCTIONS else "distsum.errors"), name)
-    globals()[name] = found
-    return found
+    def __getattr__(name: str) -> Any:
+        """Import a public name when it is first used."""
+        import importlib
+
+        if name not in __all__:
+            raise AttributeError(f"module 'distsum' has no attribute {name!r}")
+        found = getattr(importlib.import_module("distsum.api" if name in _FUNCTIONS else "distsum.errors"), name)
+        globals()[name] = found
+        return found
 
 
 def __dir__() -> list[str]:

@@ -3,35 +3,30 @@
 from __future__ import annotations
 
 import builtins
+import operator
 import os
 import tempfile
-from typing import TYPE_CHECKING, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, Unpack
 
-from distsum.dtypes import parse_dtype
-from distsum.errors import ConfigurationError
-from distsum.request import (
-    DEFAULT_FAN_IN,
-    DEFAULT_MAX_OPEN_FILES,
-    DEFAULT_MEMORY_BYTES,
-    FormatName,
-    OnBadInput,
-    Options,
-    ReductionName,
-)
-from distsum.wording import parse_byte_size
+from distsum.dtypes import ACCEPTED, parse_dtype
+from distsum.errors import ConfigurationError, InterruptedRunError
+from distsum.request import DEFAULT_FAN_IN, FormatName, OnBadInput, Options, ReductionName
+from distsum.wording import parse_byte_size, printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    import numpy as np
     import numpy.typing as npt
 
     from distsum.planning import PlanReport
+    from distsum.request import Summary
     from distsum.verification import Verification
 
     Name = str | bytes | os.PathLike[str] | os.PathLike[bytes]
     Inputs = Name | Iterable[Name]
-    Array = npt.NDArray[np.generic]
+    Array = npt.NDArray[Any]
+
+Choice = TypeVar("Choice", bound=str)
 
 
 class RunOptions(TypedDict, total=False):
@@ -74,7 +69,8 @@ def mean(inputs: Inputs, output: Name | None = None, **options: Unpack[RunOption
     Args:
         inputs: A path, folder, pattern or ``@manifest``, or several. The order of additions is the command line's:
             everything but manifests sorted by path in byte order, then the manifests' paths as they stand.
-        output: Where the result is written (.npy, .raw or .txt by its suffix); None keeps it in memory.
+        output: Where the result is written (.npy, .raw or .txt by its suffix); None returns it in memory, and keeps
+            partials in a temporary folder, unless ``work_dir`` says otherwise.
         **options: See ``RunOptions``.
 
     Returns:
@@ -84,8 +80,11 @@ def mean(inputs: Inputs, output: Name | None = None, **options: Unpack[RunOption
     Raises:
         UsageError: What was asked for cannot be done; nothing was changed.
         JobError: The job failed, for example at a bad input; what is stored stays in the work folder.
-        InterruptedRunError: Ctrl-C or SIGTERM; the same call goes on from what is stored.
+        InterruptedRunError: Ctrl-C, or SIGTERM in the main thread; the same call goes on from what is stored.
         TypeError: There is no such option.
+
+    It blocks until the result is there, and may be called from any thread, several at a time, and where an event loop
+    runs, as in a notebook.
     """
     return _reduced("mean", inputs, output, **options)
 
@@ -138,8 +137,8 @@ def verify(
     seed: int = 0,
     fan_in: int = DEFAULT_FAN_IN,
     format: FormatName = "auto",
-    dtype: str | None = None,
-    out_dtype: str | None = None,
+    dtype: object = None,
+    out_dtype: object = None,
     on_bad_input: OnBadInput = "fail",
 ) -> Verification:
     """Compare a result with the exact one at random indices; see ``distsum.verification.verify`` for the arguments.
@@ -155,13 +154,13 @@ def verify(
         os.fsencode(result),
         _paths(inputs, format),
         reduction=reduction,
-        sample=sample,
-        seed=seed,
-        fan_in=fan_in,
+        sample=_whole("sample", sample),
+        seed=_whole("seed", seed),
+        fan_in=_whole("fan_in", fan_in),
         format=format,
         dtype=_dtype("dtype", dtype),
         out_dtype=_dtype("out_dtype", out_dtype),
-        skip_bad=on_bad_input == "skip",
+        skip_bad=_one_of("on_bad_input", on_bad_input, "fail", "skip") == "skip",
     )
 
 
@@ -171,17 +170,21 @@ def _reduced(reduction: ReductionName, inputs: Inputs, output: Name | None, **gi
     options = _options(given)
     paths = _paths(inputs, options.format)
     if output is not None:
-        written = os.fsencode(output)
-        run(reduction, paths, written, options)
-        return _mapped(written, options, reduction, paths)
+        return _mapped(run(reduction, paths, os.fsencode(output), options), os.fsencode(output))
     with tempfile.TemporaryDirectory(prefix="distsum-") as folder:
         written = os.fsencode(os.path.join(folder, "result.npy"))
-        run(reduction, paths, written, options)
+        try:
+            run(reduction, paths, written, options)
+        except InterruptedRunError:
+            if options.work_dir is not None:
+                raise
+            raise InterruptedRunError(
+                "interrupted; what was done is not kept, as there is neither an output nor a work_dir to keep it by"
+            ) from None
         import numpy as np
 
-        with open(written, "rb") as file:
-            array: Array = np.load(file, allow_pickle=False)
-            return array
+        array: Array = np.load(os.fsdecode(written), allow_pickle=False)
+        return array
 
 
 def _options(given: RunOptions) -> Options:
@@ -195,46 +198,85 @@ def _options(given: RunOptions) -> Options:
     if unknown:
         known = ", ".join(RunOptions.__annotations__)
         raise TypeError(f"there is no option {builtins.min(unknown)!r}; there are {known}")
-    if given.get("on_bad_input", "fail") not in {"fail", "skip"}:
-        raise ConfigurationError(f"on_bad_input {given['on_bad_input']!r}: must be 'fail' or 'skip'")
-    memory = given.get("memory", DEFAULT_MEMORY_BYTES)
-    try:
-        memory_bytes = parse_byte_size(str(memory))
-    except ValueError as error:
-        raise ConfigurationError(f"memory {memory!r}: {error}") from None
-    work_dir = given.get("work_dir")
+    defaults = Options()
     return Options(
-        workers=given.get("workers"),
-        partition=given.get("partition"),
-        fan_in=given.get("fan_in", DEFAULT_FAN_IN),
-        tiles=given.get("tiles"),
-        max_open_files=given.get("max_open_files", DEFAULT_MAX_OPEN_FILES),
-        memory_bytes=memory_bytes,
-        work_dir=None if work_dir is None else os.fsdecode(work_dir),
-        keep_partials=given.get("keep_partials", False),
-        format=given.get("format", "auto"),
+        workers=_whole_or_none("workers", given.get("workers")),
+        partition=_whole_or_none("partition", given.get("partition")),
+        fan_in=_whole("fan_in", given.get("fan_in", defaults.fan_in)),
+        tiles=_whole_or_none("tiles", given.get("tiles")),
+        max_open_files=_whole("max_open_files", given.get("max_open_files", defaults.max_open_files)),
+        memory_bytes=_memory(given.get("memory", defaults.memory_bytes)),
+        work_dir=_work_dir(given.get("work_dir")),
+        keep_partials=_switch("keep_partials", given.get("keep_partials", defaults.keep_partials)),
+        format=given.get("format", defaults.format),
         dtype=_dtype("dtype", given.get("dtype")),
         out_dtype=_dtype("out_dtype", given.get("out_dtype")),
-        on_bad_input=given.get("on_bad_input", "fail"),
-        force=given.get("force", False),
+        on_bad_input=_one_of("on_bad_input", given.get("on_bad_input", defaults.on_bad_input), "fail", "skip"),
+        force=_switch("force", given.get("force", defaults.force)),
         digest=False,
     )
+
+
+def _whole(name: str, value: object) -> int:
+    """Return a whole number of any type, numpy's too, as an int; the engine checks its range."""
+    try:
+        return operator.index(value)  # type: ignore[arg-type]  # this is how it is found out
+    except TypeError:
+        raise _unacceptable(name, value, "must be a whole number") from None
+
+
+def _whole_or_none(name: str, value: object) -> int | None:
+    return None if value is None else _whole(name, value)
+
+
+def _switch(name: str, value: object) -> bool:
+    if not isinstance(value, bool):
+        raise _unacceptable(name, value, "must be True or False")
+    return value
+
+
+def _one_of(name: str, value: Choice, *choices: Choice) -> Choice:
+    if value not in choices:
+        raise _unacceptable(name, value, f"must be {' or '.join(map(repr, choices))}")
+    return value
+
+
+def _memory(value: object) -> int:
+    try:
+        return parse_byte_size(value if isinstance(value, str) else str(_whole("memory", value)))
+    except ValueError:
+        raise _unacceptable("memory", value, "must be bytes, or a size such as '512MiB'") from None
+
+
+def _work_dir(value: Name | None) -> str | None:
+    if value is None:
+        return None
+    path = os.fsdecode(value)
+    if not path or "\0" in path:
+        raise _unacceptable("work_dir", value, "must name a folder")
+    return path
+
+
+def _unacceptable(name: str, value: object, what: str) -> ConfigurationError:
+    return ConfigurationError(f"{name} {printable(repr(value), 80)}: {what}")
 
 
 def _dtype(name: str, dtype: object) -> str | None:
     """Return a dtype, given as text, as a type such as ``numpy.float32`` or as ``numpy.dtype``, as ``dtype.str``."""
     if dtype is None:
         return None
-    if isinstance(dtype, str):
-        text = dtype
-    else:
+    text = dtype
+    if not isinstance(dtype, str):
         import numpy as np
 
-        text = np.dtype(dtype).str  # type: ignore[call-overload]  # whatever numpy takes
+        try:
+            text = np.dtype(dtype).str  # type: ignore[call-overload]  # whatever numpy takes
+        except TypeError:
+            raise _unacceptable(name, dtype, f"is no dtype; accepted are {ACCEPTED}") from None
     try:
-        return parse_dtype(text)
-    except ValueError as error:
-        raise ConfigurationError(f"{name}: {error}") from None
+        return parse_dtype(str(text))
+    except ValueError:
+        raise _unacceptable(name, dtype, f"cannot be reduced; accepted are {ACCEPTED}") from None
 
 
 def _paths(inputs: Inputs, format: str) -> list[bytes]:
@@ -244,21 +286,20 @@ def _paths(inputs: Inputs, format: str) -> list[bytes]:
     return expand([inputs] if single else list(inputs), format=format)  # type: ignore[list-item, arg-type]  # told apart
 
 
-def _mapped(path: bytes, options: Options, reduction: ReductionName, paths: list[bytes]) -> Array:
-    """Return a written result without reading it, where its format can be mapped."""
+def _mapped(summary: Summary, path: bytes) -> Array:
+    """Return a written result, without reading it where its format can be mapped."""
     import numpy as np
 
-    from distsum.embedded import plan as planned
     from distsum.formats.registry import by_suffix
-    from distsum.reductions import REDUCTIONS
 
-    found = by_suffix(path)
     name = os.fsdecode(path)
+    found = by_suffix(path)
     if found is not None and found.name == "npy":
         mapped: Array = np.load(name, mmap_mode="r", allow_pickle=False)
         return mapped
-    report = planned(paths, reduction, options)
-    dtype = options.out_dtype or REDUCTIONS[reduction].result(report.dtype)
+    if not summary.count:
+        return np.empty(summary.shape, summary.dtype)
     if found is not None and found.name == "raw":
-        return np.memmap(name, dtype=dtype, mode="r") if os.path.getsize(path) else np.empty(0, dtype)
-    return np.loadtxt(name, dtype=dtype, ndmin=1)
+        return np.memmap(name, dtype=summary.dtype, mode="r", shape=summary.shape, order=summary.order)
+    numbers: Array = np.loadtxt(name, dtype=summary.dtype, ndmin=1)
+    return numbers.reshape(summary.shape, order=summary.order)

@@ -29,6 +29,7 @@ from distsum.errors import (
     JobError,
     OutputError,
     PlanError,
+    UsageError,
     WorkDirBusyError,
 )
 from distsum.formats.registry import by_name, by_suffix
@@ -143,6 +144,8 @@ def prepare(
     """
     if not inputs:
         raise InputListError("there are no inputs")
+    if reduction_name not in REDUCTIONS:
+        raise UsageError(f"there is no reduction '{printable(reduction_name)}'; there are {', '.join(REDUCTIONS)}")
     reduction = REDUCTIONS[reduction_name]
     input_format = _input_format(inputs[0], options)
     output_format = by_suffix(output)
@@ -261,6 +264,8 @@ def check_output(output: bytes, inputs: list[bytes], *, force: bool) -> None:
         OutputError: It exists, is an input, or its folder is not there or cannot be written.
     """
     shown = printable(output)
+    if b"\0" in output:
+        raise OutputError(f"{shown} holds a NUL byte, which no path does")
     folder = os.path.dirname(os.path.abspath(output))
     if not os.path.isdir(folder):
         raise OutputError(f"{shown}: there is no folder {printable(folder)}; make it first")
@@ -376,31 +381,68 @@ def _run_loop(run: _Run) -> Summary:
         return _run_here(run)
     # A notebook: this thread's loop is busy with us, so the run gets a thread, and a loop, of its own.
     outcome: list[Summary | BaseException] = []
+    ended = threading.Event()
 
     def body() -> None:
         try:
             outcome.append(_run_here(run))
         except BaseException as error:  # noqa: BLE001 - handed to the thread that waits, whatever it is
             outcome.append(error)
+        ended.set()
 
     thread = threading.Thread(target=body, name="distsum")
     thread.start()
-    try:
-        thread.join()
-    except KeyboardInterrupt:
-        run.interrupt()
-        thread.join()
+    interrupted = False
+    with _interrupts_raised():
+        try:
+            # Not on the thread itself: a join that an exception has ended believes, up to Python 3.12, that the thread
+            # has ended too (bpo-45274).
+            ended.wait()
+        except KeyboardInterrupt:
+            interrupted = True
+            run.interrupt()
+            ended.wait()
+    thread.join()
     result = outcome[0]
     if isinstance(result, BaseException):
         raise result
+    if interrupted:
+        raise KeyboardInterrupt  # It came too late for the job, and is still for the caller.
     return result
 
 
+@contextlib.contextmanager
+def _interrupts_raised() -> Iterator[None]:
+    """Let Ctrl-C raise KeyboardInterrupt here, also below ``asyncio.run``.
+
+    That one's handler only cancels its main task, which would hear of it after we are done.
+    """
+    before = signal.getsignal(signal.SIGINT)
+    handler = getattr(before, "func", before)
+    if _in_main_thread() and getattr(handler, "__module__", "").startswith("asyncio"):
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, before)
+    else:
+        yield
+
+
 def _run_here(run: _Run) -> Summary:
+    before = signal.getsignal(signal.SIGTERM) if _in_main_thread() else None
     try:
         return asyncio.run(run.main())
     except (KeyboardInterrupt, asyncio.CancelledError):
         raise InterruptedRunError(run.interrupted_words()) from None
+    finally:
+        if before is not None:
+            # The loop takes its handler away, but leaves the system's in its place, not what the script had.
+            signal.signal(signal.SIGTERM, before)
+
+
+def _in_main_thread() -> bool:
+    return threading.current_thread() is threading.main_thread()
 
 
 class _Run:
@@ -414,12 +456,15 @@ class _Run:
         self._tally = JobTally(job.work_by_phase())
         self._loop: asyncio.AbstractEventLoop | None = None
         self._task: asyncio.Task[Summary] | None = None
+        self._interrupted = False
 
     async def main(self) -> Summary:
         """Run the job; see ``run``."""
         self._loop = asyncio.get_running_loop()
         self._task = asyncio.current_task()
-        if threading.current_thread() is threading.main_thread() and self._task is not None:
+        if self._interrupted:
+            raise asyncio.CancelledError
+        if _in_main_thread() and self._task is not None:
             self._loop.add_signal_handler(signal.SIGTERM, self._task.cancel)
         job = self._job
         job.store_description()
@@ -456,9 +501,11 @@ class _Run:
         return job.summary(outcome, self._tally, self._workers, digest, time.perf_counter() - self._began)
 
     def interrupt(self) -> None:
-        """End the run from another thread."""
+        """End the run from another thread, also one that is about to begin."""
+        self._interrupted = True
         if self._loop is not None and self._task is not None:
-            self._loop.call_soon_threadsafe(self._task.cancel)
+            with contextlib.suppress(RuntimeError):  # the loop has just closed
+                self._loop.call_soon_threadsafe(self._task.cancel)
 
     def interrupted_words(self) -> str:
         """Return what to tell of an interrupted run."""

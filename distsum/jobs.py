@@ -271,6 +271,9 @@ class Job:
             reduction=record.reduction,
             files=spec.files,
             count=spec.count,
+            shape=spec.shape,
+            dtype=spec.output_dtype,
+            order="F" if spec.fortran else "C",
             skipped=tuple(
                 SkippedInput(printable(manifest[each.index].uri, 4096), each.reason) for each in outcome.skipped
             ),
@@ -278,7 +281,8 @@ class Job:
             bytes_read=tally.bytes_read,
             bytes_written=tally.bytes_written + spec.output_offset,
             tasks=record.tasks,
-            tasks_reused=record.tasks - tally.computed,
+            # A partial that this run had stored itself, and then found damaged, was computed twice.
+            tasks_reused=max(0, record.tasks - tally.computed),
             attempts=tally.attempts,
             retries=tally.retries,
             workers=workers,

@@ -71,14 +71,19 @@ class PlanSummary(msgspec.Struct, frozen=True):
 class Summary(msgspec.Struct, frozen=True, kw_only=True):
     """What a finished job did. ``seconds`` is wall time; ``digest`` is the output's SHA-256, or None if not asked for.
 
-    ``files`` counts the inputs given, ``count`` the numbers in each. ``tasks`` is what the plan has, ``tasks_reused``
-    those whose partial was stored already, ``attempts`` the starts of a task, ``retries`` the attempts after a first.
+    ``files`` counts the inputs given, ``count`` the numbers in each. ``shape``, ``dtype`` (numpy's ``dtype.str``) and
+    ``order`` (F where the first index varies fastest) are those of the output. ``tasks`` is what the plan has,
+    ``tasks_reused`` those whose partial was stored already, ``attempts`` the starts of a task, ``retries`` the attempts
+    after a first.
     """
 
     output: str
     reduction: ReductionName
     files: int
     count: int
+    shape: tuple[int, ...]
+    dtype: str
+    order: Literal["C", "F"]
     skipped: tuple[SkippedInput, ...]
     seconds: float
     bytes_read: int

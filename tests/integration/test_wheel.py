@@ -101,3 +101,49 @@ def test_the_installed_command_adds_files(python, tmp_path):
         np.save(data / f"{value}.npy", np.full(11, value, dtype=np.float64))
     run(python.parent / "distsum", "mean", data, "-o", "mean.npy", cwd=tmp_path)
     np.testing.assert_array_equal(np.load(tmp_path / "mean.npy"), np.full(11, 3.0))
+
+
+TYPED = """
+import pathlib
+import numpy as np
+import numpy.typing as npt
+import distsum
+
+mean: npt.NDArray[np.float64] = distsum.mean(["a", b"b", pathlib.Path("c")], workers=2, memory="1GiB", dtype=np.float32)
+total = distsum.sum("runs", pathlib.Path("out.npy"), partition=None, force=True)
+tiles: int = distsum.plan("runs", "sum", fan_in=3).candidates[0].tiles
+right: bool = distsum.verify("out.npy", "runs", reduction="sum", dtype=np.dtype("f4")).ok
+try:
+    distsum.max(iter(["a"]))
+except distsum.BadInputError as error:
+    uri: bytes = error.uri
+except (distsum.WorkDirBusyError, distsum.InterruptedRunError) as error:
+    code: int = error.exit_code
+
+distsum.meen("runs")  # wrong
+distsum.mean("runs", workers="two")  # wrong
+distsum.mean("runs", wokers=2)  # wrong
+distsum.mean(3)  # wrong
+distsum.plan("runs", "median")  # wrong
+distsum.plan("runs", workers="two")  # wrong
+distsum.mean("runs", format="csv")  # wrong
+name: str = distsum.max("runs")  # wrong
+distsum.verify("out.npy", "runs").fine  # wrong
+"""
+
+
+def test_those_who_use_the_wheel_have_their_types_checked(python, tmp_path):
+    tmp_path.joinpath("mine.py").write_text(TYPED)
+    command = [
+        sys.executable,
+        "-m",
+        "mypy",
+        "--strict",
+        "--python-executable",
+        python,
+        "--cache-dir",
+        tmp_path / "cache",
+    ]
+    done = subprocess.run([*command, "mine.py"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    found = {int(line.split(":")[1]) for line in done.stdout.splitlines() if ": error:" in line}
+    assert found == {number for number, line in enumerate(TYPED.splitlines(), 1) if "# wrong" in line}, done.stdout
