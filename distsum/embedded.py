@@ -43,6 +43,7 @@ from distsum.formats.base import Layout
 from distsum.formats.registry import by_name, by_suffix
 from distsum.manifest import Input, Manifest, NodeKeys
 from distsum.messages import (
+    JOB_SPEC,
     CancelJob,
     FromBroker,
     FromWorker,
@@ -94,7 +95,6 @@ class Prepared(msgspec.Struct):
     manifest: Manifest
     report: PlanReport
     candidate: Candidate
-    output_header: bytes
     output: bytes
 
 
@@ -216,17 +216,17 @@ def prepare(
         on_bad_input=options.on_bad_input,
         max_open_files=options.max_open_files,
         buffer_bytes=BUFFER_BYTES,
+        hold_bytes=BUFFER_BYTES,
         work=work,
         output=b"",
         output_format=output_format.name,
         output_dtype=out_dtype,
-        output_offset=len(output_header),
+        output_header=output_header,
         output_number_bytes=workload.output_number_bytes,
     )
     root = NodeKeys(node_context(spec, 0)).key([manifest.records(0, len(manifest))])
     job = hashlib.sha256(root.encode() + os.path.abspath(output)).hexdigest()[:12]
-    folder, name = os.path.split(os.path.abspath(output))
-    spec = msgspec.structs.replace(spec, job=job, output=os.path.join(folder, b"." + name + b".distsum-part"))
+    spec = msgspec.structs.replace(spec, job=job)
     notes = []
     if not input_format.ranged and limits.workers > 1:
         notes.append(f"{input_format.name} files cannot be read by index range, so the arrays are not cut into tiles")
@@ -245,7 +245,7 @@ def prepare(
         reason=reason,
         notes=tuple(notes),
     )
-    return Prepared(spec, manifest, report, candidate, output_header, os.path.abspath(output))
+    return Prepared(spec, manifest, report, candidate, os.path.abspath(output))
 
 
 def usable_cpus() -> int:
@@ -372,6 +372,18 @@ def _remove_new(path: bytes, before: set[bytes]) -> None:
             os.rmdir(folder)
 
 
+def _abort_earlier(store: LocalStore, spec: JobSpec) -> None:
+    """Remove what an earlier run of the same job, which was killed, has written of its output."""
+    reader = store.open(spec_uri(spec.work, spec.job))
+    if reader is not None:
+        with reader:
+            try:
+                earlier = JOB_SPEC.decode(reader.read(0, reader.size))
+            except (msgspec.DecodeError, UnicodeDecodeError):
+                return  # of another version, or torn by a power cut; it is written anew
+        store.abort_output(earlier.output)
+
+
 def stored_states(store: LocalStore, spec: JobSpec, manifest: Manifest) -> tuple[bytes, ...]:
     """Return what is stored already, one byte a node and phase, as ``actors.phase`` takes it.
 
@@ -477,8 +489,8 @@ class _Run:
         self._task = asyncio.current_task()
         if threading.current_thread() is threading.main_thread() and self._task is not None:
             self._loop.add_signal_handler(signal.SIGTERM, self._task.cancel)
-        spec, store = self._spec, self._store
         states = self._store_job()
+        spec, store = self._spec, self._store
         finished: asyncio.Future[JobSucceeded | JobFailed] = self._loop.create_future()
         workers = max(1, min(self._prepared.report.workers, self._prepared.candidate.tasks))
         broker = LocalBroker()
@@ -487,9 +499,6 @@ class _Run:
         self._connect(system, broker, pool, finished)
         try:
             pool.start()
-            size = spec.output_offset + spec.count * spec.output_number_bytes
-            store.create_output(spec.output, size)
-            store.write_range(spec.output, 0, [self._prepared.output_header])
             await broker.start(partial(_deliver, system, pool))
             system.deliver(MASTER, SubmitJob(spec, states))
             ticker = asyncio.create_task(self._tick())
@@ -502,7 +511,7 @@ class _Run:
             if not outcome.inputs:
                 raise JobError(f"every input is bad; the first: {outcome.skipped[0].reason}")
         except BaseException:
-            store.delete(spec.output)
+            store.abort_output(spec.output)
             raise
         finally:
             system.close()
@@ -527,10 +536,18 @@ class _Run:
         )
 
     def _store_job(self) -> tuple[bytes, ...]:
-        spec, manifest = self._spec, self._prepared.manifest
-        self._store.put(manifest_uri(spec.work, spec.job), manifest.encoded())
-        self._store.put(spec_uri(spec.work, spec.job), [msgspec.msgpack.encode(spec)])
-        return stored_states(self._store, spec, manifest)
+        """Begin the output, describe the job to its workers, and return what is stored of it already."""
+        spec, manifest, store = self._spec, self._prepared.manifest, self._store
+        _abort_earlier(store, spec)
+        size = len(spec.output_header) + spec.count * spec.output_number_bytes
+        spec = self._spec = msgspec.structs.replace(spec, output=store.create_output(self._prepared.output, size))
+        try:
+            store.put(manifest_uri(spec.work, spec.job), manifest.encoded())
+            store.put(spec_uri(spec.work, spec.job), [msgspec.msgpack.encode(spec)])
+            return stored_states(store, spec, manifest)
+        except BaseException:
+            store.abort_output(spec.output)
+            raise
 
     def _connect(
         self,
@@ -645,7 +662,7 @@ class _Run:
             ),
             seconds=time.perf_counter() - self._began,
             bytes_read=tally.bytes_read,
-            bytes_written=tally.bytes_written + spec.output_offset,
+            bytes_written=tally.bytes_written,
             tasks=candidate.tasks,
             tasks_reused=candidate.tasks - tally.computed,
             attempts=tally.attempts,

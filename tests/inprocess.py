@@ -54,9 +54,8 @@ class InProcessRun:
     def run(self, seed: int = 0, *, workers: int = 3, stop_after: int | None = None) -> bytes | JobFailed | None:
         """Return the result's bytes, the failure, or None if it was stopped after so many attempts."""
         draw = random.Random(seed)
-        spec, store = self.spec, self.store
-        store.create_output(spec.output, spec.output_offset + spec.count * spec.output_number_bytes)
-        store.write_range(spec.output, 0, [self.prepared.output_header])
+        store, size = self.store, len(self.spec.output_header) + self.spec.count * self.spec.output_number_bytes
+        spec = self.spec = msgspec.structs.replace(self.spec, output=store.create_output(self.prepared.output, size))
         system = SteppingSystem(TrackerSettings())
         for number in range(workers):
             system.tell(TRACKER, _joined(f"w{number}"))
