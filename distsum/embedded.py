@@ -206,17 +206,17 @@ def prepare(
         on_bad_input=options.on_bad_input,
         max_open_files=options.max_open_files,
         buffer_bytes=BUFFER_BYTES,
+        hold_bytes=BUFFER_BYTES,
         work=work,
         output=b"",
         output_format=output_format.name,
         output_dtype=out_dtype,
-        output_offset=len(output_header),
+        output_header=output_header,
         output_number_bytes=workload.output_number_bytes,
     )
     root = NodeKeys(node_context(spec, 0)).key([manifest.records(0, len(manifest))])
     job = hashlib.sha256(root.encode() + os.path.abspath(output)).hexdigest()[:12]
-    folder, name = os.path.split(os.path.abspath(output))
-    spec = msgspec.structs.replace(spec, job=job, output=os.path.join(folder, b"." + name + b".distsum-part"))
+    spec = msgspec.structs.replace(spec, job=job)
     notes = []
     if not input_format.ranged and limits.workers > 1:
         notes.append(f"{input_format.name} files cannot be read by index range, so the arrays are not cut into tiles")
@@ -238,7 +238,6 @@ def prepare(
     record = JobRecord(
         spec=spec,
         output=os.path.abspath(output),
-        output_header=output_header,
         replace=options.force,
         keep_partials=options.keep_partials,
         digest=options.digest,
@@ -467,8 +466,8 @@ class _Run:
         if _in_main_thread() and self._task is not None:
             self._loop.add_signal_handler(signal.SIGTERM, self._task.cancel)
         job = self._job
-        job.store_description()
-        states = job.stored_states(sweep=True)
+        job.store_inputs()
+        job.begin()
         finished: asyncio.Future[JobSucceeded | JobFailed] = self._loop.create_future()
         broker = LocalBroker()
         system = AsyncioSystem(self._take_event, partial(_set_error, finished))
@@ -476,7 +475,7 @@ class _Run:
         self._connect(system, broker, pool, finished)
         try:
             pool.start()
-            job.begin_output()
+            states = job.stored_states(sweep=True)
             await broker.start(partial(_deliver, system, pool))
             system.deliver(MASTER, SubmitJob(job.spec, states))
             ticker = asyncio.create_task(self._tick())
@@ -489,7 +488,7 @@ class _Run:
             if not outcome.inputs:
                 raise JobError(f"every input is bad; the first: {outcome.skipped[0].reason}")
         except BaseException:
-            job.discard_output()
+            job.abort()
             raise
         finally:
             system.close()

@@ -24,7 +24,7 @@ from distsum.formats.agreement import disagreement
 from distsum.formats.base import Layout
 from distsum.formats.registry import by_name
 from distsum.manifest import NodeKeys
-from distsum.messages import JobSpec
+from distsum.messages import JOB_SPEC, JobSpec
 from distsum.observe.snapshot import PhaseWork
 from distsum.partials import manifest_uri, node_context, spec_uri
 from distsum.planning import PARTIAL_HEAD_BYTES
@@ -51,9 +51,8 @@ class JobRecord(msgspec.Struct, frozen=True, kw_only=True):
     """A job that could start: what its workers know of it, and what is needed to begin and to end it.
 
     Attributes:
-        spec: The job as its workers know it.
-        output: URI of the result when it is whole; ``spec.output`` is where it grows.
-        output_header: Bytes before the result's first number.
+        spec: The job as its workers know it, but for the handle of its output, which it has when it begins.
+        output: URI of the result.
         replace: Whether an existing output is replaced.
         keep_partials: Whether partials stay after success.
         digest: Whether the output's SHA-256 is computed.
@@ -66,7 +65,6 @@ class JobRecord(msgspec.Struct, frozen=True, kw_only=True):
 
     spec: JobSpec
     output: bytes
-    output_header: bytes
     replace: bool
     keep_partials: bool
     digest: bool
@@ -99,24 +97,46 @@ class Job:
         self._store = store
         self._tree = Tree(files=self.spec.files, fan_in=self.spec.fan_in, exponent=self.spec.exponent)
 
-    def store_description(self) -> None:
-        """Store what its workers read of it."""
+    def store_inputs(self) -> None:
+        """Store the list of its inputs."""
         self._store.put(manifest_uri(self.spec.work, self.spec.job), self._manifest.encoded())
-        self._store.put(spec_uri(self.spec.work, self.spec.job), [msgspec.msgpack.encode(self.spec)])
 
-    def begin_output(self) -> None:
-        """Make room for the result, and write what comes before its first number.
+    def begin(self) -> None:
+        """Begin the output, and describe the job to its workers; what an earlier run has begun of it is removed.
 
         Raises:
-            StorageError: There is no room, or no permission.
+            StorageError: There is no room for the output, or no permission.
         """
-        spec = self.spec
-        self._store.create_output(spec.output, spec.output_offset + spec.count * spec.output_number_bytes)
-        self._store.write_range(spec.output, 0, [self.record.output_header])
+        spec = self.record.spec
+        self._abort_earlier()
+        size = len(spec.output_header) + spec.count * spec.output_number_bytes
+        output = self._store.create_output(self.record.output, size)
+        self.spec = msgspec.structs.replace(spec, output=output)
+        try:
+            self._store.put(spec_uri(spec.work, spec.job), [msgspec.msgpack.encode(self.spec)])
+        except BaseException:
+            self.abort()
+            raise
 
-    def discard_output(self) -> None:
-        """Remove what there is of the result."""
-        self._store.delete(self.spec.output)
+    def abort(self) -> None:
+        """Remove what there is of the output.
+
+        Raises:
+            StorageError: It cannot be removed.
+        """
+        if self.spec.output:
+            self._store.abort_output(self.spec.output)
+
+    def _abort_earlier(self) -> None:
+        """Remove what an earlier run of the same job, which was killed, has written of its output."""
+        reader = self._store.open(spec_uri(self.spec.work, self.spec.job))
+        if reader is not None:
+            with reader:
+                try:
+                    earlier = JOB_SPEC.decode(reader.read(0, reader.size))
+                except (msgspec.DecodeError, UnicodeDecodeError):
+                    return  # of another version, or torn by a power cut; it is written anew
+            self._store.abort_output(earlier.output)
 
     def commit_output(self, outcome: JobSucceeded, *, again: bool = False) -> None:
         """Make the result visible under its own name.
@@ -279,7 +299,7 @@ class Job:
             ),
             seconds=seconds,
             bytes_read=tally.bytes_read,
-            bytes_written=tally.bytes_written + spec.output_offset,
+            bytes_written=tally.bytes_written,
             tasks=record.tasks,
             # A partial that this run had stored itself, and then found damaged, was computed twice.
             tasks_reused=max(0, record.tasks - tally.computed),

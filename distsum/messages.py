@@ -47,11 +47,12 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         on_bad_input: Whether a bad input fails the job or is left out.
         max_open_files: Inputs a worker holds open at once.
         buffer_bytes: Bytes read at once.
+        hold_bytes: Bytes of each open input that a store may hold before they are read.
         work: URI of the work folder.
-        output: URI that the result is written under until it is whole.
+        output: Handle of the result at its store, until it is whole.
         output_format: Name of the output's format.
         output_dtype: numpy ``dtype.str`` of the output.
-        output_offset: Bytes before the output's first number.
+        output_header: Bytes before the output's first number.
         output_number_bytes: Bytes of one number in the output.
     """
 
@@ -71,11 +72,12 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     on_bad_input: Literal["fail", "skip"]
     max_open_files: int
     buffer_bytes: int
+    hold_bytes: int
     work: bytes
     output: bytes
     output_format: str
     output_dtype: str
-    output_offset: int
+    output_header: bytes
     output_number_bytes: int
 
     @property

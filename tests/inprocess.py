@@ -16,7 +16,17 @@ from distsum.actors.task_tracker import TrackerSettings
 from distsum.embedded import prepare
 from distsum.errors import InexactError
 from distsum.jobs import Job
-from distsum.messages import PROTOCOL, JobFailed, RunTask, SubmitJob, TaskFailed, TaskId, TaskSucceeded, WorkerJoined
+from distsum.messages import (
+    PROTOCOL,
+    JobFailed,
+    JobSpec,
+    RunTask,
+    SubmitJob,
+    TaskFailed,
+    TaskId,
+    TaskSucceeded,
+    WorkerJoined,
+)
 from distsum.stores.local import LocalStore
 from distsum.worker.folding import BadChildError, ChildrenMissingError, JobFolder
 from tests.stepping import SteppingSystem
@@ -42,19 +52,23 @@ class InProcessRun:
             reduction, [os.fsencode(path) for path in inputs], os.fsencode(output), options, self.store
         )
         self.job = Job(self.prepared.record, self.prepared.manifest, self.store)
-        self.spec = self.job.spec
         self.folded: list[tuple[TaskId, bool]] = []
         self.objects_read = 0
         self.objects_written = 0
         self.bytes_read = 0
         self.bytes_written = 0
-        self.job.store_description()
+        self.job.store_inputs()
+
+    @property
+    def spec(self) -> JobSpec:
+        """The job as its workers know it."""
+        return self.job.spec
 
     def run(self, seed: int = 0, *, workers: int = 3, stop_after: int | None = None) -> bytes | JobFailed | None:
         """Return the result's bytes, the failure, or None if it was stopped after so many attempts."""
         draw = random.Random(seed)
+        self.job.begin()
         spec, store = self.spec, self.store
-        self.job.begin_output()
         system = SteppingSystem(TrackerSettings())
         for number in range(workers):
             system.tell(TRACKER, _joined(f"w{number}"))

@@ -234,7 +234,4 @@ def result_of(status: channel.JobStatus) -> Summary:
 
 def _submission(record: JobRecord) -> JobRecord:
     """Return a record under an id of its own: the same job may be submitted twice, also at the same time."""
-    job = uuid.uuid4().hex[:12]
-    folder, name = os.path.split(record.output)
-    growing = os.path.join(folder, b"." + name + b"." + job.encode() + b".distsum-part")
-    return msgspec.structs.replace(record, spec=msgspec.structs.replace(record.spec, job=job, output=growing))
+    return msgspec.structs.replace(record, spec=msgspec.structs.replace(record.spec, job=uuid.uuid4().hex[:12]))

@@ -1,7 +1,7 @@
 """What the service stores of its jobs, so that any master can go on where another one ended.
 
-``<work>/jobs/<job>/`` holds ``inputs`` and ``spec``, which workers read, and ``record``, all written by the client that
-submits; ``ticket``, written by the master: with it the job is accepted; and ``outcome``: with it the job has ended.
+``<work>/jobs/<job>/`` holds ``inputs`` and ``record``, written by the client that submits, and what the master writes:
+``ticket``, with which the job is accepted; ``spec``, with which it has begun; and ``outcome``, with which it has ended.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ class Records:
 
     def put_job(self, job: Job) -> None:
         """Store all that a master and its workers need to know of a job."""
-        job.store_description()
+        job.store_inputs()
         self._put(job.spec.job, "record", job.record)
 
     def load(self, job: str) -> Job:

@@ -277,7 +277,7 @@ class Service:
             outcome = Outcome(state="failed", ended_seconds=time.time(), exit_code=code, reason=str(error))
         served.state = "finishing"
         if outcome.state != "succeeded":
-            await self._quietly(job.discard_output, name)
+            await self._quietly(job.abort, name)
         await self._end(served, outcome)
 
     async def _summary_of(self, served: _Served) -> Summary:
@@ -289,7 +289,7 @@ class Service:
         """
         job = served.job
         states = await asyncio.to_thread(job.stored_states)
-        await asyncio.to_thread(job.begin_output)
+        await asyncio.to_thread(job.begin)
         if served.cancelled:
             raise _CancelledError
         self._system.deliver(MASTER, SubmitJob(job.spec, states, served.ticket.priority))

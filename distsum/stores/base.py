@@ -45,6 +45,8 @@ class Reader(Protocol):
     def check_unchanged(self) -> None:
         """Make sure that what was read belongs to the pinned version.
 
+        A store whose every read is pinned has nothing to look at, and does not raise.
+
         Raises:
             InputChangedError: The object changed while it was open.
         """
@@ -64,6 +66,23 @@ class Reader(Protocol):
 class Store(Protocol):
     """A place that holds objects by URI (``bytes``: a path is not always text)."""
 
+    @property
+    def client_bytes(self) -> int:
+        """Memory that the store's code took when it was first used, which counts as imports."""
+        ...
+
+    def close(self) -> None:
+        """Let go of connections."""
+        ...
+
+    def preflight(self, uri: bytes) -> None:
+        """Make sure that what the URI lies in can be reached.
+
+        Raises:
+            UnreachableError: It cannot; the message says why in one line.
+        """
+        ...
+
     def identify(self, uri: bytes) -> Input:
         """Return an input with its size and version.
 
@@ -72,12 +91,20 @@ class Store(Protocol):
         """
         ...
 
-    def open_input(self, entry: Input, offset: int = 0, size: int = 0) -> Reader:
-        """Open an input that must still be what the manifest says; ``offset`` and ``size`` tell what will be read.
+    def open_input(self, entry: Input, offset: int = 0, size: int = 0, *, head: int = 0, hold: int = 0) -> Reader:
+        """Open an input that must still be what the manifest says.
+
+        Args:
+            entry: The input.
+            offset: Where the range begins that will be read, from its beginning to its end.
+            size: Its bytes.
+            head: Bytes from the input's beginning that will be read before that.
+            hold: Bytes of it that may be in memory before they are read.
 
         Raises:
-            InputChangedError: It is gone, or its size or version differ.
-            StorageError: It cannot be opened.
+            InputChangedError: It is gone, or its size or version differ. Where the store would have to ask a server,
+                this is raised when the input is first read.
+            StorageError: It cannot be opened; likewise.
         """
         ...
 
@@ -105,16 +132,20 @@ class Store(Protocol):
         """Yield the names of the objects under a folder, relative to it, in no order; nothing if there is none."""
         ...
 
-    def create_output(self, uri: bytes, size: int) -> None:
-        """Make room for an output of ``size`` bytes, replacing what an earlier run left under that name.
+    def least_range(self, size: int) -> int:
+        """Return the least bytes that a range of an output of ``size`` bytes has, but for the last one."""
+        ...
+
+    def create_output(self, final: bytes, size: int) -> bytes:
+        """Make room for an output of ``size`` bytes, and return its handle; nothing is visible under its name yet.
 
         Raises:
             StorageError: There is no room, or no permission.
         """
         ...
 
-    def write_range(self, uri: bytes, offset: int, buffers: Iterable[Buffer]) -> bytes:
-        """Write a range of an output; return a receipt that ``commit_output`` wants back.
+    def write_range(self, output: bytes, offset: int, buffers: Iterable[Buffer]) -> bytes:
+        """Write a range of the output of a handle; return a receipt that ``commit_output`` wants back.
 
         The buffers are taken one at a time, so that a generator keeps memory bounded.
 
@@ -123,11 +154,19 @@ class Store(Protocol):
         """
         ...
 
-    def commit_output(self, uri: bytes, final: bytes, receipts: Sequence[bytes], *, replace: bool) -> None:
+    def commit_output(self, output: bytes, final: bytes, receipts: Sequence[bytes], *, replace: bool) -> None:
         """Make a complete output durable, and visible under its final name at once.
 
         Raises:
             OutputError: There is an object of that name now, and ``replace`` is False.
             StorageError: It cannot be done.
+        """
+        ...
+
+    def abort_output(self, output: bytes) -> None:
+        """Remove what was written of an output that will not be finished; nothing happens if it is gone.
+
+        Raises:
+            StorageError: It cannot be removed.
         """
         ...

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 _FULL: Final = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _MAX_BUFFERS: Final = 1024
 """Buffers that one call of the kernel takes at the most (IOV_MAX)."""
+_MOST_ADVISED: Final = 32 << 20
+"""Bytes of an input that the kernel is asked to read ahead; it goes on by itself once they are being read."""
 
 
 class LocalReader:
@@ -77,6 +79,14 @@ class LocalReader:
 class LocalStore:
     """Paths as bytes. An input is pinned by its size and its mtime in nanoseconds."""
 
+    client_bytes = 0
+
+    def close(self) -> None:
+        """Do nothing: no connection is held."""
+
+    def preflight(self, uri: bytes) -> None:
+        """Do nothing: a path is looked at when it is used."""
+
     def identify(self, uri: bytes) -> Input:
         """Return size and mtime; see ``Store``."""
         try:
@@ -88,7 +98,7 @@ class LocalStore:
             raise InputListError(f"{printable(uri)} is {what}; inputs are regular files")
         return Input(uri, found.st_size, _version(found))
 
-    def open_input(self, entry: Input, offset: int = 0, size: int = 0) -> LocalReader:
+    def open_input(self, entry: Input, offset: int = 0, size: int = 0, *, head: int = 0, hold: int = 0) -> LocalReader:
         """Open a pinned input, and ask the kernel to read ahead; see ``Store``."""
         try:
             descriptor = os.open(entry.uri, os.O_RDONLY | os.O_CLOEXEC)
@@ -104,7 +114,7 @@ class LocalStore:
             os.close(descriptor)
             raise _changed(entry.uri, entry.size, found.st_size)
         if size and hasattr(os, "posix_fadvise"):
-            os.posix_fadvise(descriptor, offset, size, os.POSIX_FADV_WILLNEED)
+            os.posix_fadvise(descriptor, offset, min(size, _MOST_ADVISED), os.POSIX_FADV_WILLNEED)
         return LocalReader(entry.uri, descriptor, entry.size, entry.version)
 
     def open(self, uri: bytes) -> LocalReader | None:
@@ -168,10 +178,16 @@ class LocalStore:
             for name in names:
                 yield name if below == b"." else os.path.join(below, name)
 
-    def create_output(self, uri: bytes, size: int) -> None:
-        """Reserve the blocks of the whole output, so that a full disk shows now; see ``Store``."""
+    def least_range(self, size: int) -> int:
+        """Return 1: a range may be of any size."""
+        return 1
+
+    def create_output(self, final: bytes, size: int) -> bytes:
+        """Reserve the blocks of the whole output in a hidden file, so that a full disk shows now; see ``Store``."""
+        folder, name = os.path.split(final)
+        uri = os.path.join(folder, b".%s.%s.distsum-part" % (name, os.urandom(4).hex().encode()))
         try:
-            descriptor = os.open(uri, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
+            descriptor = os.open(uri, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
             try:
                 _reserve(descriptor, size)
             finally:
@@ -179,33 +195,34 @@ class LocalStore:
         except OSError as error:
             self.delete(uri)
             raise storage_error("make room for", uri, error) from error
+        return uri
 
-    def write_range(self, uri: bytes, offset: int, buffers: Iterable[Buffer]) -> bytes:
+    def write_range(self, output: bytes, offset: int, buffers: Iterable[Buffer]) -> bytes:
         """Write at a position; see ``Store``. The receipt is empty."""
         try:
-            descriptor = os.open(uri, os.O_WRONLY | os.O_CLOEXEC)
+            descriptor = os.open(output, os.O_WRONLY | os.O_CLOEXEC)
             try:
                 for buffer in buffers:
                     offset += _write_all(descriptor, [buffer], offset)
             finally:
                 os.close(descriptor)
         except OSError as error:
-            raise storage_error("write", uri, error) from error
+            raise storage_error("write", output, error) from error
         return b""
 
-    def commit_output(self, uri: bytes, final: bytes, receipts: Sequence[bytes], *, replace: bool) -> None:
+    def commit_output(self, output: bytes, final: bytes, receipts: Sequence[bytes], *, replace: bool) -> None:
         """Flush the file and its folder to the disk, and rename it; see ``Store``."""
         try:
-            descriptor = os.open(uri, os.O_RDONLY | os.O_CLOEXEC)
+            descriptor = os.open(output, os.O_RDONLY | os.O_CLOEXEC)
             try:
                 os.fsync(descriptor)
             finally:
                 os.close(descriptor)
             if replace:
-                os.replace(uri, final)
+                os.replace(output, final)
             else:
                 # A link fails where a rename would silently replace what somebody wrote meanwhile.
-                _move_without_replacing(uri, final)
+                _move_without_replacing(output, final)
             folder = os.open(os.path.dirname(final) or b".", os.O_RDONLY | os.O_CLOEXEC)
             try:
                 os.fsync(folder)
@@ -217,6 +234,10 @@ class LocalStore:
             ) from error
         except OSError as error:
             raise storage_error("finish", final, error) from error
+
+    def abort_output(self, output: bytes) -> None:
+        """Remove the hidden file; see ``Store``."""
+        self.delete(output)
 
 
 def storage_error(verb: str, uri: bytes, error: OSError) -> StorageError:

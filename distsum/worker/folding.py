@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections import deque
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -194,7 +195,7 @@ class JobFolder:
         ranged = self._format.ranged
         itemsize = np.dtype(self._spec.dtype).itemsize
         offset = self._spec.offset + start * itemsize if ranged and start else 0
-        ahead = self._spec.offset + stop * itemsize - offset if ranged else self._spec.buffer_bytes
+        head = self._spec.offset if offset else 0
         entries = self._manifest.inputs(first, last)
         opened: deque[Reader] = deque()
         skipped: list[Skipped] = []
@@ -203,7 +204,8 @@ class JobFolder:
             while True:
                 began = perf_counter()
                 while len(opened) < self._spec.max_open_files and (entry := next(entries, None)) is not None:
-                    opened.append(self._store.open_input(entry, offset, ahead))
+                    ahead = self._spec.offset + stop * itemsize - offset if ranged else entry.size
+                    opened.append(self._store.open_input(entry, offset, ahead, head=head, hold=self._spec.hold_bytes))
                 self._reading_seconds += perf_counter() - began
                 if not opened:
                     return tuple(skipped)
@@ -422,8 +424,14 @@ class JobFolder:
 
     def _write_result(self, planes: list[Array], inputs: int, start: int) -> bytes:
         began = perf_counter()
-        offset = self._spec.output_offset + start * self._spec.output_number_bytes
-        receipt = self._store.write_range(self._spec.output, offset, self._encoded(planes, inputs, start))
+        header = self._spec.output_header
+        # The header goes with the first numbers: a store may not take a range as short as it is alone.
+        offset = len(header) + start * self._spec.output_number_bytes if start else 0
+        content: Iterator[bytes | memoryview] = self._encoded(planes, inputs, start)
+        if not start:
+            content = itertools.chain((header,), content)
+            self._bytes_written += len(header)
+        receipt = self._store.write_range(self._spec.output, offset, content)
         self._objects_written += 1
         self._storing_seconds += perf_counter() - began
         return receipt

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from distsum import __version__
 from distsum.brokers.base import ChannelClosedError
 from distsum.errors import DistsumError, InexactError, InputChangedError, StorageError
+from distsum.memory import resident_bytes
 from distsum.messages import (
     JOB_SPEC,
     PROTOCOL,
@@ -128,7 +129,7 @@ class Worker:
         return self._folder[1]
 
     def _peak_bytes(self) -> int:
-        return max(0, resident_bytes("VmHWM") - self._baseline_bytes)
+        return max(0, resident_bytes("VmHWM") - self._baseline_bytes - self._store.client_bytes)
 
     def _listen(self) -> None:
         while True:
@@ -164,21 +165,3 @@ def _failure_kind(error: DistsumError) -> FailureKind:
     if isinstance(error, InputChangedError):
         return "input_changed"
     return "storage" if isinstance(error, StorageError) else "error"
-
-
-def resident_bytes(field: str) -> int:
-    """Return this process's resident memory now (``VmRSS``) or at its peak (``VmHWM``).
-
-    Linux tells both. Elsewhere there is only the peak that getrusage knows, which is used for both.
-    """
-    try:
-        with open("/proc/self/status", "rb") as status:
-            for line in status:
-                if line.startswith(field.encode() + b":"):
-                    return int(line.split()[1]) << 10
-    except OSError:
-        pass
-    import resource
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak << 10

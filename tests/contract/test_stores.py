@@ -1,9 +1,9 @@
-"""What every store does, whatever it stands on. A new store is added to ``stores`` and passes all of this."""
+"""What every store does, whatever it stands on. A new store is added to ``case`` and passes all of this."""
 
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import pytest
 
@@ -11,41 +11,88 @@ from distsum.errors import InputChangedError, InputListError, OutputError, Stora
 from distsum.stores.local import LocalStore
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from distsum.stores.base import Store
+    from distsum.stores.s3 import S3Store
+
+
+class Case(Protocol):
+    """A store with a place in it, and the means to act behind its back."""
+
+    store: Store
+    nowhere: bytes
+
+    def uri(self, name: bytes) -> bytes: ...
+
+    def overwrite(self, uri: bytes, content: bytes) -> None:
+        """Change an object so that its version differs."""
+        ...
+
+    def can_name(self, name: bytes) -> bool: ...
 
 
 class LocalCase:
-    """A local store in a folder, and the means to act behind its back."""
+    """A local store in a folder."""
 
     def __init__(self, folder: Path) -> None:
         self.store: Store = LocalStore()
         self._folder = os.fsencode(folder)
+        self.store.put(self.uri(b"../file"), [b"x"])
+        self.nowhere = self.uri(b"../file/below")
 
     def uri(self, name: bytes) -> bytes:
         return os.path.join(self._folder, name)
 
     def overwrite(self, uri: bytes, content: bytes) -> None:
-        """Change an object so that its version differs."""
         before = os.stat(uri)
         with open(uri, "wb") as file:
             file.write(content)
         os.utime(uri, ns=(before.st_atime_ns, before.st_mtime_ns + 1))
 
+    def can_name(self, name: bytes) -> bool:
+        return True
 
-@pytest.fixture(params=[LocalCase])
-def case(request: pytest.FixtureRequest, tmp_path: Path) -> LocalCase:
-    made: LocalCase = request.param(tmp_path)
-    return made
+
+class S3Case:
+    """A place of its own on a real server."""
+
+    def __init__(self, store: S3Store, prefix: bytes) -> None:
+        self.store: Store = store
+        self.nowhere = b"s3://no-such-bucket/below"
+        self._prefix = prefix
+
+    def uri(self, name: bytes) -> bytes:
+        return self._prefix + b"/" + name
+
+    def overwrite(self, uri: bytes, content: bytes) -> None:
+        self.store.put(uri, [content])
+
+    def can_name(self, name: bytes) -> bool:
+        return name.isascii() or name.decode(errors="replace").encode() == name
+
+
+@pytest.fixture(params=["local", "s3"])
+def case(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Case]:
+    if request.param == "local":
+        folder = tmp_path / "store"
+        folder.mkdir()
+        yield LocalCase(folder)
+    else:
+        yield S3Case(request.getfixturevalue("s3_store"), request.getfixturevalue("s3_prefix"))
 
 
 NAMES = [b"plain", b"with space", b"a[1]*?", b"new\nline", b"\xff\xfe not utf-8", "ünïcode %2F+".encode()]
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_what_is_put_is_read_back_in_ranges(case: LocalCase, name: bytes) -> None:
+def test_what_is_put_is_read_back_in_ranges(case: Case, name: bytes) -> None:
     uri = case.uri(name)
+    if not case.can_name(name):
+        with pytest.raises(InputListError, match="UTF-8"):
+            case.store.put(uri, [b""])
+        return
     assert case.store.put(uri, [b"01234", b"", memoryview(b"56789")]) == 10
     reader = case.store.open(uri)
     assert reader is not None
@@ -57,7 +104,7 @@ def test_what_is_put_is_read_back_in_ranges(case: LocalCase, name: bytes) -> Non
         assert reader.read_into([memoryview(bytearray(8))], 6) == 4
 
 
-def test_put_replaces_the_whole_object(case: LocalCase) -> None:
+def test_put_replaces_the_whole_object(case: Case) -> None:
     uri = case.uri(b"object")
     case.store.put(uri, [b"a long first version"])
     case.store.put(uri, [b"short"])
@@ -67,7 +114,7 @@ def test_put_replaces_the_whole_object(case: LocalCase) -> None:
         assert reader.read(0, 100) == b"short"
 
 
-def test_a_put_that_fails_leaves_what_was_there_and_nothing_else(case: LocalCase) -> None:
+def test_a_put_that_fails_leaves_what_was_there_and_nothing_else(case: Case) -> None:
     uri = case.uri(b"object")
     case.store.put(uri, [b"before"])
 
@@ -84,14 +131,14 @@ def test_a_put_that_fails_leaves_what_was_there_and_nothing_else(case: LocalCase
     assert sorted(case.store.list(case.uri(b""))) == [b"object"]
 
 
-def test_put_makes_the_folders_it_needs_and_list_finds_objects_below_a_prefix(case: LocalCase) -> None:
+def test_put_makes_the_folders_it_needs_and_list_finds_objects_below_a_prefix(case: Case) -> None:
     for name in (b"partials/ab/abc", b"partials/cd/cde", b"jobs/1/spec"):
         case.store.put(case.uri(name), [name])
     assert sorted(case.store.list(case.uri(b"partials"))) == [b"ab/abc", b"cd/cde"]
     assert list(case.store.list(case.uri(b"nothing here"))) == []
 
 
-def test_exists_and_delete(case: LocalCase) -> None:
+def test_exists_and_delete(case: Case) -> None:
     uri = case.uri(b"object")
     assert not case.store.exists(uri)
     assert case.store.open(uri) is None
@@ -102,7 +149,7 @@ def test_exists_and_delete(case: LocalCase) -> None:
     case.store.delete(uri)
 
 
-def test_an_input_is_pinned_to_what_it_was_when_identified(case: LocalCase) -> None:
+def test_an_input_is_pinned_to_what_it_was_when_identified(case: Case) -> None:
     uri = case.uri(b"input")
     case.store.put(uri, [b"12345678"])
     entry = case.store.identify(uri)
@@ -110,65 +157,120 @@ def test_an_input_is_pinned_to_what_it_was_when_identified(case: LocalCase) -> N
     with case.store.open_input(entry, 2, 4) as reader:
         assert reader.read(2, 4) == b"3456"
         reader.check_unchanged()
-        case.overwrite(uri, b"ABCDEFGH")
-        with pytest.raises(InputChangedError, match="input"):
-            reader.check_unchanged()
-    with pytest.raises(InputChangedError, match="input"):
-        case.store.open_input(entry)
+    case.overwrite(uri, b"ABCDEFGH")
+    with pytest.raises(InputChangedError, match="input"), case.store.open_input(entry) as reader:
+        reader.read(0, 8)
     assert case.store.identify(uri) != entry
 
 
-def test_an_input_of_another_size_or_gone_is_named(case: LocalCase) -> None:
+def test_an_input_that_changes_while_it_is_read_is_told_or_read_as_it_was(case: Case) -> None:
+    uri = case.uri(b"input")
+    case.store.put(uri, [b"12345678"])
+    with case.store.open_input(case.store.identify(uri), 0, 8) as reader:
+        assert reader.read(0, 4) == b"1234"
+        case.overwrite(uri, b"ABCDEFGH")
+        told = False
+        content = b""
+        try:
+            content = reader.read(0, 8)
+            reader.check_unchanged()
+        except InputChangedError:
+            told = True
+        assert told or content == b"12345678"
+
+
+def test_an_input_of_another_size_or_gone_is_named(case: Case) -> None:
     uri = case.uri(b"input")
     case.store.put(uri, [b"12345678"])
     entry = case.store.identify(uri)
     case.overwrite(uri, b"123")
-    with pytest.raises(InputChangedError, match="8 to 3 bytes"):
-        case.store.open_input(entry)
+    with pytest.raises(InputChangedError, match="8 to 3 bytes"), case.store.open_input(entry) as reader:
+        reader.read(0, 8)
     case.store.delete(uri)
-    with pytest.raises(InputChangedError, match="gone"):
-        case.store.open_input(entry)
+    with pytest.raises(InputChangedError, match="gone"), case.store.open_input(entry) as reader:
+        reader.read(0, 8)
 
 
-def test_what_is_no_input_is_named(case: LocalCase) -> None:
-    with pytest.raises(InputListError, match=r"missing.*no such file"):
+def test_what_is_announced_of_an_input_is_read_and_anything_else_as_well(case: Case) -> None:
+    content = bytes(range(256)) * 20_000
+    uri = case.uri(b"input")
+    case.store.put(uri, [content])
+    entry = case.store.identify(uri)
+    buffer = memoryview(bytearray(1_500_000))
+    with case.store.open_input(entry, 2_000_001, 1_500_000, head=1000, hold=1 << 20) as reader:
+        for offset, size in [(0, 1000), (2_000_001, 700_000), (2_700_001, 800_000), (3_500_001, 1_500_000), (5, 10)]:
+            assert reader.read_into([buffer[:7], buffer[7:size]], offset) == size
+            assert buffer[:size] == content[offset : offset + size]
+        assert reader.read_into([buffer[:100]], len(content) - 30) == 30
+        assert buffer[:30] == content[-30:]
+        assert reader.read_into([buffer[:100]], len(content)) == 0
+
+
+def test_what_is_no_input_is_named(case: Case) -> None:
+    with pytest.raises(InputListError, match=r"missing.*no such (file|object)"):
         case.store.identify(case.uri(b"missing"))
 
 
-def test_an_output_is_put_together_from_ranges_in_any_order_and_visible_only_when_committed(case: LocalCase) -> None:
-    part, final = case.uri(b".part"), case.uri(b"result")
-    case.store.put(part, [b"left by an earlier run, and longer than the new one"])
-    case.store.create_output(part, 10)
-    receipts = [case.store.write_range(part, 6, iter([b"67", b"89"]))]
-    receipts.append(case.store.write_range(part, 0, [b"012345"]))
+def test_an_output_is_put_together_from_ranges_in_any_order_and_visible_only_when_committed(case: Case) -> None:
+    final = case.uri(b"result +%20\xc3\xbc")
+    least = case.store.least_range(3 * (6 << 20))
+    size = max(least, 6 << 20)
+    tiles = [bytes([number]) * size for number in (1, 2)] + [b"the end"]
+    case.store.create_output(final, 100)  # by an earlier run, which was killed
+    output = case.store.create_output(final, sum(map(len, tiles)))
+    receipts = [b""] * 3
+    for tile in (2, 0, 1, 0):
+        blocks = (tiles[tile][start : start + 1_000_000] for start in range(0, size, 1_000_000))
+        receipts[tile] = case.store.write_range(output, tile * size, blocks)
     assert not case.store.exists(final)
-    case.store.commit_output(part, final, receipts, replace=False)
-    assert not case.store.exists(part)
-    reader = case.store.open(final)
-    assert reader is not None
-    with reader:
-        assert reader.read(0, 100) == b"0123456789"
+    assert b"result +%20\xc3\xbc" not in set(case.store.list(case.uri(b"")))
+    case.store.commit_output(output, final, receipts, replace=False)
+    assert read(case.store, final) == b"".join(tiles)
+    assert b"result +%20\xc3\xbc" in set(case.store.list(case.uri(b"")))
 
 
-def test_an_output_that_has_appeared_meanwhile_is_kept_unless_it_may_be_replaced(case: LocalCase) -> None:
-    part, final = case.uri(b".part"), case.uri(b"result")
-    case.store.create_output(part, 3)
-    receipts = [case.store.write_range(part, 0, [b"new"])]
+@pytest.mark.parametrize("size", [0, 1, 11 << 20])
+def test_an_output_may_be_one_range_of_any_size(case: Case, size: int) -> None:
+    final = case.uri(b"result")
+    output = case.store.create_output(final, size)
+    content = os.urandom(size)
+    receipt = case.store.write_range(output, 0, iter([content]))
+    case.store.commit_output(output, final, [receipt], replace=False)
+    assert read(case.store, final) == content
+
+
+def test_an_output_that_has_appeared_meanwhile_is_kept_unless_it_may_be_replaced(case: Case) -> None:
+    final = case.uri(b"result")
+    output = case.store.create_output(final, 3)
+    receipts = [case.store.write_range(output, 0, [b"new"])]
     case.store.put(final, [b"somebody else's"])
     with pytest.raises(OutputError, match="result"):
-        case.store.commit_output(part, final, receipts, replace=False)
-    reader = case.store.open(final)
-    assert reader is not None
-    with reader:
-        assert reader.read(0, 100) == b"somebody else's"
-    case.store.commit_output(part, final, receipts, replace=True)
-    reader = case.store.open(final)
-    assert reader is not None
-    with reader:
-        assert reader.read(0, 100) == b"new"
+        case.store.commit_output(output, final, receipts, replace=False)
+    assert read(case.store, final) == b"somebody else's"
+    case.store.commit_output(output, final, receipts, replace=True)
+    assert read(case.store, final) == b"new"
 
 
-def test_writing_where_it_cannot_be_names_the_object(case: LocalCase) -> None:
-    case.store.put(case.uri(b"file"), [b"x"])
+def test_an_output_that_is_given_up_leaves_nothing_and_cannot_be_written_any_more(case: Case) -> None:
+    final = case.uri(b"result")
+    output = case.store.create_output(final, 3)
+    case.store.write_range(output, 0, [b"new"])
+    case.store.abort_output(output)
+    case.store.abort_output(output)
+    assert list(case.store.list(case.uri(b""))) == []
+    with pytest.raises(StorageError, match="result"):
+        case.store.write_range(output, 0, [b"new"])
+
+
+def test_writing_where_it_cannot_be_names_the_object(case: Case) -> None:
     with pytest.raises(StorageError, match="below"):
-        case.store.create_output(case.uri(b"file/below"), 3)
+        case.store.create_output(case.nowhere, 3)
+    with pytest.raises(StorageError, match="below"):
+        case.store.put(case.nowhere, [b"x"])
+
+
+def read(store: Store, uri: bytes) -> bytes:
+    reader = store.open(uri)
+    assert reader is not None
+    with reader:
+        return reader.read(0, reader.size + 1)

@@ -199,7 +199,7 @@ def test_a_master_that_dies_while_it_finishes_a_job_has_it_finished_by_the_next(
     folder = tmp_path / "work" / "jobs" / again
     (folder / "outcome").unlink()
     store = LocalStore()
-    Job(records.record(again), Manifest(map(store.identify, inputs)), store).store_description()
+    Job(records.record(again), Manifest(map(store.identify, inputs)), store).store_inputs()
     if moment.startswith("before"):
         (tmp_path / "again.npy").unlink()
     with serving(tmp_path / "work") as other:

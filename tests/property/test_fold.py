@@ -63,7 +63,8 @@ def described(files, exponent, tiles):
         output=b"/out",
         output_format="npy",
         output_dtype="<f8",
-        output_offset=128,
+        output_header=bytes(128),
+        hold_bytes=1 << 20,
         output_number_bytes=8,
     )
 

@@ -67,12 +67,13 @@ def spec(files: int, *, job: str = "job", exponent: int = 1, tiles: int = 1, fan
         header=b"",
         on_bad_input="fail",
         max_open_files=5,
+        hold_bytes=1 << 20,
         buffer_bytes=1 << 20,
         work=b"/work",
         output=b"/out",
         output_format="npy",
         output_dtype="<f8",
-        output_offset=128,
+        output_header=bytes(128),
         output_number_bytes=8,
     )
 
