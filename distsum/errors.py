@@ -8,7 +8,8 @@
     │   ├── InputListError            2   no such file, empty glob, empty list, a file named twice
     │   ├── OutputError               2   OUT exists, or its folder cannot be written
     │   ├── PlanError                 2   no plan fits: memory, partition, fan-in, tiles
-    │   └── WorkDirBusyError          2   another run holds the work folder
+    │   ├── WorkDirBusyError          2   another run holds the work folder
+    │   └── BrokerBusyError           2   another process serves the broker's virtual host
     ├── JobError                      1   the job ran and failed
     │   ├── BadInputError             1   an input is damaged or unlike the others
     │   ├── InputChangedError         1   an input changed while the job ran
@@ -55,6 +56,10 @@ class PlanError(UsageError):
 
 class WorkDirBusyError(UsageError):
     """Another run is using the work folder."""
+
+
+class BrokerBusyError(UsageError):
+    """Another process serves this virtual host of the broker."""
 
 
 class JobError(DistsumError):

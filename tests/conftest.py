@@ -1,11 +1,13 @@
-"""What all tests share: how Hypothesis draws, and what happens where a service is missing."""
+"""What all tests share: how Hypothesis draws, what happens where a service is missing, and services themselves."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NoReturn
 
 import pytest
 from hypothesis import settings
+
+from tests import rabbitmq as rabbitmq_node
 
 # Timings are benchmarks, so no example has a deadline. CI draws the same examples every time: a failure there is one
 # of the change, and comes back here with CI=true.
@@ -27,3 +29,19 @@ def missing_service() -> Callable[[str], NoReturn]:
         pytest.skip(reason)
 
     return report
+
+
+@pytest.fixture(scope="session")
+def rabbitmq(missing_service: Callable[[str], NoReturn]) -> Iterator[rabbitmq_node.Node]:
+    """Give a RabbitMQ node that all tests share; each works in a virtual host of its own."""
+    if not rabbitmq_node.installed():
+        missing_service(f"there is no RabbitMQ; install it with `{rabbitmq_node.INSTALL}`")
+    with rabbitmq_node.running_node() as node:
+        yield node
+
+
+@pytest.fixture
+def vhost(rabbitmq: rabbitmq_node.Node) -> Iterator[str]:
+    """Give a virtual host of its own to a test."""
+    with rabbitmq.vhost() as name:
+        yield name
