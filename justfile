@@ -8,9 +8,10 @@ _list:
 demo:
     uv run distsum demo
 
-# Run the tests: every one, the examples in docstrings and in docs
+# Run the tests: every one, the examples in docstrings and in docs (as root with apt, installs RabbitMQ if it is missing)
 [positional-arguments]
 test *arguments:
+    uv run python -m tests.services
     uv run pytest "$@"
 
 # Run the linters: style, format, types, who imports whom
@@ -40,7 +41,7 @@ docs:
 # Take the newest versions of all dependencies, and pin them
 constraints:
     uv lock --upgrade
-    uv export --quiet --all-groups --no-emit-project --no-hashes --no-header --no-annotate --output-file constraints.txt
+    uv export --quiet --all-extras --all-groups --no-emit-project --no-hashes --no-header --no-annotate --output-file constraints.txt
 
 # Remove what tools leave behind, but for the environment
 clean:

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from distsum.api import max, mean, min, plan, sum, verify
     from distsum.errors import (
         BadInputError,
+        BrokerBusyError,
         ConfigurationError,
         DistsumError,
         InexactError,
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BadInputError",
+    "BrokerBusyError",
     "ConfigurationError",
     "DistsumError",
     "InexactError",

@@ -9,6 +9,7 @@
     │   ├── OutputError               2   OUT exists, or its folder cannot be written
     │   ├── PlanError                 2   no plan fits: memory, partition, fan-in, tiles
     │   ├── WorkDirBusyError          2   another run holds the work folder
+    │   ├── BrokerBusyError           2   another process serves the broker's virtual host
     │   └── ServiceError              2   the service does not do what it was asked: no such job, another version
     ├── JobError                      1   the job ran and failed
     │   ├── BadInputError             1   an input is damaged or unlike the others
@@ -62,6 +63,10 @@ class WorkDirBusyError(UsageError):
 
 class ServiceError(UsageError):
     """The service does not do what it was asked, and says why."""
+
+
+class BrokerBusyError(UsageError):
+    """Another process serves this virtual host of the broker."""
 
 
 class JobError(DistsumError):

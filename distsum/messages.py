@@ -119,6 +119,22 @@ class Shutdown(Message, frozen=True):
 ToWorker = RunTask | CancelTask | Shutdown
 
 
+class Introduce(Message, frozen=True):
+    """Say ``WorkerJoined`` again: a process that does not know the workers serves the broker now. Between channels."""
+
+
+class PauseTasks(Message, frozen=True):
+    """Take no more tasks until ``ResumeTasks``, or until you are asked to introduce yourself. Between channels."""
+
+
+class ResumeTasks(Message, frozen=True):
+    """Take tasks again. Between channels."""
+
+
+class Ping(Message, frozen=True):
+    """Nothing: whether it finds a queue tells whether the worker's channel is there. Between channels."""
+
+
 # Worker to process ----------------------------------------------------------------------------------------------------
 
 
@@ -214,7 +230,7 @@ FromWorker = WorkerJoined | TaskStarted | TaskSucceeded | TaskFailed | Heartbeat
 
 
 class WorkerLost(Message, frozen=True):
-    """A worker ended or fell silent; the broker has put back what it worked on."""
+    """A worker ended, left or is cut off; the broker has put back what it worked on."""
 
     worker: str
     reason: str
@@ -494,5 +510,10 @@ def encode(message: msgspec.Struct) -> bytes:
 
 _ENCODER: Final = msgspec.msgpack.Encoder()
 TO_WORKER: Final = msgspec.msgpack.Decoder(ToWorker)
+RUN_TASK: Final = msgspec.msgpack.Decoder(RunTask)
+TO_WORKER_CONTROL: Final = msgspec.msgpack.Decoder(ToWorker | Introduce | PauseTasks | ResumeTasks | Ping)
+FROM_WORKER_RESULTS: Final = msgspec.msgpack.Decoder(WorkerJoined | TaskSucceeded | TaskFailed | WorkerLost)
+"""A worker says itself that it is lost when it leaves."""
+FROM_WORKER_TELEMETRY: Final = msgspec.msgpack.Decoder(TaskStarted | Heartbeat)
 FROM_WORKER: Final = msgspec.msgpack.Decoder(FromWorker)
 JOB_SPEC: Final = msgspec.msgpack.Decoder(JobSpec)

@@ -1,4 +1,4 @@
-"""What all tests share: how Hypothesis draws, and what happens where a service is missing."""
+"""What all tests share: how Hypothesis draws, what happens where a service is missing, and services themselves."""
 
 import os
 import uuid
@@ -9,6 +9,7 @@ import pytest
 from hypothesis import settings
 
 from distsum.stores.s3 import S3Store
+from tests import rabbitmq as rabbitmq_node
 from tests.s3server import S3Server, running
 
 # Timings are benchmarks, so no example has a deadline. CI draws the same examples every time: a failure there is one
@@ -66,3 +67,19 @@ def s3_store(s3_environment: dict[str, str]) -> Iterator[S3Store]:
     store = S3Store()
     yield store
     store.close()
+
+
+@pytest.fixture(scope="session")
+def rabbitmq(missing_service: Callable[[str], NoReturn]) -> Iterator[rabbitmq_node.Node]:
+    """Give a RabbitMQ node that all tests share; each works in a virtual host of its own."""
+    if not rabbitmq_node.installed():
+        missing_service(f"there is no RabbitMQ; install it with `{rabbitmq_node.INSTALL}`")
+    with rabbitmq_node.running_node() as node:
+        yield node
+
+
+@pytest.fixture
+def vhost(rabbitmq: rabbitmq_node.Node) -> Iterator[str]:
+    """Give a virtual host of its own to a test."""
+    with rabbitmq.vhost() as name:
+        yield name

@@ -22,13 +22,18 @@ class ChannelClosedError(Exception):
 
 
 class Broker(Protocol):
-    """The deciding process's side. All calls are made on its event loop and return at once."""
+    """The deciding process's side. All calls are made on its event loop and return at once.
+
+    What it delivers, beside what workers say: ``WorkerLost`` for a worker that has joined and whose channel is gone,
+    ``TaskReturned`` for a task that such a worker had said to have started, and ``TaskDeadLettered``.
+    """
 
     async def start(self, deliver: Deliver) -> None:
-        """Begin to deliver what workers and channels say.
+        """Begin to deliver what workers and channels say. Tasks that an earlier process has queued are dropped.
 
         Raises:
             UnreachableError: There is no broker where it was said to be.
+            BrokerBusyError: Another process serves it.
         """
         ...
 
@@ -57,7 +62,7 @@ class Broker(Protocol):
         ...
 
     async def close(self) -> None:
-        """Let go of all channels."""
+        """Let go of all channels, when what was sent is on its way."""
         ...
 
 
@@ -65,17 +70,25 @@ class WorkerChannel(Protocol):
     """A worker's side. ``receive`` is called by one thread, the others by any."""
 
     def receive(self) -> ToWorker:
-        """Wait for the next message. A task comes only when the last one is finished.
+        """Wait for the next message. A task comes only to a worker that has joined, and only when the last is finished.
 
         Raises:
-            ChannelClosedError: The other side is gone.
+            ChannelClosedError: The other side is gone for good.
         """
         ...
 
     def report(self, message: FromWorker) -> None:
-        """Say something that may be lost without harm."""
+        """Say something that may be lost without harm; but ``WorkerJoined`` arrives.
+
+        Raises:
+            ChannelClosedError: The other side is gone for good.
+        """
         ...
 
     def finish(self, result: TaskSucceeded | TaskFailed) -> None:
-        """Deliver a task's result, and acknowledge the task only then."""
+        """Deliver a task's result, and acknowledge the task only then.
+
+        Raises:
+            ChannelClosedError: The other side is gone for good; the task is handed to another worker.
+        """
         ...

@@ -5,17 +5,26 @@ A case gives a started broker and workers' channels to it; workers run in thread
 
 from __future__ import annotations
 
+import abc
 import asyncio
 import contextlib
+import itertools
 import socket
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from distsum.brokers.base import ChannelClosedError
+from distsum.brokers.address import BrokerAddress
+from distsum.brokers.base import Broker, ChannelClosedError, WorkerChannel
+from distsum.brokers.envelope import APPLICATION, MAX_MESSAGE_BYTES, PROTOCOL_HEADER
 from distsum.brokers.framing import SocketChannel
 from distsum.brokers.local import LocalBroker
+from distsum.brokers.rabbitmq import RabbitBroker
+from distsum.brokers.rabbitmq_worker import RabbitWorkerChannel
+from distsum.brokers.topology import REFUSED, RESULTS
 from distsum.messages import (
+    PROTOCOL,
     CancelTask,
     Effort,
     Heartbeat,
@@ -33,6 +42,8 @@ from distsum.messages import (
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
+    from tests.rabbitmq import Node
+
 DEADLINE_SECONDS = 20.0
 EFFORT = Effort(0, 0, 0, 0, 0.0, 0.0, 0.0, 0.0, 0)
 
@@ -46,41 +57,55 @@ class TestWorker:
 
     __test__ = False
 
-    def __init__(self, name: str, channel: SocketChannel, close: Callable[[], None]) -> None:
+    def __init__(self, name: str, channel: WorkerChannel, close: Callable[[], None]) -> None:
         self.name = name
         self.channel = channel
         self.close = close
 
-    def join(self) -> None:
-        self.channel.report(
-            WorkerJoined(self.name, host="h", pid=1, version="v", protocol=1, baseline_bytes=0, start_seconds=0.0)
+    async def join(self) -> None:
+        await asyncio.to_thread(
+            self.channel.report,
+            WorkerJoined(self.name, host="h", pid=1, version="v", protocol=1, baseline_bytes=0, start_seconds=0.0),
         )
 
     async def receive(self) -> Any:
         return await asyncio.wait_for(asyncio.to_thread(self.channel.receive), DEADLINE_SECONDS)
 
-    def succeed(self, done: TaskId) -> None:
-        self.channel.finish(TaskSucceeded(self.name, done, 1, (), reused=False, receipt=b"", effort=EFFORT))
+    async def succeed(self, done: TaskId) -> None:
+        result = TaskSucceeded(self.name, done, 1, (), reused=False, receipt=b"", effort=EFFORT)
+        await asyncio.to_thread(self.channel.finish, result)
 
 
-class LocalCase:
-    """A local broker with workers on socket pairs."""
+class Case(abc.ABC):
+    """A broker, and ways to make workers' channels to it."""
+
+    broker: Broker
 
     def __init__(self) -> None:
-        self.broker = LocalBroker(delivery_limit=3)
         self.heard: asyncio.Queue[Any] = asyncio.Queue()
-        self._workers: list[TestWorker] = []
+        self.workers: list[TestWorker] = []
 
-    async def start(self) -> None:
-        await self.broker.start(self.heard.put_nowait)
+    @abc.abstractmethod
+    async def start(self) -> None: ...
 
-    def connect(self) -> TestWorker:
-        name = f"w{len(self._workers) + 1}"
-        ours, endpoint = socket.socketpair()
-        self.broker.attach(name, ours)
-        worker = TestWorker(name, SocketChannel(endpoint), endpoint.close)
-        self._workers.append(worker)
-        return worker
+    @abc.abstractmethod
+    async def connect(self) -> TestWorker: ...
+
+    @abc.abstractmethod
+    async def wait_until_queued(self) -> None:
+        """Wait until what was published lies in the queue."""
+
+    @abc.abstractmethod
+    async def end_channel(self, worker: TestWorker) -> None:
+        """Take the other side of a worker's channel away."""
+
+    @abc.abstractmethod
+    async def send_garbage(self, worker: TestWorker, body: bytes | None) -> None:
+        """Write what is no message where this worker's messages go; None stands for more than a message may have."""
+
+    @abc.abstractmethod
+    async def expect_refusal(self, worker: TestWorker) -> None:
+        """Wait until the broker has refused it, and said so."""
 
     async def expect(self, kind: type) -> Any:
         """Return the next message of a kind, passing over others."""
@@ -92,16 +117,87 @@ class LocalCase:
 
     async def close(self) -> None:
         await self.broker.close()
-        for worker in self._workers:
+        for worker in self.workers:
             with contextlib.suppress(OSError):
-                worker.close()
+                await asyncio.to_thread(worker.close)
 
 
-cases = [LocalCase]
+class LocalCase(Case):
+    """A local broker with workers on socket pairs."""
+
+    broker: LocalBroker
+
+    async def start(self) -> None:
+        self.broker = LocalBroker(delivery_limit=3)
+        await self.broker.start(self.heard.put_nowait)
+
+    async def connect(self) -> TestWorker:
+        name = f"w{len(self.workers) + 1}"
+        ours, endpoint = socket.socketpair()
+        self.broker.attach(name, ours)
+        worker = TestWorker(name, SocketChannel(endpoint), endpoint.close)
+        self.workers.append(worker)
+        return worker
+
+    async def wait_until_queued(self) -> None:
+        pass  # it does at once
+
+    async def end_channel(self, worker: TestWorker) -> None:
+        await self.broker.close()
+
+    async def send_garbage(self, worker: TestWorker, body: bytes | None) -> None:
+        frame = b"\xff\xff\xff\xff" if body is None else len(body).to_bytes(4, "little") + body
+        worker.channel._socket.sendall(frame)
+
+    async def expect_refusal(self, worker: TestWorker) -> None:
+        lost = await self.expect(WorkerLost)
+        assert lost.worker == worker.name
+        assert "no message" in lost.reason
+
+
+class RabbitCase(Case):
+    """A virtual host of a real node."""
+
+    def __init__(self, node: Node, vhost: str) -> None:
+        super().__init__()
+        self.node = node
+        self.vhost = vhost
+        self.address = BrokerAddress.parse(node.url(vhost))
+        self._numbers = itertools.count(1)
+
+    async def start(self) -> None:
+        self.broker = RabbitBroker(self.address, self.heard.put_nowait, delivery_limit=3, ping_seconds=0.2)
+        await self.broker.start(self.heard.put_nowait)
+
+    async def connect(self) -> TestWorker:
+        name = f"w{next(self._numbers)}"
+        channel = RabbitWorkerChannel(self.address, name)
+        await asyncio.to_thread(channel.open)
+        worker = TestWorker(name, channel, channel.close)
+        self.workers.append(worker)
+        return worker
+
+    async def wait_until_queued(self) -> None:
+        async with asyncio.timeout(DEADLINE_SECONDS):
+            await self.broker._flushed.wait()
+
+    async def end_channel(self, worker: TestWorker) -> None:
+        await asyncio.to_thread(worker.channel.close)
+
+    async def send_garbage(self, worker: TestWorker, body: bytes | None) -> None:
+        envelope = {"app_id": APPLICATION, "headers": {PROTOCOL_HEADER: PROTOCOL}}
+        body = b"x" * (MAX_MESSAGE_BYTES + 1) if body is None else body
+        await asyncio.to_thread(self.node.publish, self.vhost, RESULTS, body, **envelope)
+
+    async def expect_refusal(self, worker: TestWorker) -> None:
+        (refused,) = await asyncio.to_thread(self.node.take, self.vhost, REFUSED, 1)
+        headers = refused["properties"]["headers"]
+        assert "no message" in headers["reason"] or "at most" in headers["reason"]
+        assert headers["from"] == RESULTS
 
 
 @contextlib.asynccontextmanager
-async def started(case: type[LocalCase]) -> AsyncIterator[LocalCase]:
+async def started(case: Callable[[], Case]) -> AsyncIterator[Case]:
     made = case()
     await made.start()
     try:
@@ -110,44 +206,40 @@ async def started(case: type[LocalCase]) -> AsyncIterator[LocalCase]:
         await made.close()
 
 
-@pytest.fixture(params=cases)
-def case(request: pytest.FixtureRequest) -> type[LocalCase]:
-    chosen: type[LocalCase] = request.param
-    return chosen
+@pytest.fixture(params=[LocalCase, RabbitCase])
+def case(request: pytest.FixtureRequest) -> Callable[[], Case]:
+    if request.param is LocalCase:
+        return LocalCase
+    return partial(RabbitCase, request.getfixturevalue("rabbitmq"), request.getfixturevalue("vhost"))
 
 
-def test_a_task_reaches_one_worker_and_the_next_comes_only_after_its_result(case: type[LocalCase]) -> None:
+def test_a_task_reaches_one_worker_and_the_next_comes_only_after_its_result(case: Callable[[], Case]) -> None:
     async def body() -> None:
         async with started(case) as made:
-            worker = made.connect()
+            worker = await made.connect()
             for index in range(3):
                 made.broker.publish(RunTask(task(index), b"/work"))
-            worker.join()
+            await worker.join()
             for index in range(3):
-                message = await worker.receive()
-                assert message == RunTask(task(index), b"/work", delivery=1)
+                assert await worker.receive() == RunTask(task(index), b"/work", delivery=1)
                 waiting = asyncio.create_task(worker.receive())
                 worker.channel.report(TaskStarted(worker.name, task(index), 1))
                 assert (await made.expect(TaskStarted)).task == task(index)
                 assert not waiting.done()
-                worker.succeed(task(index))
+                made.broker.send(worker.name, CancelTask(task(index)))
+                assert await waiting == CancelTask(task(index))
+                await worker.succeed(task(index))
                 assert (await made.expect(TaskSucceeded)).task == task(index)
-                if index < 2:
-                    assert await waiting == RunTask(task(index + 1), b"/work", delivery=1)
-                    worker.succeed(task(index + 1))
-                    await made.expect(TaskSucceeded)
-                    break
-                waiting.cancel()
 
     asyncio.run(body())
 
 
-def test_tasks_are_shared_among_the_workers_that_have_joined(case: type[LocalCase]) -> None:
+def test_tasks_are_shared_among_the_workers_that_have_joined(case: Callable[[], Case]) -> None:
     async def body() -> None:
         async with started(case) as made:
-            silent, *workers = [made.connect() for _ in range(3)]
+            silent, *workers = [await made.connect() for _ in range(3)]
             for worker in workers:
-                worker.join()
+                await worker.join()
                 await made.expect(WorkerJoined)
             made.broker.publish(RunTask(task(0), b"/work"))
             made.broker.publish(RunTask(task(1), b"/work"))
@@ -159,50 +251,52 @@ def test_tasks_are_shared_among_the_workers_that_have_joined(case: type[LocalCas
     asyncio.run(body())
 
 
-def test_a_lost_workers_task_goes_to_another_with_its_delivery_counted(case: type[LocalCase]) -> None:
+def test_a_lost_workers_task_goes_to_another_with_its_delivery_counted(case: Callable[[], Case]) -> None:
     async def body() -> None:
         async with started(case) as made:
-            first = made.connect()
-            first.join()
+            first = await made.connect()
+            await first.join()
             made.broker.publish(RunTask(task(0), b"/work"))
             assert (await first.receive()).delivery == 1
-            first.close()
+            first.channel.report(TaskStarted(first.name, task(0), 1))
+            await made.expect(TaskStarted)
+            await asyncio.to_thread(first.close)
             assert (await made.expect(WorkerLost)).worker == first.name
             assert await made.expect(TaskReturned) == TaskReturned(task(0), 1)
-            second = made.connect()
-            second.join()
+            second = await made.connect()
+            await second.join()
             assert await second.receive() == RunTask(task(0), b"/work", delivery=2)
 
     asyncio.run(body())
 
 
-def test_a_task_that_loses_every_worker_is_dead_lettered_at_the_limit(case: type[LocalCase]) -> None:
+def test_a_task_that_loses_every_worker_is_dead_lettered_at_the_limit(case: Callable[[], Case]) -> None:
     async def body() -> None:
         async with started(case) as made:
             made.broker.publish(RunTask(task(0), b"/work"))
             for delivery in (1, 2, 3):
-                worker = made.connect()
-                worker.join()
+                worker = await made.connect()
+                await worker.join()
                 assert (await worker.receive()).delivery == delivery
-                worker.close()
+                await asyncio.to_thread(worker.close)
             assert await made.expect(TaskDeadLettered) == TaskDeadLettered(task(0), 3)
-            last = made.connect()
-            last.join()
+            last = await made.connect()
+            await last.join()
             made.broker.publish(RunTask(task(1), b"/work"))
             assert (await last.receive()).task == task(1)
 
     asyncio.run(body())
 
 
-def test_a_result_that_was_sent_before_the_worker_ended_counts(case: type[LocalCase]) -> None:
+def test_a_result_that_was_sent_before_the_worker_ended_counts(case: Callable[[], Case]) -> None:
     async def body() -> None:
         async with started(case) as made:
-            worker = made.connect()
-            worker.join()
+            worker = await made.connect()
+            await worker.join()
             made.broker.publish(RunTask(task(0), b"/work"))
             await worker.receive()
-            worker.succeed(task(0))
-            worker.close()
+            await worker.succeed(task(0))
+            await asyncio.to_thread(worker.close)
             assert (await made.expect(TaskSucceeded)).task == task(0)
             await made.expect(WorkerLost)
             assert made.heard.empty()
@@ -210,10 +304,10 @@ def test_a_result_that_was_sent_before_the_worker_ended_counts(case: type[LocalC
     asyncio.run(body())
 
 
-def test_messages_to_one_worker_and_to_all(case: type[LocalCase]) -> None:
+def test_messages_to_one_worker_and_to_all(case: Callable[[], Case]) -> None:
     async def body() -> None:
         async with started(case) as made:
-            one, other = made.connect(), made.connect()
+            one, other = await made.connect(), await made.connect()
             made.broker.send(one.name, CancelTask(task(7)))
             made.broker.broadcast(Shutdown())
             assert await one.receive() == CancelTask(task(7))
@@ -223,31 +317,40 @@ def test_messages_to_one_worker_and_to_all(case: type[LocalCase]) -> None:
     asyncio.run(body())
 
 
-def test_purged_tasks_are_not_handed_out(case: type[LocalCase]) -> None:
+@pytest.mark.parametrize("queued", [False, True], ids=["at once", "when they are queued"])
+def test_purged_tasks_are_not_handed_out(case: Callable[[], Case], *, queued: bool) -> None:
     async def body() -> None:
         async with started(case) as made:
-            made.broker.publish(RunTask(task(0), b"/work"))
-            made.broker.publish(RunTask(TaskId("other", 1, 0, 0), b"/work"))
+            for index in range(3):
+                made.broker.publish(RunTask(task(index), b"/work"))
+                made.broker.publish(RunTask(TaskId("other", 1, 0, index), b"/work"))
+            if queued:
+                await made.wait_until_queued()
             made.broker.purge("job")
-            worker = made.connect()
-            worker.join()
-            assert (await worker.receive()).task.job == "other"
+            worker = await made.connect()
+            await worker.join()
+            for index in range(3):
+                message = await worker.receive()
+                assert message == RunTask(TaskId("other", 1, 0, index), b"/work", delivery=1)
+                await worker.succeed(message.task)
+            made.broker.publish(RunTask(task(9), b"/work"))
+            assert (await worker.receive()).task == task(9)
 
     asyncio.run(body())
 
 
-def test_a_paused_worker_finishes_and_gets_no_more_until_it_is_resumed(case: type[LocalCase]) -> None:
+def test_a_paused_worker_finishes_and_gets_no_more_until_it_is_resumed(case: Callable[[], Case]) -> None:
     async def body() -> None:
         async with started(case) as made:
-            paused, idle = made.connect(), made.connect()
+            paused, idle = await made.connect(), await made.connect()
             for worker in (paused, idle):
-                worker.join()
+                await worker.join()
                 await made.expect(WorkerJoined)
             made.broker.publish(RunTask(task(0), b"/work"))
             assert (await paused.receive()).task == task(0)
             for worker in (paused, idle):
                 made.broker.pause(worker.name)
-            paused.succeed(task(0))
+            await paused.succeed(task(0))
             await made.expect(TaskSucceeded)
             made.broker.publish(RunTask(task(1), b"/work"))
             made.broker.send(paused.name, CancelTask(task(7)))
@@ -264,45 +367,68 @@ def test_a_paused_worker_finishes_and_gets_no_more_until_it_is_resumed(case: typ
     asyncio.run(body())
 
 
-def test_closing_ends_the_workers_channels(case: type[LocalCase]) -> None:
+def test_a_task_that_a_worker_runs_is_not_called_back_by_a_purge(case: Callable[[], Case]) -> None:
     async def body() -> None:
         async with started(case) as made:
-            worker = made.connect()
-            await made.broker.close()
-            with pytest.raises(ChannelClosedError):
-                await worker.receive()
+            worker = await made.connect()
+            await worker.join()
+            made.broker.publish(RunTask(task(0), b"/work"))
+            await worker.receive()
+            worker.channel.report(TaskStarted(worker.name, task(0), 1))
+            await made.expect(TaskStarted)
+            made.broker.purge("job")
+            await worker.succeed(task(0))
+            assert (await made.expect(TaskSucceeded)).task == task(0)
+
+    asyncio.run(body())
+
+
+def test_a_channel_whose_other_side_is_gone_is_closed(case: Callable[[], Case]) -> None:
+    async def body() -> None:
+        async with started(case) as made:
+            worker = await made.connect()
+            await made.end_channel(worker)
+            for _ in range(2):
+                with pytest.raises(ChannelClosedError):
+                    await worker.receive()
             with pytest.raises(ChannelClosedError):
                 worker.channel.report(Heartbeat(worker.name, None, 0))
+            with pytest.raises(ChannelClosedError):
+                await worker.join()
+            with pytest.raises(ChannelClosedError):
+                await worker.succeed(task(0))
 
     asyncio.run(body())
 
 
 @pytest.mark.parametrize(
     "garbage",
-    [b"\x03\0\0\0abc", b"\xff\xff\xff\xff", b"\x01\0\0\0\xc0", b"\x0c\0\0\0\x81\xa4type\xa5Other"],
-    ids=["no msgpack", "a huge frame", "nothing", "a foreign message"],
+    [b"abc", None, b"\xc0", b"\x81\xa4type\xa5Other"],
+    ids=["no msgpack", "too long", "nothing", "a foreign message"],
 )
-def test_what_is_no_message_loses_only_the_worker_that_sent_it(case: type[LocalCase], garbage: bytes) -> None:
+def test_what_is_no_message_is_refused_and_harms_no_other_worker(
+    case: Callable[[], Case], garbage: bytes | None
+) -> None:
     async def body() -> None:
         async with started(case) as made:
-            bad, good = made.connect(), made.connect()
-            good.join()
+            bad, good = await made.connect(), await made.connect()
+            await good.join()
             await made.expect(WorkerJoined)
-            bad.channel._socket.sendall(garbage)
-            lost = await made.expect(WorkerLost)
-            assert lost.worker == bad.name
-            assert "no message" in lost.reason
+            await made.send_garbage(bad, garbage)
+            await made.expect_refusal(bad)
             made.broker.publish(RunTask(task(0), b"/work"))
             assert (await good.receive()).task == task(0)
+            await good.succeed(task(0))
+            assert (await made.expect(TaskSucceeded)).task == task(0)
 
     asyncio.run(body())
 
 
-def test_a_long_message_arrives_whole(case: type[LocalCase]) -> None:
+def test_a_long_message_arrives_whole(case: Callable[[], Case]) -> None:
     async def body() -> None:
         async with started(case) as made:
-            worker = made.connect()
-            worker.join()
+            worker = await made.connect()
+            await worker.join()
             made.broker.publish(RunTask(task(0), b"w" * 3_000_000))
             assert len((await worker.receive()).work) == 3_000_000
 

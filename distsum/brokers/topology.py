@@ -1,0 +1,90 @@
+"""The exchanges and queues of distsum in a RabbitMQ virtual host, and who may do what with them (pure).
+
+Everything is named ``distsum.…``, exchanges ``distsum.exchange.…``, so that permissions can tell them apart. Nothing
+here needs more than RabbitMQ 3.10, and nothing is refused by 4.x: shared queues are durable, others exclusive.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+from distsum.messages import PROTOCOL
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+TASKS: Final = f"distsum.tasks.v{PROTOCOL}"
+"""Workers of another protocol look for another queue, so that no task is ever handed to one."""
+RESULTS: Final = "distsum.results"
+DEAD: Final = "distsum.dead"
+"""Tasks that took their workers down, for the deciding process."""
+REFUSED: Final = "distsum.refused"
+"""What was no message of ours, with the reason, for people."""
+LOCK: Final = "distsum.master"
+"""Exists while a deciding process serves the virtual host: an exclusive queue, and so one process's only."""
+
+TASKS_EXCHANGE: Final = "distsum.exchange.tasks"
+RESULTS_EXCHANGE: Final = "distsum.exchange.results"
+DEAD_EXCHANGE: Final = "distsum.exchange.dead"
+CONTROL_EXCHANGE: Final = "distsum.exchange.control"
+TELEMETRY_EXCHANGE: Final = "distsum.exchange.telemetry"
+EXCHANGES: Final = {
+    TASKS_EXCHANGE: "direct",
+    RESULTS_EXCHANGE: "direct",
+    DEAD_EXCHANGE: "direct",
+    CONTROL_EXCHANGE: "topic",
+    TELEMETRY_EXCHANGE: "topic",
+}
+
+EVERY_WORKER: Final = "workers"
+"""Routing key of control messages to all workers."""
+HEARTBEATS: Final = "heartbeats"
+"""Routing key of telemetry."""
+TELEMETRY_ARGUMENTS: Final = {"x-message-ttl": 10_000, "x-max-length": 10_000}
+"""Old telemetry is worth nothing, and must not pile up before a process that is busy."""
+_REFUSED_KEPT: Final = 1_000
+
+
+@dataclass(frozen=True)
+class Queue:
+    """A durable queue and the one binding it has."""
+
+    name: str
+    exchange: str
+    key: str
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+
+
+def queues(delivery_limit: int) -> tuple[Queue, ...]:
+    """Return the shared queues.
+
+    Args:
+        delivery_limit: How often a task is handed out before it is dead-lettered. RabbitMQ counts how often it comes
+            back, which is one less.
+    """
+    quorum = {"x-queue-type": "quorum"}
+    dead_letters = {
+        "x-delivery-limit": delivery_limit - 1,
+        "x-dead-letter-exchange": DEAD_EXCHANGE,
+        "x-dead-letter-routing-key": DEAD,
+        # Without these two a dead letter could be lost, and its job would wait for ever.
+        "x-dead-letter-strategy": "at-least-once",
+        "x-overflow": "reject-publish",
+    }
+    return (
+        Queue(TASKS, TASKS_EXCHANGE, TASKS, quorum | dead_letters),
+        Queue(RESULTS, RESULTS_EXCHANGE, RESULTS, quorum | {"x-single-active-consumer": True}),
+        Queue(DEAD, DEAD_EXCHANGE, DEAD, quorum),
+        Queue(REFUSED, DEAD_EXCHANGE, REFUSED, quorum | {"x-max-length": _REFUSED_KEPT}),
+    )
+
+
+def worker_queue(worker: str, connection: str) -> str:
+    """Return the name of a worker's own queue. Each connection has another: a lost one may still hold its name."""
+    return f"distsum.worker.{worker}.{connection}"
+
+
+def worker_key(worker: str) -> str:
+    """Return the routing key of control messages to one worker."""
+    return f"worker.{worker}"
