@@ -5,8 +5,10 @@ import sys
 
 def main() -> None:
     """Run the command line, and exit with its code."""
-    from distsum.cli.app import run_command
-
+    try:
+        from distsum.cli.app import run_command
+    except KeyboardInterrupt:
+        sys.exit(130)  # Ctrl-C before there was anything to interrupt
     sys.exit(run_command(sys.argv[1:]))
 
 

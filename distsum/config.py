@@ -168,7 +168,7 @@ def resolve(layers: Sequence[Layer]) -> tuple[Settings, tuple[Origin, ...]]:
             except ValueError as error:
                 name = layer.names.get(key, key)
                 where = "" if name.startswith("--") else f" ({layer.source})"
-                raise ConfigurationError(f"{name} {printable(str(raw), 80)}{where}: {_reason(error)}") from None
+                raise ConfigurationError(f"{name} {printable(str(raw), 80)}{where}: {error}") from None
         parsed.append(values)
     chosen: dict[str, Any] = {}
     origins = []
@@ -272,11 +272,6 @@ def _unknown(name: str, known: list[str]) -> str:
     near = difflib.get_close_matches(name, known, n=1)
     hint = f"; did you mean {near[0]}?" if near else f"; there are {', '.join(known)}"
     return f"which is no setting{hint}"
-
-
-def _reason(error: ValueError) -> str:
-    text = str(error)
-    return text if text.startswith("must") else f"must be valid: {text}"
 
 
 def _shown(key: str, value: Any) -> str:
