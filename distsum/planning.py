@@ -280,7 +280,7 @@ def _too_little_memory(candidates: tuple[Candidate, ...], workload: Workload, li
     if not workload.ranged:
         parts.append("inputs of this format cannot be read by index range, so they are not cut into tiles")
     elif limits.tiles is not None:
-        remedy += f", or give more than {limits.tiles} tiles"
+        remedy += f", or ask for more than {counted(limits.tiles, 'tile')}"
     if limits.partition is not None and limits.partition > limits.fan_in:
         remedy += ", or lower --partition"
     return (

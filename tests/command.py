@@ -8,6 +8,7 @@ import json
 import os
 import pty
 import select
+import shutil
 import signal
 import struct
 import subprocess
@@ -163,6 +164,22 @@ class Terminal:
         if not self.frames or frame != self.frames[-1]:
             self.frames.append(frame)
         return bool(data)
+
+
+def with_mounts(missing_service, script, *arguments):
+    """Run a shell script in a mount namespace of its own, where it may mount small disks; stdout and stderr as text."""
+    unshare = shutil.which("unshare")
+    flags = ["-m"] if os.geteuid() == 0 else ["-Urm"]
+    if unshare is None or subprocess.run([unshare, *flags, "true"], check=False, capture_output=True).returncode:
+        missing_service("a mount namespace: install util-linux and allow user namespaces, or run as root")
+    return subprocess.run(
+        [unshare, *flags, "sh", "-ec", script, "sh", *arguments],
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE_SECONDS,
+        check=False,
+    )
 
 
 def workers(pid: int) -> list[int]:
