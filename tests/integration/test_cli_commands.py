@@ -163,23 +163,19 @@ def test_a_mistake_in_the_command_changes_nothing(mistakes):
 # mean and its options -------------------------------------------------------------------------------------------------
 
 
-def test_the_result_goes_to_the_file_and_words_to_stderr(runs, tmp_path):
+def test_the_result_goes_to_the_file_and_words_to_stderr_a_line_a_phase(runs, tmp_path):
     inputs, arrays = runs
-    done = distsum("mean", str(inputs), "-o", "mean.npy", cwd=tmp_path)
-    assert (done.returncode, done.stdout) == (0, "")
-    assert "mean of 30 files of 400 numbers" in done.stderr
-    assert str(tmp_path / "mean.npy") in done.stderr
-    assert np.load(tmp_path / "mean.npy").tobytes() == reference_reduce(arrays, 5, "mean").tobytes()
-    assert [path.name for path in tmp_path.iterdir()] == ["mean.npy"]
-
-
-def test_off_a_terminal_there_is_a_line_a_phase_and_no_escape(runs, tmp_path):
-    done = distsum("mean", str(runs[0]), "-o", str(tmp_path / "o.npy"), "-p", "5", env={"TERM": "xterm"}, text=False)
+    done = distsum("mean", str(inputs), "-o", "mean.npy", "-p", "5", cwd=tmp_path, env={"TERM": "xterm"}, text=False)
+    assert (done.returncode, done.stdout) == (0, b"")
     lines = done.stderr.decode().splitlines()
     assert [line.split()[:3] for line in lines if line.startswith("phase")] == [
         ["phase", str(phase), "100%"] for phase in (1, 2, 3)
     ]
-    assert not any(byte < 32 and byte != 10 for byte in done.stderr)
+    assert "mean of 30 files of 400 numbers" in lines
+    assert f"written to {tmp_path / 'mean.npy'}" in lines
+    assert not any(byte < 32 and byte != 10 for byte in done.stderr), "an escape, where there is no terminal"
+    assert np.load(tmp_path / "mean.npy").tobytes() == reference_reduce(arrays, 5, "mean").tobytes()
+    assert [path.name for path in tmp_path.iterdir()] == ["mean.npy"]
 
 
 def test_the_json_object_has_the_documented_fields_and_tells_what_ran(runs, tmp_path):

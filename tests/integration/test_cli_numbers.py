@@ -10,12 +10,12 @@ import pytest
 from tests.command import distsum, summary, together
 from tests.reference import reference_reduce
 
-DTYPES = ["b1", "i1", ">i2", "i4", ">i8", "u1", "u2", ">u4", "u8", "f2", ">f2", "f4", ">f8", "f8", "c8", ">c16"]
+DTYPES = ["b1", "i1", ">i2", "i4", ">i8", "u1", "u2", ">u4", "u8", ">f2", "f4", ">f8", "c8", ">c16"]
 JOBS = [
     *(("mean", dtype) for dtype in DTYPES),
-    *(("sum", dtype) for dtype in ("b1", "i1", ">i8", "u8", ">f2", "c8")),
-    *(("min", dtype) for dtype in ("i8", "u2", "f4")),
-    *(("max", dtype) for dtype in ("b1", ">u4", ">f8")),
+    *(("sum", dtype) for dtype in ("b1", ">i8", "u8", "c8")),
+    *(("min", dtype) for dtype in (">i8", "f4")),
+    *(("max", dtype) for dtype in ("b1", "u8")),
 ]
 
 
@@ -40,7 +40,6 @@ def results(tmp_path_factory):
     """What every job made of seven files, and the arrays in them."""
     folder = tmp_path_factory.mktemp("numbers")
     arrays = {dtype: [drawn(dtype, index) for index in range(7)] for dtype in DTYPES}
-    arrays["i8"] = [drawn("i8", index) for index in range(7)]
     for dtype, each in arrays.items():
         inputs = folder / dtype.replace(">", "big-")
         inputs.mkdir()
@@ -92,8 +91,6 @@ def test_the_shape_and_memory_order_of_the_inputs_are_kept(tmp_path, shape, fort
     assert found.shape == shape
     assert np.isfortran(found) == fortran
     assert found.tobytes() == reference_reduce(arrays, 5, "mean").tobytes()
-    done = distsum("verify", str(tmp_path / "o.npy"), *map(str, sorted(tmp_path.glob("[0-9].npy"))))
-    assert done.returncode == 0, done.stderr
 
 
 def test_of_one_file_the_result_is_that_file(tmp_path):
