@@ -168,13 +168,26 @@ def test_a_header_of_a_gigabyte_is_not_held_in_memory_by_anyone(cases):
 
 
 def test_the_first_bad_input_is_named_whoever_comes_across_one_first(tmp_path):
+    inputs, plant = tmp_path / "inputs", tmp_path / "plant"
+    inputs.mkdir()
+    plant.mkdir()
     for index in range(40):
         # The same size as the others, so that only workers see what they are.
         array = np.asfortranarray(good(index)) if index in {6, 33, 38} else good(index)
-        np.save(tmp_path / f"{index:02}.npy", array)
-    done = distsum("mean", str(tmp_path), "-o", str(tmp_path / "o.npy"), "-p", "5", "-w", "2")
+        np.save(inputs / f"{index:02}.npy", array)
+    # The worker that should come across the first stands still before it.
+    (plant / "sitecustomize.py").write_text(
+        "import signal, sys\n"
+        "if 'distsum.worker' in sys.orig_argv:\n"
+        "    def watch(event, given):\n"
+        "        if event == 'open' and isinstance(given[0], bytes) and b'06.npy' in given[0]:\n"
+        "            signal.pause()\n"
+        "    sys.addaudithook(watch)\n"
+    )
+    out = str(tmp_path / "o.npy")
+    done = distsum("mean", str(inputs), "-o", out, "-p", "5", "-w", "2", env={"PYTHONPATH": str(plant)})
     assert done.returncode == 1
-    assert f"{tmp_path}/06.npy: Fortran memory order" in done.stderr
+    assert f"{inputs}/06.npy: Fortran memory order" in done.stderr
 
 
 def test_the_first_good_input_decides_and_where_there_is_none_the_job_fails(tmp_path):

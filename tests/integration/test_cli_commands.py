@@ -521,6 +521,20 @@ def test_a_job_runs_to_its_end_when_nobody_hears_its_words(runs, tmp_path):
     assert sorted(path.stem for path in tmp_path.iterdir()) == sorted(streams)
 
 
+def test_no_other_file_takes_the_place_of_a_closed_stderr(runs, tmp_path):
+    # A worker tells where its stderr leads before it opens anything.
+    (tmp_path / "plant").mkdir()
+    (tmp_path / "plant" / "sitecustomize.py").write_text(
+        "import os, sys\n"
+        "if 'distsum.worker' in sys.orig_argv:\n"
+        "    found = os.readlink('/proc/self/fd/2') if os.path.lexists('/proc/self/fd/2') else 'closed'\n"
+        f"    open({str(tmp_path / 'told')!r}, 'w').write(found)\n"
+    )
+    done = shell(f'PYTHONPATH={tmp_path}/plant "$@" mean {runs[0]} -o o.npy -w 1 2>&-', tmp_path)
+    assert done.returncode == 0
+    assert (tmp_path / "told").read_text() == "/dev/null"
+
+
 def test_data_that_cannot_be_written_is_an_error_in_one_line(tmp_path):
     done = shell('"$@" config >/dev/full; echo "$?"', tmp_path)
     assert done.stdout == "1\n"
