@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json as json_module
 import os
-import shutil
 import sys
-import textwrap
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
@@ -64,8 +62,7 @@ def plan(
     if json:
         streams.emit(json_module.dumps(plain(report)))
     else:
-        width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
-        streams.emit("\n".join(report_lines(report, width)))
+        streams.emit("\n".join(report_lines(report, streams.columns(sys.stdout))))
 
 
 def report_lines(report: PlanReport, width: int | None = None) -> list[str]:
@@ -87,13 +84,8 @@ def report_lines(report: PlanReport, width: int | None = None) -> list[str]:
     reasons = [f"chosen (→): {report.reason}"]
     if not all(each.fits for each in report.candidates):
         reasons.append(f"✗: takes more than {byte_size(report.memory_bytes)} a worker")
-    return [*_wrapped(words, width), "", *table, "", *_wrapped([*reasons, *report.notes], width)]
-
-
-def _wrapped(lines: list[str], width: int | None) -> list[str]:
-    if width is None:
-        return lines
-    return [part for line in lines for part in textwrap.wrap(line, max(width, 20), break_on_hyphens=False)]
+    lines = [*words, "", *table, "", *reasons, *report.notes]
+    return [part for line in lines for part in ([line] if line in table else streams.wrapped(line, width))]
 
 
 def _row(candidate: Candidate, chosen: bool) -> tuple[str, ...]:  # noqa: FBT001 - a column of the table

@@ -59,13 +59,27 @@ def flush() -> None:
 
 
 def say(line: str) -> None:
-    """Tell a person a line."""
+    """Tell a person a line, broken between words where it is longer than those of the terminal."""
     try:
-        print(line, file=sys.stderr, flush=True)
+        print("\n".join(wrapped(line, columns(sys.stderr))), file=sys.stderr, flush=True)
     except OSError:
         # Nobody hears us: a closed pipe, a full disk. There is nowhere to say so, and it is no reason to end a job,
         # whose exit code still tells how it went.
         mute(sys.stderr)
+
+
+def columns(stream: TextIO) -> int | None:
+    """Return how wide the terminal is that a stream leads to, or None where it leads elsewhere."""
+    return os.get_terminal_size(stream.fileno()).columns if stream.isatty() else None
+
+
+def wrapped(line: str, width: int | None) -> list[str]:
+    """Return a line as lines that fit into some columns, broken between words only, so that names stay whole."""
+    if not width or len(line) <= width:
+        return [line]
+    import textwrap
+
+    return textwrap.wrap(line, width, break_long_words=False, break_on_hyphens=False)
 
 
 def mute(stream: TextIO) -> None:

@@ -78,8 +78,8 @@ def verification_lines(found: Verification) -> list[str]:
     """Return what a check found, in words."""
     verdict = "within the bound" if found.ok else "BEYOND THE BOUND"
     lines = [
-        f"{found.reduction} of {counted(found.files, 'file')}, checked exactly at {found.indices:,} of "
-        f"{counted(found.count, 'index', 'indices')}: {verdict}",
+        f"{found.reduction} of {counted(found.files, 'file')}: {verdict}",
+        f"checked exactly at {found.indices:,} of {counted(found.count, 'index', 'indices')}",
         f"largest error {found.largest_ulp:.3g} ulp, {found.largest_bound_ratio:.3g} of its bound",
         f"bound: {found.bound}",
     ]

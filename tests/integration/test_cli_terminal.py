@@ -88,7 +88,7 @@ def test_ctrl_c_ends_it_within_two_seconds_and_tells_how_to_go_on(many, tmp_path
     told = phase_lines(shown)
     assert len(told) == PHASES
     assert len(shown) <= PHASES + 3, "more than the phases and the error"
-    rest = run.frames[-1][-1]  # where it is not wrapped
+    rest = " ".join(shown[shown.index(told[-1]) + 1 :])
     assert re.search(r"^(\^C)*distsum: interrupted; \d+ of 7\d\d tasks are stored in ", rest)
     assert rest.endswith(f" in {tmp_path}/o.npy.distsum, and the same command goes on from there")
     assert [path.name for path in tmp_path.iterdir() if path.name != "in"] == ["o.npy.distsum"]
@@ -161,7 +161,5 @@ def test_generate_and_verify_count_on_a_line_that_is_gone_at_the_end(many, tmp_p
     assert any(re.match(r"[\d,]+/1,500 files  .* GB/s$", line) for frame in run.frames for line in frame)
     with Terminal("verify", str(inputs.parent / "expected.npy"), str(inputs), cwd=tmp_path) as run:
         assert run.finish() == 0
-        assert (
-            run.shown[0] == f"mean of {FILES:,} files, checked exactly at {COUNT} of {COUNT} indices: within the bound"
-        )
+        assert run.shown[0] == f"mean of {FILES:,} files: within the bound"
     assert any(re.match(r"read [\d,]+ of 3,000 files$", line) for frame in run.frames for line in frame)
