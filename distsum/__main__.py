@@ -5,8 +5,10 @@ import sys
 
 def main() -> None:
     """Run the command line, and exit with its code."""
+    from distsum.cli import streams
     from distsum.worker.launch import launch_early, take_early
 
+    streams.prepare()
     launch_early(sys.argv[1:])
     try:
         from distsum.cli.app import run_command

@@ -85,18 +85,21 @@ class Prepared(msgspec.Struct):
     report: PlanReport
 
 
-def plan(inputs: list[bytes], reduction: ReductionName, options: Options) -> PlanReport:
+def plan(inputs: list[bytes], reduction: ReductionName, options: Options, output: bytes | None = None) -> PlanReport:
     """Return what would run, without running it.
 
     Args:
         inputs: Paths in the order in which they are to be added.
         reduction: For example ``mean``.
         options: As for ``run``.
+        output: As for ``run``; None for some .npy file.
 
     Raises:
         DistsumError: What ``run`` would raise before it starts.
     """
-    return prepare(reduction, inputs, b"result.npy", options, LocalStore()).report
+    if output is not None:
+        check_output(output, inputs, force=options.force)
+    return prepare(reduction, inputs, output or b"result.npy", options, LocalStore()).report
 
 
 def run(
@@ -265,20 +268,30 @@ def check_output(output: bytes, inputs: list[bytes], *, force: bool) -> None:
     shown = printable(output)
     if b"\0" in output:
         raise OutputError(f"{shown} holds a NUL byte, which no path does")
-    folder = os.path.dirname(os.path.abspath(output))
+    if not output:
+        raise OutputError("the output is an empty name; check the variables in the command")
+    folder, name = os.path.split(os.path.abspath(output))
     if not os.path.isdir(folder):
         raise OutputError(f"{shown}: there is no folder {printable(folder)}; make it first")
     if os.path.isdir(output):
         raise OutputError(f"{shown} is a folder; name a file in it")
     if os.path.lexists(output):
         there = os.path.realpath(output)
-        name = os.path.basename(there)
-        if any(path.endswith(name) and os.path.realpath(path) == there for path in inputs):
+        if any(path.endswith(os.path.basename(there)) and os.path.realpath(path) == there for path in inputs):
             raise OutputError(f"{shown} is one of the inputs; choose another output")
         if not force:
             raise OutputError(f"{shown} exists; use --force to replace it")
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise OutputError(f"{shown}: the folder {printable(folder)} cannot be written; choose another output")
+    # Permissions don't tell all: a disk may be mounted for reading only, and a name may be too long for it. So a file
+    # with a name as long as the longest that will be needed is made, and is gone at once.
+    trial = os.path.join(folder, b"." + name + b".distsum-%04x" % (os.getpid() & 0xFFFF))
+    try:
+        os.close(os.open(trial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        os.unlink(trial)
+    except OSError as error:
+        raise OutputError(
+            f"{shown}: no file of this name can be written into {printable(folder)} ({error.strerror}); "
+            "choose another output"
+        ) from error
 
 
 def _input_format(first: bytes, options: Options) -> Format:
@@ -338,7 +351,9 @@ def _work_folder(path: str, *, keep: bool, own: bool) -> Iterator[None]:
         os.makedirs(path, exist_ok=True)
         descriptor = os.open(os.path.join(path, "lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
     except OSError as error:
-        raise OutputError(f"{printable(path)}: the work folder cannot be made ({error.strerror})") from error
+        raise OutputError(
+            f"{printable(path)}: the work folder cannot be made ({error.strerror}); choose another with --work-dir"
+        ) from error
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -452,7 +467,7 @@ class _Run:
         self._workers = workers
         self._began = began
         self._on_snapshot = on_snapshot
-        self._tally = JobTally(job.work_by_phase())
+        self._tally = JobTally(job.work_by_phase(), job.input_uri)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._task: asyncio.Task[Summary] | None = None
         self._interrupted = False
@@ -486,7 +501,7 @@ class _Run:
             if isinstance(outcome, JobFailed):
                 raise job.failure(outcome)
             if not outcome.inputs:
-                raise JobError(f"every input is bad; the first: {outcome.skipped[0].reason}")
+                raise job.nothing_left(outcome)
         except BaseException:
             job.abort()
             raise

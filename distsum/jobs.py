@@ -165,6 +165,15 @@ class Job:
                 digest.update(reader.read(offset, _DIGEST_BLOCK))
         return digest.hexdigest()
 
+    def input_uri(self, index: int) -> bytes:
+        """Return the URI of an input, by its index in the job's list."""
+        return self._manifest[index].uri
+
+    def nothing_left(self, outcome: JobSucceeded) -> JobError:
+        """Return the error that tells that every input was left out."""
+        first = outcome.skipped[0]
+        return JobError(f"every input is bad; the first: {BadInputError(self.input_uri(first.index), first.reason)}")
+
     def work_by_phase(self) -> tuple[PhaseWork, ...]:
         """Return what each phase takes, by the plan."""
         spec, tree = self.spec, self._tree

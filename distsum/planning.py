@@ -14,7 +14,7 @@ import msgspec
 
 from distsum.errors import PlanError
 from distsum.tree import Tree, levels_above, partition_exponent
-from distsum.wording import byte_size
+from distsum.wording import byte_size, counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -165,7 +165,7 @@ def choose(candidates: tuple[Candidate, ...], workload: Workload, limits: Limits
     left_out = len(candidates) - len(fitting)
     over = f" ({left_out} did not fit {byte_size(limits.memory_bytes)} a worker)" if left_out else ""
     how = "no phases, so no intermediates" if chosen.phases == 1 else f"{chosen.phases} phases"
-    return best, f"{beaten}{over}: {how}, {chosen.tasks:,} tasks for {limits.workers} workers"
+    return best, f"{beaten}{over}: {how}, {counted(chosen.tasks, 'task')} for {counted(limits.workers, 'worker')}"
 
 
 def _candidates_of(workload: Workload, limits: Limits, rates: Rates, exponent: int) -> Iterator[Candidate]:
@@ -280,7 +280,7 @@ def _too_little_memory(candidates: tuple[Candidate, ...], workload: Workload, li
     if not workload.ranged:
         parts.append("inputs of this format cannot be read by index range, so they are not cut into tiles")
     elif limits.tiles is not None:
-        remedy += f", or give more than {limits.tiles} tiles"
+        remedy += f", or ask for more than {counted(limits.tiles, 'tile')}"
     if limits.partition is not None and limits.partition > limits.fan_in:
         remedy += ", or lower --partition"
     return (

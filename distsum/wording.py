@@ -41,6 +41,15 @@ def _escape(character: str) -> str:
     return character
 
 
+def counted(number: int, noun: str, plural: str | None = None) -> str:
+    """Return a number of things in words.
+
+    >>> counted(1, "file"), counted(2000, "file"), counted(0, "index", "indices")
+    ('1 file', '2,000 files', '0 indices')
+    """
+    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
+
+
 def byte_size(size: float) -> str:
     """Return a number of bytes as people read it, in binary units.
 

@@ -99,7 +99,7 @@ class InProcessRun:
         except ChildrenMissingError as error:
             return TaskFailed("w0", task, "blocked", "missing", missing=error.missing)
         except BadChildError as error:
-            return TaskFailed("w0", task, "bad_input", str(error.error), error.index)
+            return TaskFailed("w0", task, "bad_input", error.error.reason, error.index)
         except InexactError as error:
             return TaskFailed("w0", task, "inexact", error.reason, error.position)
         self.folded.append((task, result.reused))

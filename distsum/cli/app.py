@@ -2,63 +2,154 @@
 
 from __future__ import annotations
 
-import os
-import sys
+from typing import Literal, get_args, get_origin
 
 from cyclopts import App, CycloptsError
+from cyclopts.exceptions import (
+    CoercionError,
+    MissingArgumentError,
+    RepeatArgumentError,
+    UnknownCommandError,
+    UnknownOptionError,
+    UnusedCliTokensError,
+)
 
 from distsum import __version__
+from distsum.cli import streams
 from distsum.errors import DistsumError
+from distsum.wording import printable
 
 INTERRUPTED = 130
 USAGE = 2
 
+_JOB = "INPUT... -o OUT [OPTIONS]"
+_GOES_ON = "A run that was interrupted or killed goes on from what it has stored when the same command is given again."
+_COMMANDS = {
+    "mean": ("reduce:mean", _JOB, "Write the mean at every index of many files.", _GOES_ON),
+    "sum": ("reduce:sum_", _JOB, "Write the sum at every index; exact for integers.", _GOES_ON),
+    "min": ("reduce:min_", _JOB, "Write the smallest number at every index.", _GOES_ON),
+    "max": ("reduce:max_", _JOB, "Write the largest number at every index.", _GOES_ON),
+    "plan": (
+        "plan:plan",
+        "INPUT... [OPTIONS]",
+        "Show how a job could run, and what it costs.",
+        "Each row is a partition P with its best number of tiles; the one that would run is marked. Nothing runs.",
+    ),
+    "verify": (
+        "verify:verify",
+        "RESULT INPUT... [OPTIONS]",
+        "Compare a result with the exact one.",
+        "Random indices of all inputs are read again and added exactly. The exit code is 1 where the result is further "
+        "from the exact one than the order of additions allows.",
+    ),
+    "generate": (
+        "generate:generate",
+        "DEST --files F --count C [OPTIONS]",
+        "Write files of random numbers, to try things on.",
+        "The numbers depend on the seed, the file's place and the kind of numbers, and on nothing else.",
+    ),
+    "demo": (
+        "demo:demo",
+        "",
+        "Make files, take their mean, and verify it.",
+        "The files lie in a temporary folder (TMPDIR says where) that is removed at the end. It takes under a minute.",
+    ),
+    "config": (
+        "config:config",
+        "[OPTIONS]",
+        "Show every setting, and where it came from.",
+        "Flags come before DISTSUM_* variables, then distsum.toml in this folder or one above, then "
+        "~/.config/distsum/config.toml, then defaults.",
+    ),
+}
+"""Where each command is, what it takes, and what it does, in short and in full: known without importing it."""
+
 app = App(
     name="distsum",
     version=f"distsum {__version__}",
+    usage="Usage: distsum COMMAND [ARGUMENTS] [OPTIONS]",
     help="The mean, sum, min or max at every index of many arrays, larger than memory, with the same bits every time.",
+    help_epilogue="distsum COMMAND --help explains a command. Options may also be set by DISTSUM_* variables, by "
+    "distsum.toml in this folder or one above, and by ~/.config/distsum/config.toml.",
     help_format="plaintext",
     print_error=False,
     exit_on_error=False,
     result_action="return_value",
     suppress_keyboard_interrupt=False,
 )
-for _name, _target in (
-    ("mean", "distsum.cli.reduce:mean"),
-    ("sum", "distsum.cli.reduce:sum_"),
-    ("min", "distsum.cli.reduce:min_"),
-    ("max", "distsum.cli.reduce:max_"),
-    ("plan", "distsum.cli.plan:plan"),
-    ("verify", "distsum.cli.verify:verify"),
-    ("generate", "distsum.cli.generate:generate"),
-    ("demo", "distsum.cli.demo:demo"),
-    ("config", "distsum.cli.config:config"),
-):
-    app.command(_target, name=_name)
+for _order, (_name, (_target, _usage, _short, _long)) in enumerate(_COMMANDS.items()):
+    app.command(
+        f"distsum.cli.{_target}",
+        name=_name,
+        usage=f"Usage: distsum {_name} {_usage}".rstrip(),
+        help=f"{_short}\n\n{_long}",
+        help_epilogue="",
+        sort_key=_order,
+    )
+app["--help"].help = "Show what there is, or explain a command."
+app["--version"].help = "Show the version."
 
 
 def run_command(arguments: list[str]) -> int:
     """Run one command line; return its exit code. Errors of the user's own become one line on stderr."""
     if not arguments or arguments[0].startswith("-"):
-        app.register_install_completion_command()  # slow to import, and nothing to a command
+        # Slow to import, and nothing to a command.
+        app.register_install_completion_command(
+            help="Let the shell complete commands and options.", help_epilogue="", sort_key=len(_COMMANDS)
+        )
     try:
         code = app(arguments)
-        sys.stdout.flush()
+        streams.flush()
     except CycloptsError as error:
-        print(f"distsum: {error}", file=sys.stderr)
-        print("distsum: --help lists what there is", file=sys.stderr)
+        command = " ".join(error.command_chain or ())
+        streams.say(f"distsum: {printable(usage_words(error), 1000)}")
+        streams.say(f"distsum: see distsum {command} --help" if command in _COMMANDS else "distsum: see distsum --help")
         return USAGE
     except DistsumError as error:
-        print(f"distsum: {error}", file=sys.stderr)
+        streams.say(f"distsum: {printable(str(error), 4000)}")
         return error.exit_code
     except KeyboardInterrupt:
-        print("distsum: interrupted", file=sys.stderr)
+        streams.say("distsum: interrupted")
         return INTERRUPTED
     except BrokenPipeError:
-        # Whoever read our output has seen enough. Python would complain once more when it flushes at the end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        return 0  # Whoever read our output has seen enough.
+    except SystemExit as error:
+        if isinstance(error.__context__, BrokenPipeError):
+            return 0  # So rich, which prints the help, takes it.
+        raise
     except Exception:
-        print("distsum: this is a fault in distsum; please report it with what follows", file=sys.stderr)
+        streams.say("distsum: this is a fault in distsum; please report it with what follows")
         raise
     return code if isinstance(code, int) else 0
+
+
+def usage_words(error: CycloptsError) -> str:
+    """Return what is wrong with a command line, in one sentence that names the argument at fault."""
+    command = " ".join(error.command_chain or ())
+    unused = (error.unused_tokens or [""])[0]
+    match error:
+        case UnknownCommandError():
+            return f"there is no command '{unused}'{_nearest(unused, list(_COMMANDS))}"
+        case UnknownOptionError():
+            name = error.token.keyword or error.token.value
+            known = [each for argument in error.argument_collection for each in argument.names]
+            return f"{command} has no option {name}{_nearest(name, known)}".lstrip()
+        case UnusedCliTokensError():
+            return f"{command} takes no argument '{unused}'"
+        case RepeatArgumentError():
+            return f"{error.token.keyword} is given twice"
+        case MissingArgumentError() if error.argument is not None:
+            given = error.keyword or next((token.keyword for token in error.argument.tokens if token.keyword), None)
+            return f"{given} needs a value" if given else f"{command} needs {error.argument.name}"
+        case CoercionError() if error.token is not None and get_origin(error.target_type) is Literal:
+            choices = ", ".join(get_args(error.target_type))
+            return f"{error.token.keyword} {error.token.value}: must be one of {choices}"
+    return str(error)
+
+
+def _nearest(word: str, known: list[str]) -> str:
+    import difflib
+
+    near = difflib.get_close_matches(word, known, n=1)
+    listed = known if not word.startswith("-") else []
+    return f"; did you mean {near[0]}?" if near else f"; there are {', '.join(listed)}" if listed else ""

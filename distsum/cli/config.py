@@ -6,6 +6,7 @@ import json as json_module
 import os
 from typing import TYPE_CHECKING
 
+from distsum.cli import streams
 from distsum.cli.options import Json, current_folder
 from distsum.config import read_layers, resolve
 from distsum.wording import printable
@@ -20,9 +21,10 @@ def config(*, json: Json = False) -> None:
     """Show every setting's value and where it came from."""
     origins = resolve(read_layers({}, os.environ, current_folder()))[1]
     if json:
-        print(json_module.dumps({each.key: {"value": each.value, "source": each.source} for each in origins}))
+        told = {each.key: {"value": each.value, "source": each.source} for each in origins}
+        streams.emit(json_module.dumps(told))
     else:
-        print("\n".join(origin_lines(origins)))
+        streams.emit("\n".join(origin_lines(origins)))
 
 
 def origin_lines(origins: Sequence[Origin]) -> list[str]:

@@ -6,13 +6,15 @@ import contextlib
 import os
 import shutil
 import signal
-import sys
 import tempfile
 import time
 from typing import TYPE_CHECKING
 
 from distsum.cli.progress import Progress, size_words, summary_lines, time_words
+from distsum.cli.streams import say
 from distsum.cli.verify import verification_lines
+from distsum.errors import StorageError
+from distsum.wording import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 
 _FILES = 625
 _COUNT = 100_000
+_FEWEST = 1000
 _PARTITION = 5
 
 
@@ -36,42 +39,42 @@ def demo() -> int:
         # Inputs, the partials of P = 5 (a quarter of them) and room to spare.
         room = shutil.disk_usage(folder).free // (2 * _FILES * 8)
         count = min(_COUNT, room)
-        _say(f"making {_FILES} files of {count:,} random numbers, {size_words(_FILES * count * 8)}, in {folder}")
+        if count < _FEWEST:
+            raise StorageError(
+                f"{printable(folder)}: the disk is too full for a demo; set TMPDIR to a folder with "
+                f"{size_words(2 * _FILES * _FEWEST * 8)} of room"
+            )
+        say(f"making {_FILES} files of {count:,} random numbers, {size_words(_FILES * count * 8)}")
+        say(f"in {printable(folder)}")
         began = time.perf_counter()
         generate(os.path.join(folder, "runs"), files=_FILES, count=count, distribution="normal")
-        _say(f"made in {time_words(time.perf_counter() - began)}")
-        _say(f"\n$ distsum mean runs -o mean.npy --partition {_PARTITION}")
+        say(f"made in {time_words(time.perf_counter() - began)}")
+        say(f"\n$ distsum mean runs -o mean.npy --partition {_PARTITION}")
         paths = expand([os.path.join(folder, "runs")])
         output = os.fsencode(os.path.join(folder, "mean.npy"))
         options = Options(partition=_PARTITION, tiles=1, digest=False)
         with Progress(quiet=False) as progress:
             summary = run("mean", paths, output, options, progress.show)
         for line in summary_lines(summary):
-            _say(line)
-        _say("\n$ distsum verify mean.npy runs")
+            say(line)
+        say("\n$ distsum verify mean.npy runs")
         found = verify(output, paths)
         for line in verification_lines(found):
-            _say(line)
-        _say("\nwhere the time went")
+            say(line)
+        say("\nwhere the time went")
         for line in account_lines(summary):
-            _say(line)
-        _say("\nthe folder is removed again")
+            say(line)
+        say("\nthe folder is removed again")
     return 0 if found.ok else 1
 
 
 def account_lines(summary: Summary) -> list[str]:
     """Return the account of a job's time: by phase on the wall, and by what its workers did."""
-    lines = [
-        f"  phase {number}: {time_words(seconds)}" for number, seconds in enumerate(summary.phase_seconds, start=1)
-    ]
+    lines = [f"  phase {number:<11} {seconds:6.2f} s" for number, seconds in enumerate(summary.phase_seconds, start=1)]
     total = sum(summary.worker_seconds.values()) or 1.0
     for word, seconds in summary.worker_seconds.items():
         lines.append(f"  workers {word:9} {seconds:6.2f} s  {seconds / total:4.0%}")
     return lines
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
 
 
 @contextlib.contextmanager

@@ -4,27 +4,37 @@ from __future__ import annotations
 
 import json as json_module
 import os
-import sys
 import time
 from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from distsum.cli.options import Force, Json, Quiet, RunFlags, settings_of, whole_number
-from distsum.cli.progress import size_words, time_words
-from distsum.wording import printable
+from distsum.cli import streams
+from distsum.cli.options import FileName, Force, Json, Quiet, RunFlags, as_given, settings_of, whole_number
+from distsum.cli.progress import Line, on_terminal, size_words, time_words
+from distsum.wording import counted, printable
 
 
 def generate(
-    destination: Annotated[str, Parameter(name="DEST", help="The folder; made if it does not exist.")],
+    destination: Annotated[
+        FileName, Parameter(name="DEST", converter=as_given, help="The folder; made if it does not exist.")
+    ],
+    /,
     *,
-    files: Annotated[str, Parameter(help="How many files.")],
-    count: Annotated[str, Parameter(help="Numbers in each.")],
-    dtype: Annotated[str, Parameter(help="dtype of the numbers, such as f8, >f4 or u2.")] = "f8",
-    format: Annotated[Literal["npy", "raw", "text"], Parameter(help="Format of the files.")] = "npy",
-    seed: Annotated[str, Parameter(help="Of the random numbers.")] = "0",
-    distribution: Annotated[Literal["uniform", "normal"], Parameter(help="Of the random numbers.")] = "uniform",
-    workers: Annotated[str | None, Parameter(name=["--workers", "-w"], help="Processes. [default: the CPUs]")] = None,
+    files: Annotated[str, Parameter(metavar="F", help="How many files.")],
+    count: Annotated[str, Parameter(metavar="C", help="How many numbers in each.")],
+    dtype: Annotated[str, Parameter(metavar="DTYPE", help="dtype of the numbers, such as f8, >f4 or u2.")] = "f8",
+    format: Annotated[Literal["npy", "raw", "text"], Parameter(metavar="FORMAT", help="Format of the files.")] = "npy",
+    seed: Annotated[
+        str, Parameter(metavar="S", help="Start of the random numbers; the same one gives the same files.")
+    ] = "0",
+    distribution: Annotated[
+        Literal["uniform", "normal"],
+        Parameter(metavar="NAME", help="Of the random numbers: uniform in [0, 1), or standard normal."),
+    ] = "uniform",
+    workers: Annotated[
+        str | None, Parameter(name=["--workers", "-w"], metavar="N", help="Processes. [default: one a CPU]")
+    ] = None,
     force: Force = False,
     quiet: Quiet = None,
     json: Json = False,
@@ -35,51 +45,32 @@ def generate(
     settings = settings_of(RunFlags(workers=workers), quiet=quiet)
     began = time.perf_counter()
     wanted = whole_number("--files", files, 1)
-    line = _Line(wanted, began, shown=not settings.quiet and sys.stderr.isatty())
-    made = written(
-        os.fsencode(destination),
-        files=wanted,
-        count=whole_number("--count", count),
-        dtype=dtype,
-        format=format,
-        seed=whole_number("--seed", seed),
-        distribution=distribution,
-        workers=settings.workers,
-        force=force,
-        progress=line.show,
-    )
-    line.end()
+
+    def show(done: int, size: int) -> None:
+        now = time.perf_counter()
+        rate = size / max(now - began, 1e-3) / 1e9
+        line.show(f"{done:,}/{wanted:,} files  {size_words(size)}  {rate:.2f} GB/s", now)
+
+    with Line(shown=on_terminal(quiet=settings.quiet)) as line:
+        made = written(
+            os.fsencode(destination),
+            files=wanted,
+            count=whole_number("--count", count),
+            dtype=dtype,
+            format=format,
+            seed=whole_number("--seed", seed),
+            distribution=distribution,
+            workers=settings.workers,
+            force=force,
+            progress=show,
+        )
     if not settings.quiet:
         seconds = time.perf_counter() - began
-        print(
-            f"{wanted:,} files written to {printable(destination)}: {size_words(made.bytes_written)} in "
-            f"{time_words(seconds)}",
-            file=sys.stderr,
+        streams.say(
+            f"{counted(wanted, 'file')} written to {printable(os.fsencode(destination))}: "
+            f"{size_words(made.bytes_written)} in {time_words(seconds)}"
         )
     if json:
         from distsum.cli.options import plain
 
-        print(json_module.dumps(plain(made)))
-
-
-class _Line:
-    """One line on a terminal that changes in place."""
-
-    def __init__(self, files: int, began: float, *, shown: bool) -> None:
-        self._files = files
-        self._began = began
-        self._shown = shown
-        self._next = 0.0
-
-    def show(self, files: int, size: int) -> None:
-        now = time.perf_counter()
-        if self._shown and now >= self._next:
-            self._next = now + 0.1
-            rate = size / max(now - self._began, 1e-3) / 1e9
-            print(
-                f"\r\x1b[K{files:,}/{self._files:,} files  {size_words(size)}  {rate:.2f} GB/s", end="", file=sys.stderr
-            )
-
-    def end(self) -> None:
-        if self._shown:
-            print("\r\x1b[K", end="", file=sys.stderr)
+        streams.emit(json_module.dumps(plain(made)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
@@ -16,10 +17,28 @@ from distsum.wording import printable
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from cyclopts import Token
+
+
+def as_given(_: object, tokens: Sequence[Token]) -> str:
+    """Return a name of a file as it was typed: a ``Path`` would turn ``./@list`` into ``@list``."""
+    return tokens[0].value
+
+
+# Names of files are texts, taken as they are. That they may be paths tells the shell's completion to offer files.
+FileName = str | Path
 Inputs = Annotated[
-    str, Parameter(name="INPUT", help="Files, folders, patterns in quotes, or @LIST with one path a line.")
+    FileName,
+    Parameter(
+        name="INPUT", converter=as_given, help="Files, folders, patterns in quotes, or @LIST with one path a line."
+    ),
 ]
-Output = Annotated[str, Parameter(name=["--output", "-o"], help="The result: .npy, .raw or .txt.")]
+Output = Annotated[
+    FileName,
+    Parameter(
+        name=["--output", "-o"], metavar="OUT", converter=as_given, help="The result: .npy, .raw or .txt by its suffix."
+    ),
+]
 
 
 @Parameter(name="*")
@@ -28,36 +47,72 @@ class RunFlags:
     """Options of every command that plans or runs a job; None where they are not given, so that lower layers count."""
 
     workers: Annotated[
-        str | None, Parameter(name=["--workers", "-w"], help="Worker processes. [default: the CPUs]")
+        str | None,
+        Parameter(name=["--workers", "-w"], metavar="N", help="Worker processes. [default: one a CPU]"),
     ] = None
     partition: Annotated[
         str | None,
-        Parameter(name=["--partition", "-p"], help="Files a task adds, a power of the fan-in. [default: auto]"),
+        Parameter(
+            name=["--partition", "-p"],
+            metavar="P",
+            help="Files that a task adds: a power of the fan-in, or auto. [default: auto]",
+        ),
     ] = None
-    fan_in: Annotated[str | None, Parameter(help="Children of a node; decides the last bits. [default: 5]")] = None
-    tiles: Annotated[str | None, Parameter(help="Index ranges the arrays are cut into. [default: auto]")] = None
-    max_open_files: Annotated[str | None, Parameter(help="Inputs a worker holds open at once. [default: 5]")] = None
-    memory: Annotated[str | None, Parameter(help="What a worker may take over its imports. [default: 512MiB]")] = None
-    work_dir: Annotated[str | None, Parameter(help="Folder of partials. [default: OUT.distsum]")] = None
+    fan_in: Annotated[
+        str | None,
+        Parameter(
+            metavar="R", help="Files or sums added up at a time: the only option that changes last bits. [default: 5]"
+        ),
+    ] = None
+    tiles: Annotated[
+        str | None,
+        Parameter(metavar="N", help="Index ranges that the arrays are cut into, or auto. [default: auto]"),
+    ] = None
+    max_open_files: Annotated[
+        str | None, Parameter(metavar="N", help="Files that a worker holds open at once. [default: 5]")
+    ] = None
+    memory: Annotated[
+        str | None,
+        Parameter(metavar="SIZE", help="What a worker may take, beside Python and numpy. [default: 512MiB]"),
+    ] = None
+    work_dir: Annotated[
+        FileName | None,
+        Parameter(
+            metavar="DIR",
+            converter=as_given,
+            help="Folder of partials (intermediate results), from which a run goes on. [default: OUT.distsum]",
+        ),
+    ] = None
     keep_partials: Annotated[
-        bool | None, Parameter(help="Keep partials for a later job over some of the same inputs. [default: no]")
+        bool | None, Parameter(help="Keep the partials, for a later job over more files. [default: no]")
     ] = None
     format: Annotated[
-        Literal["auto", "npy", "raw", "text"] | None, Parameter(help="Format of the inputs. [default: by the suffix]")
+        Literal["auto", "npy", "raw", "text"] | None,
+        Parameter(metavar="FORMAT", help="Format of the inputs. [default: by the suffix]"),
     ] = None
-    dtype: Annotated[str | None, Parameter(help="dtype of raw inputs, such as f8 or >i4.")] = None
+    dtype: Annotated[
+        str | None, Parameter(metavar="DTYPE", help="dtype of raw inputs, such as f8, >i4 or float32.")
+    ] = None
     out_dtype: Annotated[
-        str | None, Parameter(help="dtype of the result. [default: float64, or 64-bit integers where exact]")
+        str | None,
+        Parameter(
+            metavar="DTYPE",
+            help="dtype of the result. [default: float64 or complex128; 64-bit integers where exact]",
+        ),
     ] = None
     on_bad_input: Annotated[
-        Literal["fail", "skip"] | None, Parameter(help="Stop at a bad input, or leave it out. [default: fail]")
+        Literal["fail", "skip"] | None,
+        Parameter(metavar="WHAT", help="Stop at a bad input, or leave it out and say so. [default: fail]"),
     ] = None
 
 
 NO_FLAGS = RunFlags()
-Force = Annotated[bool, Parameter(name="--force", negative=(), help="Replace what is there.")]
+Force = Annotated[bool, Parameter(name="--force", negative=(), show_default=False, help="Replace what is there.")]
 Quiet = Annotated[bool | None, Parameter(name="--quiet", help="Say nothing but errors. [default: no]")]
-Json = Annotated[bool, Parameter(name="--json", negative=(), help="Print one JSON object on stdout.")]
+Json = Annotated[
+    bool,
+    Parameter(name="--json", negative=(), show_default=False, help="Print one JSON object as stdout's last line."),
+]
 
 
 def settings_of(flags: RunFlags = NO_FLAGS, *, quiet: bool | None = None) -> Settings:
@@ -103,7 +158,7 @@ def options_of(settings: Settings, *, force: bool, digest: bool) -> Options:
     )
 
 
-def paths_of(arguments: Sequence[str], settings: Settings) -> list[bytes]:
+def paths_of(arguments: Sequence[FileName], settings: Settings) -> list[bytes]:
     """Return the inputs that the arguments name, in the documented order.
 
     Raises:

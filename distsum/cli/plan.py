@@ -3,14 +3,29 @@
 from __future__ import annotations
 
 import json as json_module
+import os
+import sys
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from distsum.cli.options import NO_FLAGS, Inputs, Json, RunFlags, options_of, paths_of, plain, settings_of
+from distsum.cli import streams
+from distsum.cli.options import (
+    NO_FLAGS,
+    FileName,
+    Force,
+    Inputs,
+    Json,
+    RunFlags,
+    as_given,
+    options_of,
+    paths_of,
+    plain,
+    settings_of,
+)
 from distsum.cli.progress import size_words, time_words
 from distsum.request import ReductionName
-from distsum.wording import byte_size
+from distsum.wording import byte_size, counted
 
 if TYPE_CHECKING:
     from distsum.planning import Candidate, PlanReport
@@ -20,40 +35,62 @@ _COLUMNS = ("", "P", "tiles", "phases", "tasks", "read", "written", "requests", 
 
 def plan(
     *inputs: Inputs,
-    reduction: Annotated[ReductionName, Parameter(help="What would be computed.")] = "mean",
+    output: Annotated[
+        FileName | None,
+        Parameter(
+            name=["--output", "-o"],
+            metavar="OUT",
+            converter=as_given,
+            help="The result that would be written. [default: an .npy file]",
+        ),
+    ] = None,
+    reduction: Annotated[ReductionName, Parameter(metavar="NAME", help="What would be computed.")] = "mean",
     flags: RunFlags = NO_FLAGS,
+    force: Force = False,
     json: Json = False,
 ) -> None:
     """Show the ways in which a job could run, what each costs, and which would be taken."""
     from distsum.embedded import plan as planned
 
     settings = settings_of(flags)
-    report = planned(paths_of(inputs, settings), reduction, options_of(settings, force=False, digest=False))
+    report = planned(
+        paths_of(inputs, settings),
+        reduction,
+        options_of(settings, force=force, digest=False),
+        None if output is None else os.fsencode(output),
+    )
     if json:
-        print(json_module.dumps(plain(report)))
+        streams.emit(json_module.dumps(plain(report)))
     else:
-        print("\n".join(report_lines(report)))
+        streams.emit("\n".join(report_lines(report, streams.columns(sys.stdout))))
 
 
-def report_lines(report: PlanReport) -> list[str]:
-    """Return a plan as an aligned table with the chosen row marked, and why."""
+def report_lines(report: PlanReport, width: int | None = None) -> list[str]:
+    """Return a plan as an aligned table with the chosen row marked, and why.
+
+    Args:
+        report: The plan.
+        width: Columns of the terminal that it should fit into; None for none.
+    """
     rows = [_COLUMNS, *(_row(each, index == report.chosen) for index, each in enumerate(report.candidates))]
     widths = [max(len(row[place]) for row in rows) for place in range(len(_COLUMNS))]
-    lines = [
-        f"{report.files:,} {report.format} files of {report.count:,} numbers, {report.dtype}, shape {report.shape}: "
-        f"{size_words(report.input_bytes)}",
-        f"{report.workers} workers, each within {byte_size(report.memory_bytes)}",
-        "",
+    gap = " " if width is not None and sum(widths) + 2 * len(widths) - 2 > width else "  "
+    words = [
+        f"{counted(report.files, report.format + ' file')} of {counted(report.count, 'number')}, {report.dtype}, "
+        f"shape {report.shape}: {size_words(report.input_bytes)}",
+        f"{counted(report.workers, 'worker')}, each within {byte_size(report.memory_bytes)}",
     ]
-    lines += ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    lines += ["", f"chosen (→): {report.reason}", *report.notes]
-    return lines
+    table = [gap.join(cell.rjust(size) for cell, size in zip(row, widths, strict=True)).rstrip() for row in rows]
+    reasons = [f"chosen (→): {report.reason}"]
+    if not all(each.fits for each in report.candidates):
+        reasons.append(f"✗: takes more than {byte_size(report.memory_bytes)} a worker")
+    lines = [*words, "", *table, "", *reasons, *report.notes]
+    return [part for line in lines for part in ([line] if line in table else streams.wrapped(line, width))]
 
 
 def _row(candidate: Candidate, chosen: bool) -> tuple[str, ...]:  # noqa: FBT001 - a column of the table
-    fits = "" if candidate.fits else " (too much)"
     return (
-        "→" if chosen else "",
+        "→" if chosen else "" if candidate.fits else "✗",
         f"{candidate.partition:,}",
         f"{candidate.tiles:,}",
         f"{candidate.phases}",
@@ -61,6 +98,6 @@ def _row(candidate: Candidate, chosen: bool) -> tuple[str, ...]:  # noqa: FBT001
         size_words(candidate.bytes_read),
         size_words(candidate.bytes_written),
         f"{candidate.requests:,}",
-        byte_size(candidate.worker_bytes) + fits,
+        byte_size(candidate.worker_bytes),
         time_words(candidate.seconds),
     )

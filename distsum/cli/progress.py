@@ -6,19 +6,24 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any, Final, Self
 
-from distsum.wording import printable
+from distsum.cli import streams
+from distsum.wording import counted, printable
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from types import TracebackType
 
     from distsum.observe.snapshot import PhaseProgress, Snapshot
-    from distsum.request import Summary
+    from distsum.request import SkippedInput, Summary
 
 _BAR: Final = 6
 _HEADINGS: Final = ("", "", "tasks", "read", "files/s", "rate", "ETA")
 _WIDTHS: Final = (-8, 11, 11, 12, 7, 9, 9)
 """Columns on a terminal, negative where the text stands on the left: what the largest numbers take, within 80."""
+_SPARED: Final = (4, 2, 5)
+"""Columns that a narrow terminal goes without, in this order: files a second, tasks, the rate."""
 _LOG_SECONDS: Final = 10.0
+_LINE_SECONDS: Final = 0.1
 _SKIPPED_SHOWN: Final = 20
 _UNKNOWN: Final = "-"
 
@@ -84,21 +89,30 @@ def phase_line(phase: PhaseProgress, elapsed: float) -> str:
     return f"phase {phase.phase}  {tasks} task{'s' * (phase.tasks != 1)}  {read}  {files} files/s  {rate}  {left}"
 
 
-def snapshot_lines(snapshot: Snapshot) -> list[str]:
-    """Return a job's lines for a terminal, each of at most 80 characters: a table of phases, and the workers."""
+def snapshot_lines(snapshot: Snapshot, width: int = 80) -> list[str]:
+    """Return a job's lines for a terminal: a table of phases, and the workers.
+
+    Args:
+        snapshot: What to show.
+        width: Columns of the terminal; with less than 80 it goes without some columns of the table.
+    """
+    places = list(range(len(_WIDTHS)))
+    for spared in _SPARED:
+        if sum(abs(_WIDTHS[place]) + 2 for place in places) - 2 > width:
+            places.remove(spared)
     rows = [_HEADINGS]
     for phase in snapshot.phases:
         share = _share(phase)
         filled = int(share * _BAR)
         bar = f"{'█' * filled}{'░' * (_BAR - filled)} {int(share * 100):3}%"
         rows.append((f"phase {phase.phase}", bar, *_cells(phase, snapshot.elapsed_seconds)))
-    lines = ["  ".join(map(_padded, row, _WIDTHS)).rstrip() for row in rows]
+    lines = ["  ".join(_padded(row[place], _WIDTHS[place]) for place in places).rstrip() for row in rows]
     unusual = []
     if snapshot.workers_lost:
         unusual.append(f"{snapshot.workers_lost:,} lost")
     if snapshot.retries:
-        unusual.append(f"{_counted(snapshot.retries, 'attempt')} repeated")
-    lines.append(", ".join([_counted(snapshot.workers, "worker"), *unusual]))
+        unusual.append(f"{counted(snapshot.retries, 'attempt')} repeated")
+    lines.append(", ".join([counted(snapshot.workers, "worker"), *unusual]))
     return lines
 
 
@@ -161,36 +175,43 @@ def _padded(text: str, width: int) -> str:
     return text.ljust(-width) if width < 0 else text.rjust(width)
 
 
-def _counted(count: int, what: str) -> str:
-    return f"{count:,} {what}{'s' * (count != 1)}"
-
-
 def summary_lines(summary: Summary) -> list[str]:
     """Return what a finished job is summed up in."""
     files = summary.files - len(summary.skipped)
     plan = summary.plan
     rate = size_words(summary.bytes_read / max(summary.seconds, 1e-3))
-    numbers = f"{_counted(files, 'file')} of {_counted(summary.count, 'number')}"
+    numbers = f"{counted(files, 'file')} of {counted(summary.count, 'number')}"
     lines = [
-        f"{summary.reduction} of {numbers} written to {printable(summary.output)}",
+        f"{summary.reduction} of {numbers}",
+        f"written to {printable(summary.output)}",
         f"{size_words(summary.bytes_read)} read in {time_words(summary.seconds)} ({rate}/s) by "
-        f"{_counted(summary.workers, 'worker')}",
-        f"P = {plan.partition:,}, {_counted(plan.tiles, 'tile')}, {_counted(plan.phases, 'phase')}, "
-        f"{_counted(summary.tasks, 'task')}",
+        f"{counted(summary.workers, 'worker')}",
+        f"P = {plan.partition:,}, {counted(plan.tiles, 'tile')}, {counted(plan.phases, 'phase')}, "
+        f"{counted(summary.tasks, 'task')}",
     ]
     if summary.tasks_reused:
-        lines.append(f"stored already: {_counted(summary.tasks_reused, 'task')}")
+        lines.append(f"stored already: {counted(summary.tasks_reused, 'task')}")
     if summary.retries:
-        lines.append(f"repeated: {_counted(summary.retries, 'attempt')}")
+        lines.append(f"repeated: {counted(summary.retries, 'attempt')}")
     if summary.workers_lost:
-        lines.append(f"lost: {_counted(summary.workers_lost, 'worker')}")
-    if summary.skipped:
-        lines.append(f"left out {_counted(len(summary.skipped), 'bad input')} of {summary.files:,}:")
-        shown = summary.skipped[:_SKIPPED_SHOWN]
-        lines += [f"  {printable(each.uri, 1000)}: {printable(each.reason, 1000)}" for each in shown]
-        if len(summary.skipped) > _SKIPPED_SHOWN:
-            lines.append(f"  and {len(summary.skipped) - _SKIPPED_SHOWN:,} more, all in the output of --json")
+        lines.append(f"lost: {counted(summary.workers_lost, 'worker')}")
+    return lines + skipped_lines(summary.skipped, summary.files)
+
+
+def skipped_lines(skipped: Sequence[SkippedInput], files: int) -> list[str]:
+    """Return which inputs of how many were left out, and why."""
+    if not skipped:
+        return []
+    lines = [f"left out {counted(len(skipped), 'bad input')} of {files:,}:"]
+    lines += [f"  {printable(each.uri, 1000)}: {printable(each.reason, 1000)}" for each in skipped[:_SKIPPED_SHOWN]]
+    if len(skipped) > _SKIPPED_SHOWN:
+        lines.append(f"  and {len(skipped) - _SKIPPED_SHOWN:,} more, all in the output of --json")
     return lines
+
+
+def on_terminal(*, quiet: bool) -> bool:
+    """Whether lines on stderr can be changed in place, and are wanted."""
+    return not quiet and sys.stderr.isatty() and os.environ.get("TERM") not in {None, "", "dumb"}
 
 
 class Progress:
@@ -206,8 +227,8 @@ class Progress:
         self._told = 0
         self._phases_told: set[int] = set()
         self._next_line = _LOG_SECONDS
-        terminal = sys.stderr.isatty() and os.environ.get("TERM") not in {None, "", "dumb"}
-        self._on_terminal = terminal and not quiet
+        self._on_terminal = on_terminal(quiet=quiet)
+        self._last: Snapshot | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -215,7 +236,9 @@ class Progress:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._live is not None:
+        if self._live is not None and self._last is not None:
+            # What stays on the screen is how far each phase came, and not how many workers there were in the end.
+            self._update(snapshot_lines(self._last, self._live.console.width)[:-1])
             self._live.stop()
 
     def show(self, snapshot: Snapshot) -> None:
@@ -232,13 +255,18 @@ class Progress:
         from rich.live import Live
         from rich.text import Text
 
+        self._last = snapshot
         if self._live is None:
             self._live = Live(console=Console(stderr=True, highlight=False), auto_refresh=False)
             self._live.start()
         for note in self._new_notes(snapshot):
             self._live.console.print(Text(note))
-        text = Text("\n".join(snapshot_lines(snapshot)), no_wrap=True, overflow="ellipsis")
-        self._live.update(text, refresh=True)
+        self._update(snapshot_lines(snapshot, self._live.console.width))
+
+    def _update(self, lines: list[str]) -> None:
+        from rich.text import Text
+
+        self._live.update(Text("\n".join(lines), no_wrap=True, overflow="ellipsis"), refresh=True)
 
     def _log(self, snapshot: Snapshot) -> None:
         lines = self._new_notes(snapshot)
@@ -253,11 +281,41 @@ class Progress:
             if not under_way:
                 lines.append(f"no task is under way; {snapshot_lines(snapshot)[-1]}")
         for line in lines:
-            print(line, file=sys.stderr, flush=True)
+            streams.say(line)
 
     def _new_notes(self, snapshot: Snapshot) -> list[str]:
         new = snapshot.notes_total - self._told
         self._told = snapshot.notes_total
         shown = min(new, len(snapshot.notes))
         lines = [printable(note, 1000) for note in snapshot.notes[len(snapshot.notes) - shown :]]
-        return [f"{_counted(new - shown, 'earlier note')} left out", *lines] if new > shown else lines
+        return [f"{counted(new - shown, 'earlier note')} left out", *lines] if new > shown else lines
+
+
+class Line:
+    """One line on a terminal that changes in place, and is gone at the end; a context manager.
+
+    Args:
+        shown: False for a line that is never shown.
+    """
+
+    def __init__(self, *, shown: bool) -> None:
+        self._shown = shown
+        self._next = 0.0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._shown:
+            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+
+    def show(self, text: str, now: float) -> None:
+        """Show a text, unless the last one is only a moment old.
+
+        Args:
+            text: Short enough for any terminal.
+            now: Seconds by any clock.
+        """
+        if self._shown and now >= self._next:
+            self._next = now + _LINE_SECONDS
+            print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
+import json as json_module
 import os
-import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from distsum.cli import streams
 from distsum.cli.options import (
     NO_FLAGS,
+    FileName,
     Force,
     Inputs,
     Json,
@@ -23,7 +24,10 @@ from distsum.cli.options import (
 from distsum.cli.progress import Progress, summary_lines
 
 if TYPE_CHECKING:
-    from distsum.request import ReductionName
+    from distsum.request import ReductionName, Summary
+
+
+_ONLY_IN_WORDS = frozenset({"shape", "dtype", "order", "workers_lost", "phase_seconds", "worker_seconds"})
 
 
 def mean(
@@ -76,8 +80,8 @@ def max_(
 
 def _reduce(
     reduction: ReductionName,
-    inputs: tuple[str, ...],
-    output: str,
+    inputs: tuple[FileName, ...],
+    output: FileName,
     flags: RunFlags,
     *,
     force: bool,
@@ -93,6 +97,11 @@ def _reduce(
         summary = run(reduction, paths, os.fsencode(output), options, progress.show)
     if not settings.quiet:
         for line in summary_lines(summary):
-            print(line, file=sys.stderr)
+            streams.say(line)
     if as_json:
-        print(json.dumps(plain(summary)))
+        streams.emit(json_module.dumps(summary_object(summary)))
+
+
+def summary_object(summary: Summary) -> dict[str, Any]:
+    """Return what ``--json`` prints of a job; docs/operations.md says what each field is."""
+    return {name: value for name, value in plain(summary).items() if name not in _ONLY_IN_WORDS}

@@ -22,8 +22,11 @@ from distsum.messages import (
     WorkerLost,
 )
 from distsum.observe.snapshot import PhaseProgress, PhaseWork, Snapshot
+from distsum.wording import counted, printable
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import msgspec
 
 _NOTES: Final = 200
@@ -50,10 +53,12 @@ class JobTally:
 
     Args:
         work: What each phase takes, by the plan.
+        uri_of: Tells the path or URI of an input, by its index in the job's list.
     """
 
-    def __init__(self, work: tuple[PhaseWork, ...]) -> None:
+    def __init__(self, work: tuple[PhaseWork, ...], uri_of: Callable[[int], bytes]) -> None:
         self._work = work
+        self._uri_of = uri_of
         self._phases: list[_PhaseTally] = []
         self._running: dict[TaskId, int] = {}
         self._attempts: dict[TaskId, int] = {}
@@ -64,6 +69,7 @@ class JobTally:
         self._finished = False
         self._notes: deque[str] = deque(maxlen=_NOTES)
         self._notes_total = 0
+        self._skipped: set[int] = set()
         self._told_skips = 0
         self.attempts = 0
         self.retries = 0
@@ -200,10 +206,15 @@ class JobTally:
         self._note_skips(event.skipped)
 
     def _note_skips(self, skipped: tuple[Skipped, ...]) -> None:
-        if len(skipped) > self._told_skips:
-            self._told_skips = len(skipped)
-            plural = "s" if len(skipped) > 1 else ""
-            self._note(f"{len(skipped)} bad input{plural} left out so far; the last: {skipped[-1].reason}")
+        """Tell of bad inputs whenever they have doubled: a note for each would be a flood, and the end lists them."""
+        self._skipped.update(each.index for each in skipped)
+        if len(self._skipped) >= max(1, 2 * self._told_skips):
+            self._told_skips = len(self._skipped)
+            last = skipped[-1]
+            self._note(
+                f"{counted(len(self._skipped), 'bad input')} left out so far, such as "
+                f"{printable(self._uri_of(last.index))}: {last.reason}"
+            )
 
     def _reopen(self, event: NodeReopened) -> None:
         phase = self._phases[event.task.phase - 1]

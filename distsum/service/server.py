@@ -19,7 +19,7 @@ from distsum.actors.actor import BROKER, CLIENT, MASTER, TRACKER, WORKERS
 from distsum.actors.master import Master, MasterSettings
 from distsum.actors.system import AsyncioSystem
 from distsum.actors.task_tracker import TaskTracker, TrackerSettings
-from distsum.errors import DistsumError, JobError, StorageError
+from distsum.errors import DistsumError, StorageError
 from distsum.messages import (
     PROTOCOL,
     CancelJob,
@@ -94,7 +94,7 @@ class _Served:
         self.state: channel.JobState = "queued"
         self.cancelled = False
         self.began = time.perf_counter()
-        self.tally = JobTally(job.work_by_phase())
+        self.tally = JobTally(job.work_by_phase(), job.input_uri)
         self.finished: asyncio.Future[JobSucceeded | JobFailed] = asyncio.get_running_loop().create_future()
         self.context = node_context(job.spec, 0)
 
@@ -299,7 +299,7 @@ class Service:
                 raise _CancelledError
             raise await asyncio.to_thread(job.failure, outcome)
         if not outcome.inputs:
-            raise JobError(f"every input is bad; the first: {outcome.skipped[0].reason}")
+            raise job.nothing_left(outcome)
         began_before = served.resumed and await asyncio.to_thread(self._records.committing, job.spec.job)
         await asyncio.to_thread(self._records.commit, job.spec.job)
         await asyncio.to_thread(partial(job.commit_output, outcome, again=began_before))

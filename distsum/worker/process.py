@@ -90,7 +90,7 @@ class Worker:
         try:
             result = self._job_folder(message).fold(task, waiting_seconds)
         except BadChildError as error:
-            return TaskFailed(self._name, task, "bad_input", str(error.error), error.index)
+            return TaskFailed(self._name, task, "bad_input", error.error.reason, error.index)
         except ChildrenMissingError as error:
             return TaskFailed(self._name, task, "blocked", "partials are missing", missing=error.missing)
         except TaskCancelledError:

@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import os
 import random
-import shutil
 import signal
-import subprocess
 
 import numpy as np
 import pytest
 
-from tests.command import COMMAND, DEADLINE_SECONDS, alive, distsum, started, summary, wait_until, workers
+from tests.command import (
+    COMMAND,
+    DEADLINE_SECONDS,
+    alive,
+    distsum,
+    started,
+    summary,
+    wait_until,
+    with_mounts,
+    workers,
+)
 from tests.reference import reference_reduce
 
 
@@ -62,7 +70,7 @@ def test_killed_workers_are_replaced_and_the_bits_stay(many, tmp_path):
     import json
 
     told = json.loads(out_text.splitlines()[-1])
-    assert told["workers_lost"] == len(killed)
+    assert f"lost: {len(killed)} worker" in err_text
     assert told["tasks"] <= told["attempts"] <= told["tasks"] + len(killed)
     assert "was lost" in err_text
 
@@ -271,21 +279,6 @@ def test_hostile_names_work_and_are_shown_harmlessly(tmp_path):
     assert "\x1b" not in done.stderr
 
 
-def run_on_a_small_disk(missing_service, script, *arguments):
-    """Run a shell script in a mount namespace of its own, where it may mount a small disk."""
-    unshare = shutil.which("unshare")
-    flags = ["-m"] if os.geteuid() == 0 else ["-Urm"]
-    if unshare is None or subprocess.run([unshare, *flags, "true"], check=False, capture_output=True).returncode:
-        missing_service("a mount namespace: install util-linux and allow user namespaces, or run as root")
-    return subprocess.run(
-        [unshare, *flags, "sh", "-ec", script, "sh", *arguments],
-        capture_output=True,
-        text=True,
-        timeout=DEADLINE_SECONDS,
-        check=False,
-    )
-
-
 @pytest.mark.parametrize("full", ["output", "partials"])
 def test_a_full_disk_is_named_and_nothing_stands_under_the_final_name(tmp_path, full, missing_service):
     inputs, disk = tmp_path / "inputs", tmp_path / "disk"
@@ -298,7 +291,7 @@ def test_a_full_disk_is_named_and_nothing_stands_under_the_final_name(tmp_path, 
     size = "600k" if full == "output" else "2m"
     command = [*COMMAND, "mean", str(inputs), "-o", str(out), "--work-dir", str(work), "-p", "5", "--tiles", "1"]
     script = f'mount -t tmpfs -o size={size} tmpfs "$1"; shift; status=0; "$@" || status=$?; ls -A "$0"; exit $status'
-    done = run_on_a_small_disk(missing_service, script.replace('"$0"', f'"{disk}"'), str(disk), *command)
+    done = with_mounts(missing_service, script.replace('"$0"', f'"{disk}"'), str(disk), *command)
     assert done.returncode == 1, done.stderr
     assert "full" in done.stderr
     assert str(disk) in done.stderr

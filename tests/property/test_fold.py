@@ -85,7 +85,7 @@ class DrawnRun:
             PhaseWork(tasks := self.tree.tasks(phase) * tiles, files=7 * tasks, bytes=BYTES * tasks)
             for phase in range(1, self.tree.phases + 1)
         )
-        self.tally = JobTally(self.work)
+        self.tally = JobTally(self.work, lambda index: b"%d.npy" % index)
         self.system = SteppingSystem(TrackerSettings(max_attempts=1000))
         self.store: set[TaskId] = set()
         self.states = self.found()
