@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
+from distsum.brokers.address import BrokerAddress
 from distsum.dtypes import ACCEPTED, parse_dtype
-from distsum.errors import ConfigurationError
+from distsum.errors import ConfigurationError, UsageError
 from distsum.request import (
     DEFAULT_FAN_IN,
     DEFAULT_MAX_OPEN_FILES,
@@ -46,6 +47,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     out_dtype: str | None = None
     on_bad_input: OnBadInput = "fail"
     quiet: bool = False
+    broker: BrokerAddress | None = None
 
 
 class Layer(msgspec.Struct, frozen=True):
@@ -66,7 +68,8 @@ class Origin(msgspec.Struct, frozen=True):
     def words(self) -> str:
         """Return the value as people write it: what a file or variable would hold for it, where there is a word."""
         if self.value is None:
-            return {"work-dir": "OUT.distsum", "dtype": "-", "out-dtype": "the accumulator's"}.get(self.key, "auto")
+            words = {"work-dir": "OUT.distsum", "dtype": "-", "out-dtype": "the accumulator's", "broker": "-"}
+            return words.get(self.key, "auto")
         if self.key == "memory":
             return exact_byte_size(int(self.value))
         return str(self.value).lower() if isinstance(self.value, bool) else str(self.value)
@@ -139,6 +142,17 @@ def _dtype(raw: Any) -> str:
         raise ValueError(f"must be such as f8, >i4 or float32; accepted are {ACCEPTED}") from None
 
 
+class _SecretError(ValueError):
+    """A value that may hold a password is not acceptable, so it is not shown."""
+
+
+def _broker(raw: Any) -> BrokerAddress:
+    try:
+        return BrokerAddress.parse(_text(raw))
+    except UsageError as error:
+        raise _SecretError(str(error).removeprefix("--broker ")) from None
+
+
 _PARSERS: Final[dict[str, Callable[[Any], Any]]] = {
     "workers": _whole_or_auto(1),
     "partition": _whole_or_auto(1),
@@ -153,6 +167,7 @@ _PARSERS: Final[dict[str, Callable[[Any], Any]]] = {
     "out_dtype": _dtype,
     "on_bad_input": _one_of("fail", "skip"),
     "quiet": _switch,
+    "broker": _broker,
 }
 KEYS: Final = tuple(_PARSERS)
 
@@ -179,8 +194,8 @@ def resolve(layers: Sequence[Layer]) -> tuple[Settings, tuple[Origin, ...]]:
             except ValueError as error:
                 name = layer.names[key]
                 where = "" if name.startswith("--") else f" ({printable(layer.source)})"
-                shown = printable(str(raw), 80) or "''"
-                raise ConfigurationError(f"{name} {shown}{where}: {error}") from None
+                shown = "" if isinstance(error, _SecretError) else f" {printable(str(raw), 80)}" if raw != "" else " ''"
+                raise ConfigurationError(f"{name}{shown}{where}: {error}") from None
         parsed.append(values)
     chosen: dict[str, Any] = {}
     origins = []
@@ -192,7 +207,8 @@ def resolve(layers: Sequence[Layer]) -> tuple[Settings, tuple[Origin, ...]]:
                 source, value = layer.source, values[key]
                 break
         chosen[key] = value
-        origins.append(Origin(_flag(key), value, source))
+        shown = str(value) if isinstance(value, BrokerAddress) else value  # which leaves the password out
+        origins.append(Origin(_flag(key), shown, source))
     return Settings(**chosen), tuple(origins)
 
 

@@ -278,14 +278,24 @@ class Session:
         await self._call(source.purge())
 
     async def consumers(self, queue: str) -> int:
-        """Return how many consumers a queue has.
+        """Return how many consumers a queue has; see ``counts``."""
+        return (await self.counts(queue))[1]
+
+    async def counts(self, queue: str) -> tuple[int, int]:
+        """Return how many messages are ready in a queue, and how many consumers it has.
 
         Raises:
             SessionLostError: The session ended.
             NoSuchQueueError: There is no such queue.
         """
-        found = await self._call(self._asking.declare_queue(queue, passive=True))
-        return found.declaration_result.consumer_count or 0
+        channel = self._consuming.channel()
+        await self._open(channel, fatal=False)
+        try:
+            found = await self._call(channel.declare_queue(queue, passive=True))
+        finally:
+            await _quietly(channel.close())
+        result = found.declaration_result
+        return result.message_count or 0, result.consumer_count or 0
 
     async def call(self, awaitable: Awaitable[_Answer]) -> _Answer:
         """Await a call of the library within the time that any call may take; used by ``Consumer``."""

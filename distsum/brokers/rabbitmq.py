@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Final
 
 from distsum.brokers.amqp import (
     LockedError,
+    NoSuchQueueError,
     Session,
     SessionLostError,
     backoff_seconds,
@@ -144,6 +145,8 @@ class RabbitBroker:
         self._workers: dict[str, float] = {}  # and when each was last heard
         self._joined: set[str] = set()
         self._paused: set[str] = set()
+        self._redelivered = 0
+        self._session: Session
         self._draw = random.Random()  # noqa: S311 - spreads reconnections, and keeps no secret
 
     async def start(self, deliver: Deliver) -> None:
@@ -167,6 +170,7 @@ class RabbitBroker:
         except BaseException:
             await session.close()
             raise
+        self._session = session
         self._runner = asyncio.create_task(self._run(session))
 
     def publish(self, message: RunTask) -> None:
@@ -207,6 +211,23 @@ class RabbitBroker:
         if set(waiting) - unsent:
             self._put(_Purge())
 
+    async def counts(self) -> dict[str, tuple[int, int]]:
+        """Return, for each shared queue, how many messages are ready and how many consumers it has.
+
+        Raises:
+            UnreachableError: The connection is lost at the moment.
+        """
+        session = self._session
+        try:
+            return {queue.name: await session.counts(queue.name) for queue in queues(self._delivery_limit)}
+        except (SessionLostError, NoSuchQueueError) as error:
+            raise UnreachableError(f"{self._address}: {str(error) or 'a queue is gone'}") from None
+
+    @property
+    def redelivered(self) -> int:
+        """Tasks that were started after they had come back from a worker."""
+        return self._redelivered
+
     async def close(self) -> None:
         """Let go of the virtual host, so that another process may serve it; workers stay. See ``Broker``."""
         if self._runner is None:
@@ -240,6 +261,7 @@ class RabbitBroker:
 
     async def _serve(self, session: Session) -> str:
         """Publish and watch until the session ends; return why it did."""
+        self._session = session
         # What may not have arrived is published again, before anything newer.
         self._outbox[:0] = [self._unconfirmed[number] for number in sorted(self._unconfirmed)]
         self._unconfirmed.clear()
@@ -413,6 +435,7 @@ class RabbitBroker:
             held.worker = message.worker
             if isinstance(message, TaskStarted):
                 held.delivery = message.delivery
+                self._redelivered += message.delivery > 1
         self._tell(message)
 
     async def _take_dead(self, session: Session, delivery: Delivery) -> None:

@@ -21,6 +21,8 @@ DEAD: Final = "distsum.dead"
 """Tasks that took their workers down, for the deciding process."""
 REFUSED: Final = "distsum.refused"
 """What was no message of ours, with the reason, for people."""
+REQUESTS: Final = "distsum.requests"
+"""What clients ask the deciding process; the answer to each goes to a queue of its client's."""
 LOCK: Final = "distsum.master"
 """Exists while a deciding process serves the virtual host: an exclusive queue, and so one process's only."""
 
@@ -29,12 +31,14 @@ RESULTS_EXCHANGE: Final = "distsum.exchange.results"
 DEAD_EXCHANGE: Final = "distsum.exchange.dead"
 CONTROL_EXCHANGE: Final = "distsum.exchange.control"
 TELEMETRY_EXCHANGE: Final = "distsum.exchange.telemetry"
+REQUESTS_EXCHANGE: Final = "distsum.exchange.requests"
 EXCHANGES: Final = {
     TASKS_EXCHANGE: "direct",
     RESULTS_EXCHANGE: "direct",
     DEAD_EXCHANGE: "direct",
     CONTROL_EXCHANGE: "topic",
     TELEMETRY_EXCHANGE: "topic",
+    REQUESTS_EXCHANGE: "direct",
 }
 
 EVERY_WORKER: Final = "workers"
@@ -76,8 +80,15 @@ def queues(delivery_limit: int) -> tuple[Queue, ...]:
         Queue(TASKS, TASKS_EXCHANGE, TASKS, quorum | dead_letters),
         Queue(RESULTS, RESULTS_EXCHANGE, RESULTS, quorum | {"x-single-active-consumer": True}),
         Queue(DEAD, DEAD_EXCHANGE, DEAD, quorum),
+        # One process answers at a time; another that takes over goes on with what was asked meanwhile.
+        Queue(REQUESTS, REQUESTS_EXCHANGE, REQUESTS, {"x-single-active-consumer": True, "x-max-length": _REFUSED_KEPT}),
         Queue(REFUSED, DEAD_EXCHANGE, REFUSED, quorum | {"x-max-length": _REFUSED_KEPT}),
     )
+
+
+def reply_queue(client: str) -> str:
+    """Return the name of the queue of a client's answers, which is their routing key too."""
+    return f"distsum.reply.{client}"
 
 
 def worker_queue(worker: str, connection: str) -> str:

@@ -61,6 +61,42 @@ _COMMANDS = {
         "Flags come before DISTSUM_* variables, then distsum.toml in this folder or one above, then "
         "~/.config/distsum/config.toml, then defaults.",
     ),
+    "master": (
+        "service:master",
+        "--broker URI --work-dir URI",
+        "Serve many jobs on workers of many machines.",
+        "Where another master serves the same virtual host, wait until it is gone and go on with its jobs. SIGTERM "
+        "ends it; jobs stay.",
+    ),
+    "worker": (
+        "service:worker",
+        "--broker URI [--slots N]",
+        "Do tasks for a master.",
+        "SIGTERM lets the tasks at hand be finished; a second one ends them, and others do them again.",
+    ),
+    "submit": (
+        "service:submit",
+        "REDUCTION INPUT... -o OUT [OPTIONS]",
+        "Have a job done by the service.",
+        "Its id is printed when it is stored: it will run, whatever happens. All of it must lie where the workers "
+        "reach it. The work folder and the workers are the service's.",
+    ),
+    "jobs": ("service:jobs", "[OPTIONS]", "List the service's jobs.", "The last that have ended come first."),
+    "status": ("service:status", "JOB [OPTIONS]", "Show how a job is doing.", "And what waits at the broker."),
+    "wait": (
+        "service:wait",
+        "JOB [OPTIONS]",
+        "Follow a job to its end.",
+        "The exit code is the one that the job would have given here.",
+    ),
+    "cancel": ("service:cancel", "JOB [OPTIONS]", "Stop a job, and remove what it has left.", ""),
+    "prioritize": ("service:prioritize", "JOB N [OPTIONS]", "Give a job another priority.", "What runs goes on."),
+    "workers": (
+        "service:workers",
+        "[OPTIONS]",
+        "List the service's workers, or manage one.",
+        "The last that are gone are listed, too, with the reason.",
+    ),
 }
 """Where each command is, what it takes, and what it does, in short and in full: known without importing it."""
 

@@ -187,7 +187,11 @@ class JobTally:
         phase = self._phases[event.task.phase - 1]
         effort = event.effort
         self._running.pop(event.task, None)
-        self._attempts.pop(event.task, None)
+        if not self._attempts.pop(event.task, 0):
+            # Its start was lost on the way, or is late, and then nobody's any more.
+            self.attempts += 1
+            if phase.started_seconds is None:
+                phase.started_seconds = now
         phase.done += 1
         phase.bytes_read += effort.bytes_read
         phase.reused += event.reused

@@ -98,6 +98,8 @@ class Worker:
         except InexactError as error:
             return TaskFailed(self._name, task, "inexact", error.reason, error.position)
         except DistsumError as error:
+            # Perhaps another master has begun the job's output anew; then its description, read again, says so.
+            self._forget_job()
             return TaskFailed(self._name, task, _failure_kind(error), str(error))
         except Exception as error:  # noqa: BLE001 - an unforeseen failure is reported, tried again, and named at the end
             where = traceback.extract_tb(error.__traceback__)[-1]
@@ -117,9 +119,7 @@ class Worker:
         """Return the folder of this task's job. Only one is kept, since its buffers are what memory is planned for."""
         job = message.task.job
         if self._folder is None or self._folder[0] != job:
-            if self._folder is not None:
-                self._folder[1].close()
-            self._folder = None
+            self._forget_job()
             reader = self._store.open(spec_uri(message.work, job))
             if reader is None:
                 raise StorageError(f"job {job} is not described in its work folder")
@@ -127,6 +127,11 @@ class Worker:
                 spec = JOB_SPEC.decode(reader.read(0, reader.size))
             self._folder = job, JobFolder(self._store, spec, self._peak_bytes)
         return self._folder[1]
+
+    def _forget_job(self) -> None:
+        if self._folder is not None:
+            self._folder[1].close()
+        self._folder = None
 
     def _peak_bytes(self) -> int:
         return max(0, resident_bytes("VmHWM") - self._baseline_bytes - self._store.client_bytes)

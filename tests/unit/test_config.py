@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from distsum.brokers.address import BrokerAddress
 from distsum.cli.config import origin_lines
 from distsum.config import (
     ENVIRONMENT_PREFIX,
@@ -27,6 +28,7 @@ from distsum.errors import ConfigurationError
 from distsum.wording import exact_byte_size, parse_byte_size
 from tests.command import distsum
 
+BROKER = "amqps://ada:s3cret@broker.example/lab"
 VALUES = {
     "workers": [("3", 3), ("auto", None)],
     "partition": [("25", 25), ("auto", None)],
@@ -41,6 +43,7 @@ VALUES = {
     "out_dtype": [("float32", "<f4"), ("u1", "|u1")],
     "on_bad_input": [("skip", "skip"), ("fail", "fail")],
     "quiet": [("on", True), ("0", False)],
+    "broker": [(BROKER, BrokerAddress.parse(BROKER)), ("amqp://h", BrokerAddress(host="h", port=5672))],
 }
 """Each key with some values, as people write them and as they are meant (on a little-endian machine)."""
 
@@ -109,7 +112,8 @@ def test_each_key_comes_from_the_highest_layer_that_has_it(drawn):
         picks = drawn[key]
         first = next((place for place, pick in enumerate(picks) if pick is not None), None)
         wanted = getattr(Settings(), key) if first is None else VALUES[key][picks[first]][1]
-        assert getattr(settings, key) == wanted == origin.value
+        assert getattr(settings, key) == wanted
+        assert origin.value == (str(wanted) if isinstance(wanted, BrokerAddress) else wanted)
         assert origin.source == ("default" if first is None else sources[first])
         assert origin.key == named(key, "file")
 
@@ -224,6 +228,18 @@ def test_a_bad_value_is_refused_with_the_name_that_its_layer_knows_it_by(place, 
     project_file(place).write_text(f"{named(key, 'file')} = {json.dumps(value)}\n")
     message = refused(place, **{named(key, "variable"): good})
     assert message.startswith(f"{named(key, 'file')} {shown} ({project_file(place)}): must be")
+
+
+def test_a_brokers_password_is_never_shown(place):
+    for wrong in ("amqp://ada:s3cret@h:x/", "http://ada:s3cret@h", "amqp://ada:s3cret@/v", "ada:s3cret@h"):
+        assert "s3cret" not in refused(place, DISTSUM_BROKER=wrong)
+        project_file(place).write_text(f"broker = {json.dumps(wrong)}\n")
+        message = refused(place)
+        assert "s3cret" not in message
+        assert message.startswith(f"broker ({project_file(place)}): ")
+        project_file(place).unlink()
+    origins = settled(place, DISTSUM_BROKER=BROKER)[1]
+    assert origins["broker"].words() == "amqps://ada@broker.example:5671/lab"
 
 
 @pytest.mark.parametrize("value", ["1.5", "[1]", "{a = 1}", "1979-05-27", "nan"])

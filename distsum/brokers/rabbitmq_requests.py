@@ -1,0 +1,257 @@
+"""Questions of clients to the deciding process and its answers, as bytes, through a RabbitMQ broker.
+
+A question may be asked twice, where its answer did not arrive, so every question must be harmless to repeat. One that
+nobody answers in time is dropped by the broker.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import random
+import secrets
+import threading
+from typing import TYPE_CHECKING, Final
+
+from distsum.brokers.amqp import NoSuchQueueError, Session, SessionLostError, backoff_seconds, open_session
+from distsum.brokers.envelope import APPLICATION, MAX_MESSAGE_BYTES, PROTOCOL_HEADER, Envelope
+from distsum.brokers.topology import REQUESTS, REQUESTS_EXCHANGE, reply_queue
+from distsum.errors import ServiceError, UnreachableError
+from distsum.messages import PROTOCOL
+from distsum.wording import printable
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Coroutine
+
+    from distsum.brokers.address import BrokerAddress
+    from distsum.brokers.amqp import Delivery
+
+    Answer = Callable[[bytes], Awaitable[bytes]]
+
+log = logging.getLogger(__name__)
+
+_REPLY_HEADER: Final = "reply"
+_NUMBER_HEADER: Final = "number"
+_REASON_HEADER: Final = "reason"
+_ASKED_AT_ONCE: Final = 50
+_LONGEST_ATTEMPT_SECONDS: Final = 10.0
+"""After this a question is asked again, should it have been lost with a process."""
+
+
+class RequestServer:
+    """Answers what clients ask.
+
+    Args:
+        address: The virtual host; its queues exist.
+        answer: Takes a question and returns the answer, both encoded. What it raises is a fault, told to the client.
+        on_failure: Told when nothing can be answered any more; a lost connection is none, and is made again.
+    """
+
+    def __init__(self, address: BrokerAddress, answer: Answer, on_failure: Callable[[BaseException], None]) -> None:
+        self._address = address
+        self._answer = answer
+        self._on_failure = on_failure
+        self._runner: asyncio.Task[None] | None = None
+        self._draw = random.Random()  # noqa: S311 - spreads reconnections, and keeps no secret
+
+    async def start(self) -> None:
+        """Begin to answer.
+
+        Raises:
+            UnreachableError: The broker does not answer, or does not let us in.
+        """
+        session = await self._connect()
+        self._runner = asyncio.create_task(self._run(session))
+
+    async def close(self) -> None:
+        """Answer no more."""
+        if self._runner is not None:
+            self._runner.cancel()
+            await asyncio.wait({self._runner})
+
+    async def _connect(self) -> Session:
+        session = await open_session(self._address, "distsum master (requests)")
+
+        async def on_request(delivery: Delivery) -> None:
+            await self._take(session, delivery)
+
+        try:
+            await session.consume(REQUESTS, on_request, prefetch=_ASKED_AT_ONCE)
+        except (SessionLostError, NoSuchQueueError) as error:
+            await session.close()
+            raise UnreachableError(f"{self._address}: {str(error) or 'its queues are gone'}") from None
+        except BaseException:
+            await session.close()
+            raise
+        return session
+
+    async def _run(self, session: Session) -> None:
+        try:
+            while True:
+                try:
+                    reason = await session.wait_lost()
+                finally:
+                    await session.close()
+                log.warning("%s: the connection for requests was lost (%s); connecting again", self._address, reason)
+                session = await self._reconnect()
+        except Exception as error:  # noqa: BLE001 - whoever runs the server decides what follows
+            self._on_failure(error)
+
+    async def _reconnect(self) -> Session:
+        for attempt in itertools.count():
+            await asyncio.sleep(backoff_seconds(attempt, self._draw))
+            try:
+                return await self._connect()
+            except UnreachableError as error:
+                log.warning("%s; trying again", error)
+        raise AssertionError  # the count has no end
+
+    async def _take(self, session: Session, delivery: Delivery) -> None:
+        headers = delivery.envelope.headers
+        reply, number = headers.get(_REPLY_HEADER), headers.get(_NUMBER_HEADER)
+        if isinstance(reply, str) and isinstance(number, int):
+            told: dict[str, int | str] = {_NUMBER_HEADER: number, PROTOCOL_HEADER: PROTOCOL}
+            body = b""
+            if (reason := _fault(delivery.envelope)) is not None:
+                told[_REASON_HEADER] = reason
+            else:
+                try:
+                    body = await self._answer(delivery.envelope.body)
+                except Exception:
+                    log.exception("a request could not be answered")
+                    told[_REASON_HEADER] = "this is a fault in distsum; the master's log says more"
+            # Where the client has gone, nobody misses the answer.
+            await session.publish(REQUESTS_EXCHANGE, reply, Envelope(body, "Reply", headers=told), persistent=False)
+        else:
+            log.warning("a request was dropped: it does not say where its answer should go")
+        await delivery.acknowledge()
+
+
+def _fault(envelope: Envelope) -> str | None:
+    if envelope.application != APPLICATION:
+        return f"its sender is not {APPLICATION}"
+    if envelope.headers.get(PROTOCOL_HEADER) != PROTOCOL:
+        asked = printable(str(envelope.headers.get(PROTOCOL_HEADER)), 40)
+        return f"the master speaks protocol {PROTOCOL}, and this client {asked}; use one version of distsum everywhere"
+    if len(envelope.body) > MAX_MESSAGE_BYTES:
+        return f"it has {len(envelope.body)} bytes, and at most {MAX_MESSAGE_BYTES} are taken"
+    return None
+
+
+class RequestClient:
+    """Asks the deciding process; its event loop runs in a thread of its own.
+
+    Args:
+        address: The virtual host.
+    """
+
+    def __init__(self, address: BrokerAddress) -> None:
+        self._address = address
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="distsum requests", daemon=True)
+        self._session: Session | None = None
+        self._queue = ""
+        self._numbers = itertools.count(1)
+        self._waiting: dict[int, asyncio.Future[bytes]] = {}
+        self._connecting = asyncio.Lock()
+        self._draw = random.Random()  # noqa: S311 - spreads reconnections, and keeps no secret
+        self._thread.start()
+
+    def ask(self, question: bytes, seconds: float) -> bytes:
+        """Return the answer to a question; safe to call from any thread.
+
+        Raises:
+            UnreachableError: There is no broker, it does not let us in, or nobody answers in time.
+            ServiceError: The question is refused.
+        """
+        return self._run(self._ask(question, seconds))
+
+    def close(self) -> None:
+        """Let go of the connection."""
+        if not self._loop.is_running():
+            return
+        self._run(self._close())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    def _run(self, body: Coroutine[None, None, bytes]) -> bytes:
+        return asyncio.run_coroutine_threadsafe(body, self._loop).result()
+
+    async def _close(self) -> bytes:
+        if self._session is not None:
+            await self._session.close()
+        return b""
+
+    async def _ask(self, question: bytes, seconds: float) -> bytes:
+        deadline = self._loop.time() + seconds
+        for attempt in itertools.count():
+            left = deadline - self._loop.time()
+            if left <= 0:
+                break
+            try:
+                session = await self._connected()
+                return await self._ask_once(session, question, min(left, _LONGEST_ATTEMPT_SECONDS))
+            except (SessionLostError, TimeoutError):
+                continue
+            except NoSuchQueueError:
+                # No master was ever here, or it is starting.
+                await asyncio.sleep(min(left, backoff_seconds(attempt, self._draw)))
+        raise UnreachableError(
+            f"{self._address}: no master answers within {seconds:g} s; start one there with `distsum master`"
+        )
+
+    async def _ask_once(self, session: Session, question: bytes, seconds: float) -> bytes:
+        number = next(self._numbers)
+        answered: asyncio.Future[bytes] = self._loop.create_future()
+        self._waiting[number] = answered
+        headers = {PROTOCOL_HEADER: PROTOCOL, _REPLY_HEADER: self._queue, _NUMBER_HEADER: number}
+        envelope = Envelope(question, "Request", headers=headers)
+        lost = asyncio.ensure_future(session.wait_lost())
+        try:
+            arrived = await session.publish(
+                REQUESTS_EXCHANGE, REQUESTS, envelope, persistent=False, expiration_seconds=seconds
+            )
+            if not arrived:
+                raise NoSuchQueueError
+            await asyncio.wait((answered, lost), timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+            if answered.done():
+                return answered.result()
+            if lost.done():
+                raise SessionLostError(lost.result())
+            raise TimeoutError
+        finally:
+            lost.cancel()
+            del self._waiting[number]
+
+    async def _connected(self) -> Session:
+        async with self._connecting:
+            if self._session is not None and not self._session.is_lost:
+                return self._session
+            if self._session is not None:
+                await self._session.close()
+                self._session = None
+            session = await open_session(self._address, "distsum client")
+            try:
+                self._queue = reply_queue(secrets.token_hex(8))
+                await session.declare_own(self._queue, REQUESTS_EXCHANGE, (self._queue,))
+                await session.consume(self._queue, self._take, prefetch=_ASKED_AT_ONCE)
+            except BaseException:
+                await session.close()
+                raise
+            self._session = session
+            return session
+
+    async def _take(self, delivery: Delivery) -> None:
+        envelope = delivery.envelope
+        await delivery.acknowledge()
+        number = envelope.headers.get(_NUMBER_HEADER)
+        answered = self._waiting.get(number) if isinstance(number, int) else None
+        if answered is None or answered.done():
+            return  # the answer to a question that was asked again
+        reason = envelope.headers.get(_REASON_HEADER)
+        if reason is not None:
+            answered.set_exception(ServiceError(f"refused: {printable(str(reason), 1000)}"))
+        else:
+            answered.set_result(envelope.body)

@@ -1,0 +1,213 @@
+"""The service as its users run it: master, workers and clients are processes, with RabbitMQ between them."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import time
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+from tests.command import COMMAND, alive, distsum, wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from tests.rabbitmq import Node
+
+FILES = 120
+
+
+@pytest.fixture
+def environment(rabbitmq: Node, vhost: str) -> dict[str, str]:
+    return {"DISTSUM_BROKER": rabbitmq.url(vhost)}
+
+
+@pytest.fixture
+def inputs(tmp_path: Path) -> Path:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    draw = np.random.default_rng(6)
+    for index in range(FILES):
+        np.save(folder / f"{index:03}.npy", draw.standard_normal(3000))
+    return folder
+
+
+@pytest.fixture
+def expected(inputs: Path, tmp_path: Path) -> bytes:
+    done = distsum("mean", str(inputs), "-o", str(tmp_path / "expected.npy"), "--quiet")
+    assert done.returncode == 0, done.stderr
+    return (tmp_path / "expected.npy").read_bytes()
+
+
+@contextlib.contextmanager
+def running(log: Path, *arguments: str, environment: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a command until the end of the block; what it says goes to a file."""
+    with open(log, "ab") as said:
+        process = subprocess.Popen(
+            [*COMMAND, *arguments],
+            env=dict(os.environ) | environment,
+            stdin=subprocess.DEVNULL,
+            stdout=said,
+            stderr=said,
+        )
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            process.kill()
+        process.wait()
+
+
+@contextlib.contextmanager
+def master(tmp_path: Path, environment: dict[str, str], name: str = "master") -> Iterator[subprocess.Popen[bytes]]:
+    log = tmp_path / f"{name}.log"
+    with running(log, "master", "--work-dir", str(tmp_path / "work"), environment=environment) as process:
+        wait_until(lambda: "ready" in log.read_text().split() or process.poll() is not None, "a master")
+        assert process.poll() is None, log.read_text()
+        yield process
+
+
+@contextlib.contextmanager
+def worker(tmp_path: Path, environment: dict[str, str], slots: int = 2) -> Iterator[subprocess.Popen[bytes]]:
+    arguments = ("worker", "--slots", str(slots))
+    with running(tmp_path / "worker.log", *arguments, environment=environment) as process:
+        yield process
+
+
+def asked(environment: dict[str, str], *arguments: str) -> Any:
+    done = distsum(*arguments, "--json", env=environment)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def slot_processes(process: subprocess.Popen[bytes]) -> list[int]:
+    with open(f"/proc/{process.pid}/task/{process.pid}/children", encoding="ascii") as file:
+        return [int(pid) for pid in file.read().split()]
+
+
+def test_a_job_runs_from_submission_to_the_same_bytes(
+    tmp_path: Path, environment: dict[str, str], inputs: Path, expected: bytes
+) -> None:
+    out = tmp_path / "out.npy"
+    with master(tmp_path, environment), worker(tmp_path, environment):
+        done = distsum("submit", "mean", str(inputs), "-o", str(out), "-p", "5", env=environment)
+        assert done.returncode == 0, done.stderr
+        job = done.stdout.strip()
+        told = asked(environment, "wait", job)
+        assert out.read_bytes() == expected
+        assert (told["files"], told["tasks"], told["attempts"], told["retries"]) == (FILES, 30, 30, 0)
+        assert asked(environment, "status", job)["state"] == "succeeded"
+        (listed,) = asked(environment, "jobs")
+        assert (listed["job"], listed["state"]) == (job, "succeeded")
+        assert [each["state"] for each in asked(environment, "workers")] == ["idle", "idle"]
+        for arguments in (["status", job], ["jobs"], ["workers"]):
+            shown = distsum(*arguments, env=environment)
+            assert (shown.returncode, shown.stderr) == (0, "")
+            assert job in shown.stdout or arguments == ["workers"]
+        again = distsum("submit", "mean", str(inputs), "-o", str(out), env=environment)
+        assert again.returncode == 2
+        assert "--force" in again.stderr
+        assert distsum("status", "nonsense", env=environment).returncode == 2
+    names = {path.name for path in (tmp_path / "work").rglob("*") if path.is_file()}
+    assert names == {"record", "ticket", "committing", "outcome"}
+
+
+def test_submit_wait_follows_the_job_and_ends_as_it_does(
+    tmp_path: Path, environment: dict[str, str], inputs: Path, expected: bytes
+) -> None:
+    with master(tmp_path, environment), worker(tmp_path, environment):
+        told = asked(environment, "submit", "mean", str(inputs), "-o", str(tmp_path / "out.npy"), "--wait")
+        assert told["output"] == str(tmp_path / "out.npy")
+        assert (tmp_path / "out.npy").read_bytes() == expected
+        with open(inputs / "077.npy", "r+b") as file:
+            file.truncate(1000)
+        done = distsum("submit", "sum", str(inputs), "-o", str(tmp_path / "sum.npy"), "--wait", env=environment)
+        assert done.returncode == 1
+        assert "077.npy" in done.stderr
+
+
+def test_without_a_master_or_a_broker_it_says_so_in_one_line(tmp_path: Path, environment: dict[str, str]) -> None:
+    done = distsum("jobs", env=environment)
+    assert done.returncode == 3
+    assert "no master answers" in done.stderr
+    password = environment["DISTSUM_BROKER"].split(":")[2].split("@")[0]
+    nowhere = {"DISTSUM_BROKER": "amqp://u:s3cr3t-canary@127.0.0.1:1/v"}
+    for arguments in (["jobs"], ["worker", "--slots", "1"], ["master", "--work-dir", str(tmp_path)]):
+        done = distsum(*arguments, env=nowhere)
+        assert done.returncode == 3, done.stderr
+        assert "127.0.0.1:1" in done.stderr
+        assert "s3cr3t-canary" not in done.stderr
+    done = distsum("jobs", env={"DISTSUM_BROKER": ""})
+    assert done.returncode == 2
+    assert password not in done.stderr
+
+
+def test_a_killed_worker_is_replaced_and_the_bits_stay(
+    tmp_path: Path, environment: dict[str, str], inputs: Path, expected: bytes
+) -> None:
+    with master(tmp_path, environment), worker(tmp_path, environment) as process:
+        wait_until(lambda: len(asked(environment, "workers")) == 2, "workers")
+        job = distsum("submit", "mean", str(inputs), "-o", str(tmp_path / "out.npy"), "-p", "5", env=environment).stdout
+        os.kill(slot_processes(process)[0], signal.SIGKILL)
+        told = asked(environment, "wait", job.strip())
+        assert told["tasks"] == 30
+        wait_until(lambda: len(slot_processes(process)) == 2, "a new worker")
+    assert (tmp_path / "out.npy").read_bytes() == expected
+
+
+def test_a_drained_worker_leaves_and_none_survives_its_parent(tmp_path: Path, environment: dict[str, str]) -> None:
+    with master(tmp_path, environment):
+        with worker(tmp_path, environment) as process:
+            wait_until(lambda: len(asked(environment, "workers")) == 2, "workers")
+            process.terminate()
+            assert process.wait(20) == 0
+        wait_until(lambda: {each["state"] for each in asked(environment, "workers")} == {"lost"}, "their end")
+        with worker(tmp_path, environment) as process:
+            wait_until(lambda: len(asked(environment, "workers")) == 4, "workers")
+            pids = slot_processes(process)
+            process.kill()
+            process.wait()
+            wait_until(lambda: not any(map(alive, pids)), "their end", 2.0)
+
+
+def test_a_master_that_is_killed_is_followed_by_the_one_that_waits(
+    tmp_path: Path, environment: dict[str, str], inputs: Path, expected: bytes
+) -> None:
+    with (
+        master(tmp_path, environment) as first,
+        running(tmp_path / "b.log", "master", "--work-dir", str(tmp_path / "work"), environment=environment) as second,
+        worker(tmp_path, environment, slots=1),
+    ):
+        wait_until(lambda: "waiting for its end" in (tmp_path / "b.log").read_text(), "a standby")
+        submitted = distsum("submit", "mean", str(inputs), "-o", str(tmp_path / "out.npy"), "-p", "5", env=environment)
+        job = submitted.stdout.strip()
+        partials = tmp_path / "work" / "partials"
+        wait_until(lambda: len(list(partials.rglob("*"))) > 5 or (tmp_path / "out.npy").exists(), "partials")
+        first.kill()
+        first.wait()
+        told = asked(environment, "wait", job)
+        assert told["tasks"] == 30
+        assert second.poll() is None
+    assert (tmp_path / "out.npy").read_bytes() == expected
+
+
+def test_a_broker_that_stops_and_starts_delays_a_job_and_nothing_more(
+    tmp_path: Path, environment: dict[str, str], inputs: Path, expected: bytes, rabbitmq: Node
+) -> None:
+    with master(tmp_path, environment), worker(tmp_path, environment):
+        wait_until(lambda: len(asked(environment, "workers")) == 2, "workers")
+        submitted = distsum("submit", "mean", str(inputs), "-o", str(tmp_path / "out.npy"), "-p", "5", env=environment)
+        rabbitmq.control("stop_app")
+        time.sleep(1.0)
+        rabbitmq.control("start_app")
+        rabbitmq.await_ready()
+        told = asked(environment, "wait", submitted.stdout.strip())
+        assert told["tasks"] == 30
+    assert (tmp_path / "out.npy").read_bytes() == expected
