@@ -14,7 +14,7 @@ from distsum.request import DEFAULT_FAN_IN, FormatName, OnBadInput, Options, Red
 from distsum.wording import parse_byte_size, printable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     import numpy.typing as npt
 
@@ -279,7 +279,7 @@ def _dtype(name: str, dtype: object) -> str | None:
         raise _unacceptable(name, dtype, f"cannot be reduced; accepted are {ACCEPTED}") from None
 
 
-def _paths(inputs: Inputs, format: str) -> list[bytes]:
+def _paths(inputs: Inputs, format: str) -> Sequence[bytes]:
     from distsum.inputs import expand
 
     single = isinstance(inputs, str | bytes | os.PathLike)

@@ -68,7 +68,7 @@ from distsum.worker.launch import usable_cpus
 from distsum.worker.pool import WorkerPool
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from distsum.formats.base import Format, Layout
     from distsum.observe.snapshot import Snapshot
@@ -85,7 +85,9 @@ class Prepared(msgspec.Struct):
     report: PlanReport
 
 
-def plan(inputs: list[bytes], reduction: ReductionName, options: Options, output: bytes | None = None) -> PlanReport:
+def plan(
+    inputs: Sequence[bytes], reduction: ReductionName, options: Options, output: bytes | None = None
+) -> PlanReport:
     """Return what would run, without running it.
 
     Args:
@@ -104,7 +106,7 @@ def plan(inputs: list[bytes], reduction: ReductionName, options: Options, output
 
 def run(
     reduction: ReductionName,
-    inputs: list[bytes],
+    inputs: Sequence[bytes],
     output: bytes,
     options: Options,
     on_snapshot: Callable[[Snapshot], None] | None = None,
@@ -137,7 +139,7 @@ def run(
 
 
 def prepare(
-    reduction_name: ReductionName, inputs: list[bytes], output: bytes, options: Options, store: Store
+    reduction_name: ReductionName, inputs: Sequence[bytes], output: bytes, options: Options, store: Store
 ) -> Prepared:
     """Look at the inputs, choose a plan and describe the job; nothing is written.
 
@@ -154,10 +156,8 @@ def prepare(
     output_format = by_suffix(output)
     if output_format is None:
         raise OutputError(f"{printable(output)}: the suffix tells no format; write .npy, .raw or .txt")
-    here = os.getcwdb()
-    absolute = [path if path.startswith(b"/") else os.path.join(here, path) for path in inputs]
-    layout = _first_layout(absolute, input_format, options, store)
-    manifest = Manifest(_identified(absolute, input_format, layout, reduction_name, options, store))
+    layout = _first_layout(_absolute(inputs), input_format, options, store)
+    manifest = Manifest(_identified(_absolute(inputs), input_format, layout, reduction_name, options, store))
     planes = reduction.planes(layout.dtype)
     out_dtype = options.out_dtype or reduction.result(layout.dtype)
     check_output_dtype(reduction, layout.dtype, out_dtype)
@@ -259,7 +259,7 @@ def prepare(
     return Prepared(record, manifest, report)
 
 
-def check_output(output: bytes, inputs: list[bytes], *, force: bool) -> None:
+def check_output(output: bytes, inputs: Sequence[bytes], *, force: bool) -> None:
     """Make sure that a result can be written.
 
     Raises:
@@ -303,7 +303,14 @@ def _input_format(first: bytes, options: Options) -> Format:
     return found
 
 
-def _first_layout(paths: list[bytes], input_format: Format, options: Options, store: Store) -> Layout:
+def _absolute(paths: Iterable[bytes]) -> Iterator[bytes]:
+    """Yield the paths as they are wherever a worker stands."""
+    prefix = os.path.join(os.getcwdb(), b"")
+    for path in paths:
+        yield path if path.startswith(b"/") else prefix + path
+
+
+def _first_layout(paths: Iterable[bytes], input_format: Format, options: Options, store: Store) -> Layout:
     """Return the layout that all inputs are compared with: the first one's, or the first good one's when skipping."""
     first_error: BadInputError | None = None
     for path in paths:
@@ -319,7 +326,7 @@ def _first_layout(paths: list[bytes], input_format: Format, options: Options, st
 
 
 def _identified(
-    paths: list[bytes],
+    paths: Iterable[bytes],
     input_format: Format,
     layout: Layout,
     reduction: ReductionName,

@@ -24,16 +24,18 @@ import errno
 import os
 import re
 import stat
+from itertools import chain, pairwise
 from typing import TYPE_CHECKING, Final
 
 from distsum.errors import InputListError
+from distsum.paths import collected, collected_sorted
 from distsum.wording import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
     Name = str | bytes | os.PathLike[str] | os.PathLike[bytes]
-    Filter = Callable[[Sequence[bytes]], Sequence[bytes]]
+    Filter = Callable[[bytes], bool]
 
 _MAGIC: Final = re.compile(rb"[*?[]")
 _UNTIDY: Final = re.compile(rb"//|(?:^|/)\.\.?(?:/|$)")
@@ -42,8 +44,10 @@ _UNTIDY: Final = re.compile(rb"//|(?:^|/)\.\.?(?:/|$)")
 _BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
 
 
-def expand(arguments: Name | Sequence[Name], *, format: str = "auto") -> list[bytes]:
+def expand(arguments: Name | Sequence[Name], *, format: str = "auto") -> Sequence[bytes]:
     """Return the paths that the arguments name, in the documented order (see the module).
+
+    Where they are many, they are packed (``distsum.paths``): go through them once, rather than looking one up.
 
     Args:
         arguments: Files, folders, patterns and manifests, or a single one; text becomes bytes as the system does it.
@@ -60,23 +64,20 @@ def expand(arguments: Name | Sequence[Name], *, format: str = "auto") -> list[by
         raise InputListError(
             "no inputs are named; name files, folders, patterns such as 'runs/*.npy', or @manifest.txt"
         )
-    wanted = _by_suffix if format == "auto" else _any
-    sorted_part: list[bytes] = []
-    manifest_part: list[bytes] = []
-    origins: list[tuple[bytes, int]] = []
-    for argument in map(os.fsencode, arguments):
-        if argument.startswith(b"@"):
-            manifest_part += _manifest(argument)
-        else:
-            sorted_part += _named(argument, wanted, format)
-            origins.append((argument, len(sorted_part)))
-    _refuse_repeats(sorted_part, origins)
-    sorted_part.sort()
-    return sorted_part + manifest_part
+    words = [os.fsencode(argument) for argument in arguments]
+    named = [word for word in words if not word.startswith(b"@")]
+    manifests = [word for word in words if word.startswith(b"@")]
+    wanted = _known_suffix() if format == "auto" else _any
+    paths = collected_sorted(path for word in named for path in _named(word, wanted, format))
+    _refuse_repeats(paths, named, wanted, format)
+    if not manifests:
+        return paths
+    listed = collected(path for word in manifests for path in _manifest(word))
+    return collected(chain(paths, listed)) if paths else listed
 
 
-def _named(argument: bytes, wanted: Filter, format: str) -> Sequence[bytes]:
-    """Return what an argument other than a manifest stands for, unsorted."""
+def _named(argument: bytes, wanted: Filter, format: str) -> Iterator[bytes]:
+    """Yield what an argument other than a manifest stands for, unsorted."""
     if not argument:
         raise InputListError("an input is an empty name; check the variables in the command")
     if b"\0" in argument:
@@ -85,15 +86,17 @@ def _named(argument: bytes, wanted: Filter, format: str) -> Sequence[bytes]:
         mode = os.stat(argument).st_mode
     except OSError as error:
         if _MAGIC.search(argument):
-            return _pattern(argument, wanted)
+            yield from _pattern(argument, wanted)
+            return
         raise InputListError(_missing(argument, error)) from None
     if stat.S_ISDIR(mode):
-        return _folder(argument, wanted, format)
-    if not stat.S_ISREG(mode):
+        yield from _folder(argument, wanted, format)
+    elif stat.S_ISREG(mode):
+        yield argument
+    else:
         raise InputListError(
             f"{printable(argument)} is not a regular file; inputs are read more than once, so write it to a file first"
         )
-    return (argument,)
 
 
 def _missing(argument: bytes, error: OSError) -> str:
@@ -101,11 +104,14 @@ def _missing(argument: bytes, error: OSError) -> str:
     return f"{printable(argument)}: {why}"
 
 
-def _folder(folder: bytes, wanted: Filter, format: str) -> list[bytes]:
-    """Return the files that a folder named by the user stands for."""
-    found = _files_of(folder, wanted)
-    if found:
-        return found
+def _folder(folder: bytes, wanted: Filter, format: str) -> Iterator[bytes]:
+    """Yield the files that a folder named by the user stands for."""
+    empty = True
+    for path in _files_of(folder, wanted):
+        empty = False
+        yield path
+    if not empty:
+        return
     if any(_files_of(folder, _any)):
         raise InputListError(
             f"{printable(folder)}: none of the files in this folder has a known suffix; "
@@ -115,14 +121,16 @@ def _folder(folder: bytes, wanted: Filter, format: str) -> list[bytes]:
     raise InputListError(f"{printable(folder)}: this folder holds no {which}; folders within it are not searched")
 
 
-def _files_of(folder: bytes, wanted: Filter) -> list[bytes]:
-    names = [
-        entry.name
-        for entry in _scan(folder)
-        if entry.is_file(follow_symlinks=False) or (entry.is_symlink() and _may_lead_to_file(entry.path))
-    ]
+def _files_of(folder: bytes, wanted: Filter) -> Iterator[bytes]:
     prefix = folder if folder.endswith(b"/") else folder + b"/"
-    return [prefix + name for name in wanted(names) if not name.startswith(b".")]
+    for entry in _scan(folder):
+        name = entry.name
+        if (
+            not name.startswith(b".")
+            and wanted(name)
+            and (entry.is_file(follow_symlinks=False) or (entry.is_symlink() and _may_lead_to_file(entry.path)))
+        ):
+            yield prefix + name
 
 
 def _may_lead_to_file(link: bytes) -> bool:
@@ -140,47 +148,54 @@ def _is_folder(entry: os.DirEntry[bytes]) -> bool:
         return False
 
 
-def _any(names: Sequence[bytes]) -> Sequence[bytes]:
-    return names
+def _any(_name: bytes) -> bool:
+    return True
 
 
-def _by_suffix(names: Sequence[bytes]) -> Sequence[bytes]:
-    """Return the names whose suffix is that of a format."""
+def _known_suffix() -> Filter:
+    """Return the test whether a name's suffix is that of a format."""
     from distsum.formats.registry import FORMATS, by_suffix
 
     usual = tuple(suffix.encode() for each in FORMATS.values() for suffix in each.suffixes)
-    return [name for name in names if name.endswith(usual) or by_suffix(name) is not None]
+    return lambda name: name.endswith(usual) or by_suffix(name) is not None
 
 
-def _scan(folder: bytes) -> Iterable[os.DirEntry[bytes]]:
+def _scan(folder: bytes) -> Iterator[os.DirEntry[bytes]]:
     try:
         with os.scandir(folder) as entries:
-            return list(entries)
+            yield from entries
     except FileNotFoundError:
-        return ()  # It was there when its parent was listed, and is gone now.
+        return  # It was there when its parent was listed, and is gone now.
     except OSError as error:
         raise InputListError(f"{printable(folder)}: this folder cannot be listed: {error.strerror}") from None
 
 
-def _pattern(pattern: bytes, wanted: Filter) -> list[bytes]:
-    """Return the files that a pattern matches, and those of the folders that it matches."""
-    root = b"/" if pattern.startswith(b"/") else b""
+def _pattern(pattern: bytes, wanted: Filter) -> Iterator[bytes]:
+    """Yield the files that a pattern matches, and those of the folders that it matches."""
     parts = [part for part in pattern.split(b"/") if part]
-    deep = b"**" in parts
-    files: list[bytes] = []
+    deep = parts.count(b"**")
+    only_folders = pattern.endswith(b"/")
     folders: list[bytes] = []
-    for path, is_folder in _matches(root, parts):
-        (folders if is_folder else files).append(path)
-    if pattern.endswith(b"/"):
-        files.clear()
-    if not deep:
-        for folder in folders:
-            files += _files_of(folder, wanted)
-    if not files:
+
+    def found() -> Iterator[bytes]:
+        for path, is_folder in _matches(b"/" if pattern.startswith(b"/") else b"", parts):
+            if is_folder:
+                folders.append(path)
+            elif not only_folders:
+                yield path
+        if not deep:
+            for folder in folders:
+                yield from _files_of(folder, wanted)
+
+    # Parts such as **/a/** match one path in several ways.
+    paths: Iterable[bytes] = dict.fromkeys(found()) if deep > 1 else found()
+    empty = True
+    for path in paths:
+        empty = False
+        yield path
+    if empty:
         why = "matches only folders without inputs" if folders else "matches no file"
         raise InputListError(f"{printable(pattern)}: this pattern {why}")
-    # Parts such as **/a/** match one path in several ways.
-    return list(dict.fromkeys(files))
 
 
 def _matches(prefix: bytes, parts: Sequence[bytes]) -> Iterator[tuple[bytes, bool]]:
@@ -238,15 +253,15 @@ def _matcher(part: bytes) -> Callable[[bytes], re.Match[bytes] | None]:
     return re.compile(visible + expression).match
 
 
-def _manifest(argument: bytes) -> list[bytes]:
-    """Return the paths that a manifest lists, in its order."""
+def _manifest(argument: bytes) -> Iterator[bytes]:
+    """Yield the paths that a manifest lists, in its order."""
     path = argument[1:]
     name = printable(path)
     if not path or b"\0" in path:
         raise InputListError(f"{printable(argument)} names no manifest; write @manifest.txt, or ./@ for a file named @")
     folder = os.path.dirname(path)
     prefix = folder + b"/" if folder and not folder.endswith(b"/") else folder
-    paths: list[bytes] = []
+    empty = True
     try:
         with open(path, "rb") as lines:
             for number, line in enumerate(lines, start=1):
@@ -258,39 +273,36 @@ def _manifest(argument: bytes) -> list[bytes]:
                     raise InputListError(
                         f"{name}, line {number}: holds a NUL byte; a manifest is UTF-8 text with one path a line"
                     )
-                paths.append(entry if entry.startswith(b"/") else prefix + entry)
+                empty = False
+                yield entry if entry.startswith(b"/") else prefix + entry
     except OSError as error:
         hint = f"; for the file of that name write ./{printable(argument)}" if os.path.lexists(argument) else ""
         raise InputListError(f"manifest {_missing(path, error)}{hint}") from None
-    if not paths:
+    if empty:
         raise InputListError(f"{name}: this manifest lists no file")
-    return paths
 
 
-def _refuse_repeats(paths: list[bytes], origins: Sequence[tuple[bytes, int]]) -> None:
+def _refuse_repeats(paths: Sequence[bytes], arguments: Sequence[bytes], wanted: Filter, format: str) -> None:
     """Refuse a file that is named twice, also in two spellings; links are names of their own.
 
     Args:
-        paths: The paths in the order of the arguments.
-        origins: For each argument, where its paths end.
+        paths: What the arguments stand for, sorted.
+        arguments: Those that are no manifests.
+        wanted: What a folder stands for.
+        format: Likewise.
     """
-    if len(origins) == 1 and b".." not in origins[0][0]:
+    if len(arguments) == 1 and b".." not in arguments[0]:
         return
-    spelled: Sequence[bytes] = paths
-    if any(map(_UNTIDY.search, paths)) or len({path[:1] == b"/" for path in paths}) > 1:
-        spelled = [os.path.abspath(path) for path in paths]
-    if len(set(spelled)) == len(spelled):
+    mixed = any(map(_UNTIDY.search, paths)) or len({path[:1] == b"/" for path in paths}) > 1
+    spelled = collected_sorted(map(os.path.abspath, paths)) if mixed else paths
+    twice = next((one for one, other in pairwise(spelled) if one == other), None)
+    if twice is None:
         return
-    first_places: dict[bytes, int] = {}
-    for place, path in enumerate(spelled):
-        first = first_places.setdefault(path, place)
-        if first != place:
-            by = " and ".join(f"'{printable(_origin(origins, at))}'" for at in (first, place))
-            raise InputListError(
-                f"{printable(paths[place])} is named twice, by {by}; "
-                "to count a file twice on purpose, list it twice in a manifest and name that as @manifest.txt"
-            )
-
-
-def _origin(origins: Sequence[tuple[bytes, int]], position: int) -> bytes:
-    return next(argument for argument, end in origins if position < end)
+    # A mistake, so it may cost a second look at what each argument stands for.
+    named = ((path, argument) for argument in arguments for path in _named(argument, wanted, format))
+    places = [(path, argument) for path, argument in named if (os.path.abspath(path) if mixed else path) == twice]
+    by = " and ".join(f"'{printable(argument)}'" for _, argument in places[:2])
+    raise InputListError(
+        f"{printable(places[1][0] if len(places) > 1 else twice)} is named twice, by {by}; "
+        "to count a file twice on purpose, list it twice in a manifest and name that as @manifest.txt"
+    )

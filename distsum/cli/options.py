@@ -158,7 +158,7 @@ def options_of(settings: Settings, *, force: bool, digest: bool) -> Options:
     )
 
 
-def paths_of(arguments: Sequence[FileName], settings: Settings) -> list[bytes]:
+def paths_of(arguments: Sequence[FileName], settings: Settings) -> Sequence[bytes]:
     """Return the inputs that the arguments name, in the documented order.
 
     Raises:

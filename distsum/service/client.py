@@ -16,7 +16,7 @@ from distsum.service import messages as channel
 from distsum.service.records import Records
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from types import TracebackType
 
     from distsum.observe.workers import WorkerStatus
@@ -81,7 +81,7 @@ class Client:
     def submit(
         self,
         reduction: ReductionName,
-        inputs: list[bytes],
+        inputs: Sequence[bytes],
         output: bytes,
         options: Options,
         *,

@@ -6,8 +6,10 @@ import time
 import tracemalloc
 
 import msgspec
+import numpy as np
 import pytest
 
+from benchmarks.planning import planned_apart
 from distsum.errors import PlanError
 from distsum.manifest import Input, Manifest
 from distsum.planning import Limits, Rates, Workload, choose, plan_candidates
@@ -124,3 +126,16 @@ def test_an_input_costs_its_path_and_29_bytes():
     assert len(manifest) == count
     # A growing buffer is at most an eighth longer than what it holds.
     assert used / count <= 1.125 * (len(b"/data/run42/member-000000000.npy") + 29) + 1
+
+
+def test_a_million_inputs_take_no_more_memory_each_than_ten_million_may(tmp_path):
+    # The process that plans takes some 35 MB itself, so that 100 bytes an input are just within 1 GiB. `just bench
+    # planning` plans the ten million.
+    real = tmp_path / "real.npy"
+    np.save(real, np.ones(10))
+    told = planned_apart(10**6, "", str(real))
+    assert told["files"] == 10**6
+    assert told["in_order"]
+    assert told["bytes_per_input"] < 100
+    # No timing is asserted but these: what compares everything with everything would take minutes.
+    assert told["listing_seconds"] + told["planning_seconds"] < 60
