@@ -440,7 +440,7 @@ def _interrupts_raised() -> Iterator[None]:
     """
     before = signal.getsignal(signal.SIGINT)
     handler = getattr(before, "func", before)
-    if _in_main_thread() and getattr(handler, "__module__", "").startswith("asyncio"):
+    if _in_main_thread() and str(getattr(handler, "__module__", "")).startswith("asyncio"):
         signal.signal(signal.SIGINT, signal.default_int_handler)
         try:
             yield
