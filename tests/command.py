@@ -55,11 +55,20 @@ def summary(*arguments, cwd=None, env=None):
     return json.loads(done.stdout.splitlines()[-1])
 
 
+@contextlib.contextmanager
+def under_way(calls):
+    """Make some calls, which wait for commands, a few at once; give for each key the future of what its call gives."""
+    executor = ThreadPoolExecutor(len(os.sched_getaffinity(0)) + 1)
+    try:
+        yield {key: executor.submit(call) for key, call in calls.items()}
+    finally:
+        executor.shutdown(cancel_futures=True)
+
+
 def together(calls):
-    """Make some calls at once, which wait for commands, and return what each gave, by its key."""
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0)) + 1) as executor:
-        waiting = {key: executor.submit(call) for key, call in calls.items()}
-        return {key: each.result() for key, each in waiting.items()}
+    """Make some calls as ``under_way`` does, and return what each gave, by its key."""
+    with under_way(calls) as futures:
+        return {key: future.result() for key, future in futures.items()}
 
 
 @contextlib.contextmanager

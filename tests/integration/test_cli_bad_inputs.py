@@ -13,7 +13,7 @@ from functools import partial
 import numpy as np
 import pytest
 
-from tests.command import COMMAND, distsum, environment, summary, together, with_mounts
+from tests.command import COMMAND, distsum, environment, summary, together, under_way, with_mounts
 from tests.reference import reference_reduce
 
 
@@ -110,16 +110,17 @@ class Case:
 
 @pytest.fixture(scope="module")
 def cases(tmp_path_factory):
-    """Every case, run."""
+    """Every case, as the future of its run."""
     made = {
         name: Case(tmp_path_factory.mktemp("case"), suffix, content) for name, (suffix, content, _) in CASES.items()
     }
-    return together({name: case.run for name, case in made.items()})
+    with under_way({name: case.run for name, case in made.items()}) as futures:
+        yield futures
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_a_bad_input_fails_the_job_and_is_named_with_what_is_wrong(cases, name):
-    case = cases[name]
+    case = cases[name].result()
     assert (case.fail.returncode, case.fail.stdout) == (1, "")
     *_, last = case.fail.stderr.splitlines()
     assert last.startswith(f"distsum: {case.uri}: ")
@@ -131,7 +132,7 @@ def test_a_bad_input_fails_the_job_and_is_named_with_what_is_wrong(cases, name):
 
 @pytest.mark.parametrize("name", CASES)
 def test_a_bad_input_is_left_out_on_request_and_told_of(cases, name):
-    case = cases[name]
+    case = cases[name].result()
     assert case.skip.returncode == 0, case.skip.stderr
     told = json.loads(case.skip.stdout)
     assert told["files"] == FILES
@@ -146,14 +147,15 @@ def test_a_bad_input_is_left_out_on_request_and_told_of(cases, name):
 
 @pytest.mark.parametrize("name", CASES)
 def test_verify_agrees_about_what_is_left(cases, name):
-    done = cases[name].verify
+    case = cases[name].result()
+    done = case.verify
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith(f"mean of {FILES - 1} files: within the bound\nchecked exactly at 6 of 6 indices\n")
-    assert f"left out 1 bad input of {FILES}:\n  {cases[name].uri}: " in done.stdout
+    assert f"left out 1 bad input of {FILES}:\n  {case.uri}: " in done.stdout
 
 
 def test_a_header_of_a_gigabyte_is_not_held_in_memory_by_anyone(cases):
-    case = cases["header of a gigabyte"]
+    case = cases["header of a gigabyte"].result()
     # By the process that plans, which looks at the first input, and by a worker.
     for inputs in ([case.uri], [str(case.inputs / "0.npy"), case.uri]):
         command = [*COMMAND, "mean", *inputs, "-o", f"{case.out}.2.npy", "--quiet"]

@@ -22,6 +22,7 @@ from tests.command import (
     started,
     summary,
     together,
+    under_way,
     wait_until,
 )
 from tests.reference import reference_reduce
@@ -83,14 +84,16 @@ def test_the_version_is_told_on_stdout(command):
 
 @pytest.fixture(scope="module")
 def help_pages():
-    """The page of each command, and of them all."""
+    """The futures of each command's page, and of the one of them all."""
     wanted = {"": ["--help"], "nothing": [], **{command: [command, "--help"] for command in COMMANDS}}
-    return together({name: partial(distsum, *each, env={"COLUMNS": "80"}) for name, each in wanted.items()})
+    calls = {name: partial(distsum, *each, env={"COLUMNS": "80"}) for name, each in wanted.items()}
+    with under_way(calls) as futures:
+        yield futures
 
 
 @pytest.mark.parametrize("name", ["", "nothing"])
 def test_the_help_lists_every_command_with_what_it_does(help_pages, name):
-    done = help_pages[name]
+    done = help_pages[name].result()
     assert (done.returncode, done.stderr) == (0, "")
     rows = {line.split()[1]: line.split()[2:-1] for line in done.stdout.splitlines() if line.startswith("│")}
     assert [*COMMANDS, "--install-completion", "--help", "--version"] == list(rows)
@@ -100,7 +103,7 @@ def test_the_help_lists_every_command_with_what_it_does(help_pages, name):
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_the_help_of_a_command_explains_each_of_its_options(help_pages, command):
-    done = help_pages[command]
+    done = help_pages[command].result()
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith(f"Usage: distsum {command}")
     rows = [" ".join(line.strip("│* ").split()) for line in done.stdout.splitlines() if line.startswith("│")]
@@ -138,17 +141,18 @@ MISTAKES = [
 
 @pytest.fixture(scope="module")
 def mistakes(tmp_path_factory):
-    """What each mistake in a command leads to, and the folder that they were all run in."""
+    """The futures of what each mistake in a command leads to, and the folder that they are all run in."""
     folder = tmp_path_factory.mktemp("mistakes")
     np.save(folder / "a.npy", np.ones(3))
     np.save(folder / "z.npy", np.ones(3, "c16"))
     calls = {place: partial(distsum, *arguments, cwd=folder) for place, (arguments, _) in enumerate(MISTAKES)}
-    return together(calls), folder
+    with under_way(calls) as futures:
+        yield futures, folder
 
 
 @pytest.mark.parametrize("place", range(len(MISTAKES)), ids=lambda place: repr(" ".join(MISTAKES[place][0])))
 def test_a_mistake_in_the_command_ends_with_2_and_names_what_is_wrong(mistakes, place):
-    done = mistakes[0][place]
+    done = mistakes[0][place].result()
     assert done.returncode == 2, done.stderr
     assert done.stdout == ""
     first, *rest = done.stderr.splitlines()
@@ -158,7 +162,9 @@ def test_a_mistake_in_the_command_ends_with_2_and_names_what_is_wrong(mistakes, 
 
 
 def test_a_mistake_in_the_command_changes_nothing(mistakes):
-    assert sorted(path.name for path in mistakes[1].iterdir()) == ["a.npy", "z.npy"]
+    futures, folder = mistakes
+    assert all(future.result() for future in futures.values())
+    assert sorted(path.name for path in folder.iterdir()) == ["a.npy", "z.npy"]
 
 
 # mean and its options -------------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ from functools import partial
 import numpy as np
 import pytest
 
-from tests.command import distsum, summary, together
+from tests.command import distsum, summary, together, under_way
 from tests.reference import reference_reduce
 
 DTYPES = ["b1", "i1", ">i2", "i4", ">i8", "u1", "u2", ">u4", "u8", ">f2", "f4", ">f8", "c8", ">c16"]
@@ -37,7 +37,7 @@ def drawn(dtype, index, shape=(3, 5)):
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory):
-    """What every job made of seven files, and the arrays in them."""
+    """For every job over seven files, the future of its summary, and what its result should be."""
     folder = tmp_path_factory.mktemp("numbers")
     arrays = {dtype: [drawn(dtype, index) for index in range(7)] for dtype in DTYPES}
     for dtype, each in arrays.items():
@@ -50,15 +50,14 @@ def results(tmp_path_factory):
         inputs = folder / dtype.replace(">", "big-")
         out = folder / f"{reduction}-{inputs.name}.npy"
         calls[reduction, dtype] = partial(summary, reduction, str(inputs), "-o", str(out), "-w", "1")
-    return {
-        job: (np.load(told["output"]), reference_reduce(arrays[job[1]], 5, job[0]))
-        for job, told in together(calls).items()
-    }
+    with under_way(calls) as futures:
+        yield {job: (future, reference_reduce(arrays[job[1]], 5, job[0])) for job, future in futures.items()}
 
 
 @pytest.mark.parametrize("job", JOBS, ids="-".join)
 def test_every_dtype_is_reduced_as_the_canonical_tree_says(results, job):
-    found, expected = results[job]
+    future, expected = results[job]
+    found = np.load(future.result()["output"])
     assert (found.dtype, found.shape) == (expected.dtype, expected.shape)
     if expected.dtype.kind in "fc":
         # Every NaN of a result has the same bits, and a least or greatest zero has no sign.
