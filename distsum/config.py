@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
+from distsum.brokers.address import BrokerAddress
 from distsum.dtypes import parse_dtype
 from distsum.errors import ConfigurationError
 from distsum.request import (
@@ -47,6 +48,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     out_dtype: str | None = None
     on_bad_input: OnBadInput = "fail"
     quiet: bool = False
+    broker: BrokerAddress | None = None
+    management: BrokerAddress | None = None
 
 
 class Layer(msgspec.Struct, frozen=True):
@@ -142,6 +145,8 @@ _PARSERS: Final[dict[str, Callable[[Any], Any]]] = {
     "out_dtype": _dtype,
     "on_bad_input": _one_of("fail", "skip"),
     "quiet": _switch,
+    "broker": lambda raw: BrokerAddress.parse(_text(raw)),
+    "management": lambda raw: BrokerAddress.parse(_text(raw), "--management"),
 }
 KEYS: Final = tuple(_PARSERS)
 
@@ -281,7 +286,13 @@ def _reason(error: ValueError) -> str:
 
 def _shown(key: str, value: Any) -> str:
     if value is None:
-        return {"work_dir": "OUT.distsum", "dtype": "-", "out_dtype": "the accumulator's"}.get(key, "auto")
+        return {
+            "work_dir": "OUT.distsum",
+            "dtype": "-",
+            "out_dtype": "the accumulator's",
+            "broker": "-",
+            "management": "-",
+        }.get(key, "auto")
     if key == "memory":
         return byte_size(value)
     return str(value).lower() if isinstance(value, bool) else str(value)

@@ -33,6 +33,7 @@ for _name, _target in (
     ("generate", "distsum.cli.generate:generate"),
     ("demo", "distsum.cli.demo:demo"),
     ("config", "distsum.cli.config:config"),
+    ("broker", "distsum.cli.broker:app"),
 ):
     app.command(_target, name=_name)
 app.register_install_completion_command()

@@ -60,13 +60,13 @@ Quiet = Annotated[bool | None, Parameter(name="--quiet", negative=(), help="Say 
 Json = Annotated[bool, Parameter(name="--json", negative=(), help="Print one JSON object on stdout.")]
 
 
-def settings_of(flags: RunFlags = NO_FLAGS, *, quiet: bool | None = None) -> Settings:
+def settings_of(flags: RunFlags = NO_FLAGS, *, quiet: bool | None = None, **others: str | None) -> Settings:
     """Return the settings for these flags and this environment.
 
     Raises:
         ConfigurationError: A value, key or variable is not acceptable.
     """
-    return resolve(read_layers(asdict(flags) | {"quiet": quiet}, os.environ, os.getcwd()))[0]
+    return resolve(read_layers(asdict(flags) | {"quiet": quiet} | others, os.environ, os.getcwd()))[0]
 
 
 def options_of(settings: Settings, *, force: bool, digest: bool) -> Options:
