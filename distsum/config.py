@@ -48,6 +48,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     on_bad_input: OnBadInput = "fail"
     quiet: bool = False
     broker: BrokerAddress | None = None
+    management: BrokerAddress | None = None
 
 
 class Layer(msgspec.Struct, frozen=True):
@@ -68,8 +69,8 @@ class Origin(msgspec.Struct, frozen=True):
     def words(self) -> str:
         """Return the value as people write it: what a file or variable would hold for it, where there is a word."""
         if self.value is None:
-            words = {"work-dir": "OUT.distsum", "dtype": "-", "out-dtype": "the accumulator's", "broker": "-"}
-            return words.get(self.key, "auto")
+            words = {"work-dir": "OUT.distsum", "out-dtype": "the accumulator's"}
+            return words.get(self.key, "-" if self.key in {"dtype", "broker", "management"} else "auto")
         if self.key == "memory":
             return exact_byte_size(int(self.value))
         return str(self.value).lower() if isinstance(self.value, bool) else str(self.value)
@@ -146,11 +147,14 @@ class _SecretError(ValueError):
     """A value that may hold a password is not acceptable, so it is not shown."""
 
 
-def _broker(raw: Any) -> BrokerAddress:
-    try:
-        return BrokerAddress.parse(_text(raw))
-    except UsageError as error:
-        raise _SecretError(str(error).removeprefix("--broker ")) from None
+def _broker(option: str) -> Callable[[Any], BrokerAddress]:
+    def parse(raw: Any) -> BrokerAddress:
+        try:
+            return BrokerAddress.parse(_text(raw), option)
+        except UsageError as error:
+            raise _SecretError(str(error).removeprefix(f"{option} ")) from None
+
+    return parse
 
 
 _PARSERS: Final[dict[str, Callable[[Any], Any]]] = {
@@ -167,7 +171,8 @@ _PARSERS: Final[dict[str, Callable[[Any], Any]]] = {
     "out_dtype": _dtype,
     "on_bad_input": _one_of("fail", "skip"),
     "quiet": _switch,
-    "broker": _broker,
+    "broker": _broker("--broker"),
+    "management": _broker("--management"),
 }
 KEYS: Final = tuple(_PARSERS)
 

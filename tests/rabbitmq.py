@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import aio_pika
+import trustme
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -51,13 +52,23 @@ class Node:
     Attributes:
         password: Of the administrator ``USER``.
         amqp_port: AMQP without TLS.
+        tls_port: AMQP with TLS.
         management_port: The management API.
+        secure_management_port: The same with TLS.
+        authority: Has signed the node's certificate, which is for ``localhost`` and for no address.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.password = secrets.token_hex(8)
-        self.amqp_port, self.management_port, distribution, mapper = free_ports(4)
+        self.amqp_port, self.tls_port, self.management_port, self.secure_management_port, distribution, mapper = (
+            free_ports(6)
+        )
+        self.authority = trustme.CA()
+        self.authority.cert_pem.write_to_path(folder / "authority.pem")
+        certificate = self.authority.issue_cert("localhost")
+        certificate.cert_chain_pems[0].write_to_path(folder / "certificate.pem")
+        certificate.private_key_pem.write_to_path(folder / "key.pem")
         self._numbers = itertools.count(1)
         self._processes: list[subprocess.Popen[bytes]] = []
         home = folder / "home"
@@ -67,7 +78,18 @@ class Node:
             f"listeners.tcp.1 = 127.0.0.1:{self.amqp_port}\n"
             "management.tcp.ip = 127.0.0.1\n"
             f"management.tcp.port = {self.management_port}\n"
-            f"default_user = {USER}\n"
+            f"listeners.ssl.1 = 127.0.0.1:{self.tls_port}\n"
+            "ssl_options.verify = verify_peer\n"
+            "ssl_options.fail_if_no_peer_cert = false\n"
+            "management.ssl.ip = 127.0.0.1\n"
+            f"management.ssl.port = {self.secure_management_port}\n"
+            + "".join(
+                f"{section}.cacertfile = {folder}/authority.pem\n"
+                f"{section}.certfile = {folder}/certificate.pem\n"
+                f"{section}.keyfile = {folder}/key.pem\n"
+                for section in ("ssl_options", "management.ssl")
+            )
+            + f"default_user = {USER}\n"
             f"default_pass = {self.password}\n"
             "disk_free_limit.absolute = 10MB\n"
             "log.file.level = warning\n"

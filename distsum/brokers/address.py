@@ -1,40 +1,54 @@
-"""Where a RabbitMQ broker is, and who asks: an AMQP URI taken apart. Its password is in no text made from it (pure)."""
+"""Where a RabbitMQ broker is, and who asks: a URI taken apart. Its password is in no text made from it (pure)."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import Final
-from urllib.parse import SplitResult, quote, unquote, urlsplit
+from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlencode, urlsplit
 
 from distsum.errors import UsageError
 from distsum.wording import printable
 
-_PORTS: Final = {"amqp": 5672, "amqps": 5671}
+_PORTS: Final = {"amqp": 5672, "amqps": 5671, "http": 15672, "https": 15671}
+_FILES: Final = ("cacertfile", "certfile", "keyfile")
 
 
 @dataclass(frozen=True, kw_only=True)
 class BrokerAddress:
-    """A virtual host of a broker, and the user to enter it as.
+    """A virtual host of a broker or its management API, and the user to enter it as.
+
+    The names of the three files are those of RabbitMQ's URI query parameters (its documentation, "AMQP 0-9-1 URI Query
+    Parameters"). There is no way to switch the verification of a certificate off.
 
     Attributes:
+        scheme: ``amqp`` or ``http``, with an ``s`` for TLS.
         host: Name or IP address.
         port: TCP port.
         vhost: Virtual host.
         user: Who asks.
         password: Theirs; shown nowhere.
-        tls: Whether the connection is encrypted, and the broker's certificate verified.
+        cacertfile: Certificates of the authorities to trust instead of the system's, in PEM.
+        certfile: Our own certificate, where the broker asks for one.
+        keyfile: Its private key.
     """
 
+    scheme: str = "amqp"
     host: str
     port: int
     vhost: str = "/"
     user: str = "guest"
     password: str = field(default="guest", repr=False)
-    tls: bool = False
+    cacertfile: str | None = None
+    certfile: str | None = None
+    keyfile: str | None = None
 
     @classmethod
-    def parse(cls, uri: str) -> BrokerAddress:
-        """Take an AMQP URI apart, such as ``amqps://worker:secret@broker.example/distsum``.
+    def parse(cls, uri: str, option: str = "--broker") -> BrokerAddress:
+        """Take an AMQP URI apart, such as ``amqps://worker:secret@broker.example/distsum?cacertfile=ca.pem``.
+
+        Args:
+            uri: The text.
+            option: The option that it is of; ``--management`` wants ``http`` or ``https``.
 
         Raises:
             UsageError: It is none, or says something that we do not know.
@@ -42,35 +56,49 @@ class BrokerAddress:
         >>> print(BrokerAddress.parse("amqp://ada:s3cret@[::1]/science%2Fclimate"))
         amqp://ada@[::1]:5672/science%2Fclimate
         """
+        plain = "http" if option == "--management" else "amqp"
         parts = _split(uri)
+        files = dict(parse_qsl(parts.query, keep_blank_values=True)) if parts is not None else {}
         fault = None
         if parts is None:
             fault = "is no address"
-        elif parts.scheme not in _PORTS:
-            fault = "does not begin with amqp:// or amqps://"
+        elif parts.scheme not in {plain, f"{plain}s"}:
+            fault = f"does not begin with {plain}:// or {plain}s://"
         elif not parts.hostname:
             fault = "names no host"
         elif "@" in parts.path + parts.query + parts.fragment:
             fault = "has a @ after its host; in a password / is written as %2F, ? as %3F and # as %23"
-        elif parts.query or parts.fragment:
-            fault = "ends in options that distsum does not know"
+        elif parts.fragment or not files.keys() <= set(_FILES) or "" in files.values():
+            fault = f"ends in what distsum does not know; there are {', '.join(_FILES)}"
+        elif files and not parts.scheme.endswith("s"):
+            fault = f"names certificates, which only {plain}s:// uses"
+        elif "keyfile" in files and "certfile" not in files:
+            fault = "names a keyfile without a certfile"
         if fault is not None or parts is None or parts.hostname is None:
-            raise UsageError(f"--broker {_shown(uri)}: {fault}; write amqp://USER:PASSWORD@HOST:PORT/VHOST")
+            where = "HOST:PORT" if plain == "http" else "HOST:PORT/VHOST"
+            raise UsageError(f"{option} {_shown(uri)}: {fault}; write {plain}://USER:PASSWORD@{where}")
         return cls(
+            scheme=parts.scheme,
             host=parts.hostname,
             port=parts.port or _PORTS[parts.scheme],
             vhost=unquote(parts.path[1:]) or "/",
             user=unquote(parts.username) if parts.username else "guest",
             password=unquote(parts.password) if parts.password is not None else "guest",
-            tls=parts.scheme == "amqps",
+            **files,
         )
+
+    @property
+    def tls(self) -> bool:
+        """Whether the connection is encrypted, and the other side's certificate verified."""
+        return self.scheme.endswith("s")
 
     def __str__(self) -> str:
         return printable(self._text(""))
 
     def uri(self) -> str:
-        """Return the whole URI, with the password: for the standard input of a process of ours, and nothing else."""
-        return self._text(":" + quote(self.password, safe=""))
+        """Return the whole URI, with the password: for the standard input of a process of ours, or one who asked."""
+        files = {name: value for name in _FILES if (value := getattr(self, name)) is not None}
+        return self._text(":" + quote(self.password, safe="")) + ("?" + urlencode(files) if files else "")
 
     def censored(self, text: str) -> str:
         """Return a text from elsewhere without the password, should that have found its way there."""
@@ -78,9 +106,8 @@ class BrokerAddress:
 
     def _text(self, secret: str) -> str:
         host = f"[{self.host}]" if ":" in self.host else self.host
-        scheme = "amqps" if self.tls else "amqp"
         vhost = quote(self.vhost, safe="") if self.vhost != "/" else ""
-        return f"{scheme}://{quote(self.user, safe='')}{secret}@{host}:{self.port}/{vhost}"
+        return f"{self.scheme}://{quote(self.user, safe='')}{secret}@{host}:{self.port}/{vhost}"
 
 
 def _split(uri: str) -> SplitResult | None:

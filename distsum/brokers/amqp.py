@@ -12,25 +12,29 @@ import logging
 import ssl
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-import aio_pika
-from aiormq.exceptions import (
-    AMQPError,
-    ChannelAccessRefused,
-    ChannelLockedResource,
-    ChannelNotFoundEntity,
-    ChannelPreconditionFailed,
-    DeliveryError,
-    ProbableAuthenticationError,
-)
-from aiormq.exceptions import PublishError as ReturnedError
-
 from distsum.brokers.envelope import CONTENT_TYPE, Envelope
-from distsum.errors import UnreachableError
+from distsum.brokers.tls import tls_context
+from distsum.errors import UnreachableError, UsageError
 from distsum.wording import printable
+
+try:
+    import aio_pika
+    from aiormq.exceptions import (
+        AMQPError,
+        ChannelAccessRefused,
+        ChannelLockedResource,
+        ChannelNotFoundEntity,
+        ChannelPreconditionFailed,
+        DeliveryError,
+        ProbableAuthenticationError,
+    )
+    from aiormq.exceptions import PublishError as ReturnedError
+except ModuleNotFoundError as error:
+    raise UsageError(f"RabbitMQ needs {error.name}, which is not installed; pip install 'distsum[rabbitmq]'") from error
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
 
     from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractExchange, AbstractIncomingMessage
 
@@ -113,6 +117,7 @@ class Session:
         self._lost: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._fault: BaseException | None = None
         self._exchanges: dict[tuple[str, bool], AbstractExchange] = {}
+        self._channels: list[AbstractChannel] = []
         self._confirmed: AbstractChannel
         self._unconfirmed: AbstractChannel
         self._asking: AbstractChannel
@@ -151,8 +156,7 @@ class Session:
     async def close(self) -> None:
         """Close both connections, as far as they can be."""
         self.lose("closed")
-        for connection in (self._publishing, self._consuming):
-            await _quietly(connection.close())
+        await _quietly(_closed((self._publishing, self._consuming), self._channels))
 
     async def publish(
         self,
@@ -303,6 +307,7 @@ class Session:
 
     async def _open(self, channel: AbstractChannel, *, fatal: bool = True) -> None:
         await self._call(channel.initialize())
+        self._channels = [each for each in self._channels if not each.is_closed] + [channel]
         if fatal:
             channel.close_callbacks.add(self._on_close)
             underlay = await channel.get_underlay_channel()
@@ -408,17 +413,18 @@ async def open_session(address: BrokerAddress, name: str) -> Session:
         reason = str(error)
     except _LIBRARY_ERRORS as error:
         reason = _explain(error, address)
+    except BaseException:
+        await _quietly(_closed(connections))
+        raise
     else:
         return session
-    for connection in connections:
-        await _quietly(connection.close())
+    await _quietly(_closed(connections))
     # Raised here and not above: an error of the library would come along as the context, and its frames hold the
     # password.
     raise UnreachableError(f"{address}: {reason}")
 
 
 async def _connect(address: BrokerAddress, name: str) -> AbstractConnection:
-    context = ssl.create_default_context() if address.tls else None
     return await aio_pika.connect(
         host=address.host,
         port=address.port,
@@ -426,7 +432,7 @@ async def _connect(address: BrokerAddress, name: str) -> AbstractConnection:
         password=address.password,
         virtualhost=address.vhost,
         ssl=address.tls,
-        ssl_context=context,
+        ssl_context=tls_context(address),
         timeout=CONNECT_SECONDS,
         heartbeat=HEARTBEAT_SECONDS,
         client_properties={"connection_name": name},
@@ -457,14 +463,19 @@ def _explain(error: BaseException, address: BrokerAddress) -> str:
     if isinstance(error, TimeoutError):
         return f"no answer within {CONNECT_SECONDS:.0f} s; is it the right host and port, and the way open?"
     if isinstance(cause, ssl.SSLCertVerificationError):
-        return f"its certificate was not accepted ({cause.verify_message})"
+        why = printable(cause.verify_message.rstrip("."))
+        return f"its certificate is not accepted ({why}); does ?cacertfile= name the right authority, and the host fit?"
+    if isinstance(cause, ssl.SSLError):
+        return (
+            f"TLS failed ({cause.reason}); is TLS spoken at port {address.port}, and the certificate we showed right?"
+        )
     if "Connection.Close" in str(error):
         # The library drops the text that says which.
         vhost = printable(address.vhost)
         return (
             f"there is no virtual host {vhost}, or {printable(address.user)} may not use it; see `distsum broker setup`"
         )
-    if isinstance(cause, OSError):
+    if isinstance(cause, OSError) and not isinstance(cause, ConnectionResetError):
         return f"{cause.strerror or _words(error, address)}; does RabbitMQ run there?"
     return f"{_words(error, address)}; does RabbitMQ run there, and speak {'TLS' if address.tls else 'plain AMQP'}?"
 
@@ -489,12 +500,31 @@ def _abandon(call: asyncio.Future[Any]) -> None:
         call.add_done_callback(lambda done: done.cancelled() or done.exception())
 
 
+async def _closed(connections: Sequence[AbstractConnection], channels: Sequence[AbstractChannel] = ()) -> None:
+    """Close connections. Return when their channels know it, too: the loop may end then, and tears off what is left."""
+    await asyncio.gather(*(connection.close() for connection in connections), return_exceptions=True)
+    await asyncio.gather(*(channel.closed() for channel in channels))
+
+
 async def _quietly(closing: Awaitable[Any]) -> None:
-    """Wait a little for something to close; when it cannot be closed properly it is closed already, or soon."""
+    """Wait a little for something to close; when it cannot be closed properly it is closed already, or soon.
+
+    Cancelled, it still waits: the library's closing, when it is interrupted, waits for an event that never comes.
+    """
+    loop = asyncio.get_running_loop()
     call = asyncio.ensure_future(closing)
-    try:
-        await asyncio.wait({call}, timeout=CLOSE_SECONDS)
-    finally:
+    deadline = loop.time() + CLOSE_SECONDS
+    cancelled: asyncio.CancelledError | None = None
+    while not call.done() and loop.time() < deadline:
+        try:
+            await asyncio.wait({call}, timeout=deadline - loop.time())
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if not call.done():
         _abandon(call)
-    if call.done() and not call.cancelled() and (error := call.exception()) is not None:
-        log.debug("closing: %r", error)
+        # The first cancellation must have arrived before another may: two at once count as one.
+        await asyncio.sleep(0)
+    elif not call.cancelled() and (fault := call.exception()) is not None:
+        log.debug("closing: %r", fault)
+    if cancelled is not None:
+        raise cancelled

@@ -136,6 +136,8 @@ class RabbitBroker:
         self._loop = asyncio.get_running_loop()
         self._deliver: Deliver | None = None
         self._runner: asyncio.Task[None] | None = None
+        self._serving: Session | None = None
+        self._closing = False
         self._outbox: list[_Outgoing | _Purge] = []
         self._unconfirmed: dict[int, _Outgoing] = {}
         self._numbers = itertools.count()
@@ -238,7 +240,12 @@ class RabbitBroker:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_FLUSH_SECONDS):
                     await self._flushed.wait()
-            runner.cancel()
+            # By the loss of the session, which nothing can swallow, or by cancelling the search for one.
+            self._closing = True
+            if self._serving is not None:
+                self._serving.lose("closed")
+            else:
+                runner.cancel()
         await asyncio.wait({runner})
 
     # The session ------------------------------------------------------------------------------------------------------
@@ -247,10 +254,14 @@ class RabbitBroker:
         """Serve one session after the other until cancelled, or until that cannot go on."""
         try:
             while True:
+                self._serving = session
                 try:
                     reason = await self._serve(session)
                 finally:
                     await session.close()
+                if self._closing:
+                    return
+                self._serving = None
                 log.warning("%s: the connection was lost (%s); connecting again", self._address, reason)
                 session = await self._reconnect()
                 log.warning("%s: connected again", self._address)

@@ -123,6 +123,8 @@ class RabbitWorkerChannel:
         self._taking: asyncio.Lock
         self._drained: asyncio.Event
         self._telemetry: asyncio.Queue[FromWorker]
+        self._ended = False
+        self._serving: Session | None = None
         self._session: Session | None = None
         self._consuming: Session | None = None
         self._consumer: Consumer | None = None
@@ -170,7 +172,7 @@ class RabbitWorkerChannel:
         if self._thread.ident is None:
             return
         with contextlib.suppress(ChannelClosedError):
-            self._call(self._main.cancel)
+            self._call(self._end)
         self._thread.join()
 
     def _call(self, function: Any, *arguments: Any) -> None:
@@ -232,14 +234,28 @@ class RabbitWorkerChannel:
         session = await self._connect()
         self._opened.set_result(None)
         while True:
+            self._serving = session
             try:
                 reason = await self._serve(session)
             finally:
                 self._session = self._consuming = self._consumer = None
                 await session.close()
+            if self._ended:
+                return
+            self._serving = None
             log.warning("%s: the connection was lost (%s); connecting again", self._address, reason)
             session = await self._reconnect()
             log.warning("%s: connected again", self._address)
+
+    def _end(self) -> None:
+        """End for good: by the loss of the session, which nothing can swallow, or by cancelling the search for one."""
+        if self._ended:
+            return
+        self._ended = True
+        if self._serving is not None:
+            self._serving.lose("the channel is closed")
+        else:
+            self._main.cancel()
 
     async def _connect(self) -> Session:
         session = await open_session(self._address, f"distsum worker {self._name}")
@@ -350,8 +366,8 @@ class RabbitWorkerChannel:
         await self._deliver(envelope)
         held = self._held
         if held is not None and held.task == result.task:
-            self._held = None
             await held.delivery.acknowledge()
+            self._held = None
         if self._drained.is_set():
             await self._leave()
         elif self._session is not None:
@@ -387,7 +403,7 @@ class RabbitWorkerChannel:
         with contextlib.suppress(SessionLostError):
             if self._session is not None:
                 await self._session.publish(RESULTS_EXCHANGE, RESULTS, seal(WorkerLost(self._name, "left")))
-        self._main.cancel()
+        self._end()
 
     # From the process -------------------------------------------------------------------------------------------------
 

@@ -99,3 +99,13 @@ def worker_queue(worker: str, connection: str) -> str:
 def worker_key(worker: str) -> str:
     """Return the routing key of control messages to one worker."""
     return f"worker.{worker}"
+
+
+MASTER_PERMISSIONS: Final = dict.fromkeys(("configure", "write", "read"), r"^distsum\.")
+WORKER_PERMISSIONS: Final = {
+    # What it may make: its own queue. Where it may write: into that (a binding counts), and to the channels to the
+    # process. What it may read: its own queue, tasks, and messages of control, to bind its queue to them.
+    "configure": r"^distsum\.worker\.",
+    "write": r"^distsum\.(worker\.|exchange\.(results|telemetry|dead)$)",
+    "read": r"^distsum\.(worker\.|tasks\.|exchange\.control$)",
+}

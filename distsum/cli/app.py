@@ -122,6 +122,9 @@ for _order, (_name, (_target, _usage, _short, _long)) in enumerate(_COMMANDS.ite
         help_epilogue="",
         sort_key=_order,
     )
+app.command(
+    "distsum.cli.broker:app", name="broker", help="Prepare a RabbitMQ broker for the service.", sort_key=len(_COMMANDS)
+)
 app["--help"].help = "Show what there is, or explain a command."
 app["--version"].help = "Show the version."
 

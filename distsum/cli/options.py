@@ -115,13 +115,13 @@ Json = Annotated[
 ]
 
 
-def settings_of(flags: RunFlags = NO_FLAGS, *, quiet: bool | None = None, broker: str | None = None) -> Settings:
+def settings_of(flags: RunFlags = NO_FLAGS, *, quiet: bool | None = None, **others: str | None) -> Settings:
     """Return the settings for these flags and this environment.
 
     Raises:
         ConfigurationError: A value, key or variable is not acceptable.
     """
-    return resolve(read_layers(asdict(flags) | {"quiet": quiet, "broker": broker}, os.environ, current_folder()))[0]
+    return resolve(read_layers(asdict(flags) | {"quiet": quiet} | others, os.environ, current_folder()))[0]
 
 
 def current_folder() -> str:

@@ -225,7 +225,13 @@ def cancel(job: JobId, /, *, broker: Broker = None) -> None:
     streams.say(f"job {job} is cancelled")
 
 
-def prioritize(job: JobId, priority: Annotated[str, Parameter(name="N")], /, *, broker: Broker = None) -> None:
+def prioritize(
+    job: JobId,
+    priority: Annotated[str, Parameter(name="N", help="Jobs of a higher one go first.")],
+    /,
+    *,
+    broker: Broker = None,
+) -> None:
     """Give a job another priority; what runs goes on."""
     try:
         number = int(priority)

@@ -28,6 +28,8 @@ from tests.command import (
 from tests.reference import reference_reduce
 
 COMMANDS = ["mean", "sum", "min", "max", "plan", "verify", "generate", "demo", "config"]
+SERVICE = ["master", "worker", "submit", "jobs", "status", "wait", "cancel", "prioritize", "workers", "broker"]
+COMMANDS += SERVICE
 RUN_OPTIONS = [
     "--workers -w",
     "--partition -p",
@@ -51,6 +53,16 @@ OPTIONS = {
     "generate": ["DEST", "--files", "--count", "--dtype", "--format", "--seed", "--distribution", "--workers -w"],
     "demo": [],
     "config": ["--json"],
+    "master": ["--broker", "--work-dir"],
+    "worker": ["--broker", "--slots"],
+    "submit": ["REDUCTION", "INPUT", "--output -o", "--broker", "--priority", "--wait", *RUN_OPTIONS, "--quiet"],
+    "jobs": ["--broker", "--json"],
+    "status": ["JOB", "--broker", "--json"],
+    "wait": ["JOB", "--broker", "--timeout", "--quiet", "--json"],
+    "cancel": ["JOB", "--broker"],
+    "prioritize": ["JOB", "N", "--broker"],
+    "workers": ["--pause", "--resume", "--drain", "--shutdown", "--broker", "--json"],
+    "broker": ["setup"],
 }
 JSON_FIELDS = {
     *("output", "reduction", "files", "count", "skipped", "seconds", "bytes_read", "bytes_written", "tasks"),
@@ -593,7 +605,7 @@ def test_a_script_that_completes_is_installed(installed, name):
 @pytest.mark.parametrize(
     ("typed", "offered"),
     [
-        (["m"], {"mean", "min", "max"}),
+        (["me"], {"mean"}),
         (["mean", "--max"], {"--max-open-files"}),
         (["mean", "--format", ""], {"auto", "npy", "raw", "text"}),
         (["mean", "inp"], {"inputs"}),

@@ -40,83 +40,22 @@ from distsum.brokers.topology import (
 from distsum.errors import BrokerBusyError, DistsumError, UnreachableError
 from distsum.messages import (
     PROTOCOL,
-    Effort,
     Heartbeat,
     RunTask,
     TaskDeadLettered,
-    TaskId,
     TaskStarted,
     TaskSucceeded,
     WorkerJoined,
     WorkerLost,
 )
+from tests.serving import DEADLINE_SECONDS, Serving, receive, serving, success, task
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import Iterator
 
     from tests.rabbitmq import Node
 
-DEADLINE_SECONDS = 30.0
 CANARY = "c4n4ry-p4ssw0rd"
-EFFORT = Effort(0, 0, 0, 0, 0.0, 0.0, 0.0, 0.0, 0)
-
-
-def task(index: int) -> TaskId:
-    return TaskId("job", 1, 0, index)
-
-
-class Serving:
-    """A broker that is served, and what it has delivered."""
-
-    def __init__(self, address: BrokerAddress, **settings: Any) -> None:
-        self.heard: asyncio.Queue[Any] = asyncio.Queue()
-        self.failures: list[BaseException] = []
-        self.broker = RabbitBroker(address, self.failures.append, **({"ping_seconds": 0.2} | settings))
-        self._channels: list[RabbitWorkerChannel] = []
-        self._address = address
-
-    async def expect(self, kind: type) -> Any:
-        async with asyncio.timeout(DEADLINE_SECONDS):
-            while True:
-                message = await self.heard.get()
-                if isinstance(message, kind):
-                    return message
-
-    async def worker(self, name: str, *, join: bool = True, **settings: Any) -> RabbitWorkerChannel:
-        channel = RabbitWorkerChannel(self._address, name, **settings)
-        await asyncio.to_thread(channel.open)
-        self._channels.append(channel)
-        if join:
-            await asyncio.to_thread(channel.report, joined(name))
-        return channel
-
-    async def close(self) -> None:
-        await self.broker.close()
-        for channel in self._channels:
-            await asyncio.to_thread(channel.close)
-
-
-@contextlib.asynccontextmanager
-async def serving(address: BrokerAddress, **settings: Any) -> AsyncIterator[Serving]:
-    made = Serving(address, **settings)
-    await made.broker.start(made.heard.put_nowait)
-    try:
-        yield made
-        assert made.failures == []
-    finally:
-        await made.close()
-
-
-def joined(name: str) -> WorkerJoined:
-    return WorkerJoined(name, host="h", pid=1, version="v", protocol=1, baseline_bytes=0, start_seconds=0.0)
-
-
-def success(name: str, done: TaskId) -> TaskSucceeded:
-    return TaskSucceeded(name, done, 1, (), reused=False, receipt=b"", effort=EFFORT)
-
-
-async def receive(channel: RabbitWorkerChannel) -> Any:
-    return await asyncio.wait_for(asyncio.to_thread(channel.receive), DEADLINE_SECONDS)
 
 
 @pytest.fixture

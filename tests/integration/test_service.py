@@ -18,7 +18,7 @@ from distsum.request import Options
 from distsum.service.records import Records
 from distsum.stores.local import LocalStore
 from tests.command import wait_until
-from tests.serving import Serving, serving
+from tests.localservice import Serving, serving
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -19,7 +19,7 @@ TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"
 def test_the_parts_of_an_address():
     address = BrokerAddress.parse("amqps://ada:s%40%2Fb@broker.example:1234/a%2Fb")
     assert address == BrokerAddress(
-        host="broker.example", port=1234, vhost="a/b", user="ada", password="s@/b", tls=True
+        host="broker.example", port=1234, vhost="a/b", user="ada", password="s@/b", scheme="amqps"
     )
 
 

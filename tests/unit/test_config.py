@@ -29,6 +29,7 @@ from distsum.wording import exact_byte_size, parse_byte_size
 from tests.command import distsum
 
 BROKER = "amqps://ada:s3cret@broker.example/lab"
+MANAGEMENT = "https://ada:s3cret@broker.example"
 VALUES = {
     "workers": [("3", 3), ("auto", None)],
     "partition": [("25", 25), ("auto", None)],
@@ -44,6 +45,10 @@ VALUES = {
     "on_bad_input": [("skip", "skip"), ("fail", "fail")],
     "quiet": [("on", True), ("0", False)],
     "broker": [(BROKER, BrokerAddress.parse(BROKER)), ("amqp://h", BrokerAddress(host="h", port=5672))],
+    "management": [
+        (MANAGEMENT, BrokerAddress.parse(MANAGEMENT, "--management")),
+        ("http://h", BrokerAddress(scheme="http", host="h", port=15672)),
+    ],
 }
 """Each key with some values, as people write them and as they are meant (on a little-endian machine)."""
 
