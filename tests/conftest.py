@@ -1,6 +1,7 @@
 """What all tests share: how Hypothesis draws, and what happens where a service is missing."""
 
 import os
+import signal
 from collections.abc import Callable
 from typing import NoReturn
 
@@ -12,6 +13,10 @@ from hypothesis import settings
 settings.register_profile("local", deadline=None)
 settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True)
 settings.load_profile("ci" if os.environ.get("CI") else "local")
+
+# A shell starts what runs in the background with Ctrl-C ignored, and that goes on to every process that a test starts.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
