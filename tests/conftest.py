@@ -1,6 +1,7 @@
 """What all tests share: how Hypothesis draws, what happens where a service is missing, and services themselves."""
 
 import os
+import signal
 import uuid
 from collections.abc import Callable, Iterator
 from typing import NoReturn
@@ -17,6 +18,10 @@ from tests.s3server import S3Server, running
 settings.register_profile("local", deadline=None)
 settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True)
 settings.load_profile("ci" if os.environ.get("CI") else "local")
+
+# A shell starts what runs in the background with Ctrl-C ignored, and that goes on to every process that a test starts.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
