@@ -34,6 +34,11 @@ format:
 bench *arguments:
     uv run --group bench python -m benchmarks "$@"
 
+# Run the actors under faults, many seeds (--seeds N) or one again (--seed N)
+[positional-arguments]
+simulate *arguments:
+    uv run python -m tests.simulation "$@"
+
 # Check the docs: links lead somewhere, examples are true
 docs:
     uv run pytest tests/integration/test_docs.py docs README.md

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from distsum import dtypes
-from distsum.actors.phase import READY, STORED, UNNEEDED
+from distsum.actors.phase import states_from_store
 from distsum.errors import (
     BadInputError,
     DistsumError,
@@ -189,35 +189,17 @@ class Job:
         return tuple(work)
 
     def stored_states(self, *, sweep: bool = False) -> tuple[bytes, ...]:
-        """Return what is stored already, one byte a node and phase, as ``actors.phase`` takes it.
-
-        The last phase always has something to do, since it writes the result: where its partial is stored it is READY.
-        Nothing below a stored node is needed.
-        """
+        """Return what is stored already, as ``actors.phase`` takes it."""
         spec, tree, manifest = self.spec, self._tree, self._manifest
-        states = [bytearray(tree.width(phase) * spec.tiles) for phase in range(1, tree.phases + 1)]
         stored = self.stored_partials(sweep=sweep)
         if not stored:
-            return tuple(map(bytes, states))
-        for tile in range(spec.tiles):
-            keys = NodeKeys(node_context(spec, tile))
-            needed = bytearray(b"\1")
-            for phase in range(tree.phases, 0, -1):
-                width = tree.width(phase)
-                below = bytearray(tree.width(phase - 1))
-                for index in range(width):
-                    number = tile * width + index
-                    if not needed[index]:
-                        states[phase - 1][number] = UNNEEDED
-                        continue
-                    is_stored = keys.key([manifest.records(*tree.inputs(phase, index))]) in stored
-                    if is_stored:
-                        states[phase - 1][number] = STORED if phase < tree.phases else READY
-                    else:
-                        start, stop = tree.children(phase, index)
-                        below[start:stop] = b"\1" * (stop - start)
-                needed = below
-        return tuple(map(bytes, states))
+            return tuple(bytes(tree.width(phase) * spec.tiles) for phase in range(1, tree.phases + 1))
+        keys = [NodeKeys(node_context(spec, tile)) for tile in range(spec.tiles)]
+
+        def is_stored(tile: int, phase: int, index: int) -> bool:
+            return keys[tile].key([manifest.records(*tree.inputs(phase, index))]) in stored
+
+        return states_from_store(tree, spec.tiles, is_stored)
 
     def stored_partials(self, *, sweep: bool = False) -> set[str]:
         """Return the keys of all partials in the work folder.

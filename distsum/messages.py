@@ -97,17 +97,27 @@ FailureKind = Literal["bad_input", "input_changed", "inexact", "storage", "block
 
 
 class RunTask(Message, frozen=True):
-    """Make one node and store it. ``delivery`` counts how often the broker has handed this task out, from 1."""
+    """Make one node and store it.
+
+    ``delivery`` counts how often the broker has handed this message out, from 1. ``attempt`` is a number that no other
+    attempt of this or an earlier master has; what a worker says of the attempt repeats it.
+    """
 
     task: TaskId
     work: bytes
     delivery: int = 1
+    attempt: int = 0
 
 
 class CancelTask(Message, frozen=True):
-    """Stop this task if it is running; its result is not wanted any more."""
+    """Stop this attempt of a task if it is running; its result is not wanted any more."""
 
     task: TaskId
+    attempt: int = 0
+
+
+class Introduce(Message, frozen=True):
+    """Say again who you are: the one who asks has not heard of you, or has given you up."""
 
 
 class Shutdown(Message, frozen=True):
@@ -116,11 +126,7 @@ class Shutdown(Message, frozen=True):
     reason: str = ""
 
 
-ToWorker = RunTask | CancelTask | Shutdown
-
-
-class Introduce(Message, frozen=True):
-    """Say ``WorkerJoined`` again: a process that does not know the workers serves the broker now. Between channels."""
+ToWorker = RunTask | CancelTask | Introduce | Shutdown
 
 
 class PauseTasks(Message, frozen=True):
@@ -156,6 +162,7 @@ class TaskStarted(Message, frozen=True):
     worker: str
     task: TaskId
     delivery: int
+    attempt: int = 0
 
 
 class Skipped(msgspec.Struct, frozen=True, array_like=True):
@@ -197,10 +204,13 @@ class TaskSucceeded(Message, frozen=True):
     reused: bool
     receipt: bytes
     effort: Effort
+    attempt: int = 0
 
 
 class TaskFailed(Message, frozen=True):
     """An attempt ended without a result.
+
+    ``cancelled`` is one that was called back, or that the worker hands back because it leaves.
 
     ``index`` is the input at fault where there is one. ``missing`` are the children, by index in the phase below, whose
     partials are not there or damaged (kind ``blocked``).
@@ -212,15 +222,17 @@ class TaskFailed(Message, frozen=True):
     reason: str
     index: int | None = None
     missing: tuple[int, ...] = ()
+    attempt: int = 0
 
 
 class Heartbeat(Message, frozen=True):
-    """A worker lives; ``task`` is what it works on, of which it has read ``bytes_read``."""
+    """A worker lives; ``task`` is what it works on (in which ``attempt``), of which it has read ``bytes_read``."""
 
     worker: str
     task: TaskId | None
     bytes_read: int
     resident_bytes: int = 0
+    attempt: int = 0
 
 
 FromWorker = WorkerJoined | TaskStarted | TaskSucceeded | TaskFailed | Heartbeat
@@ -288,15 +300,7 @@ class StartPhase(Message, frozen=True):
 
 
 class TasksReady(Message, frozen=True):
-    """So many more tasks of a phase can be taken (or fewer, when negative)."""
-
-    job: str
-    phase: int
-    count: int
-
-
-class TasksWithdrawn(Message, frozen=True):
-    """So many of the tasks that were to be taken were not ready any more."""
+    """So many more tasks of a phase can be taken."""
 
     job: str
     phase: int
@@ -511,7 +515,7 @@ def encode(message: msgspec.Struct) -> bytes:
 _ENCODER: Final = msgspec.msgpack.Encoder()
 TO_WORKER: Final = msgspec.msgpack.Decoder(ToWorker)
 RUN_TASK: Final = msgspec.msgpack.Decoder(RunTask)
-TO_WORKER_CONTROL: Final = msgspec.msgpack.Decoder(ToWorker | Introduce | PauseTasks | ResumeTasks | Ping)
+TO_WORKER_CONTROL: Final = msgspec.msgpack.Decoder(ToWorker | PauseTasks | ResumeTasks | Ping)
 FROM_WORKER_RESULTS: Final = msgspec.msgpack.Decoder(WorkerJoined | TaskSucceeded | TaskFailed | WorkerLost)
 """A worker says itself that it is lost when it leaves."""
 FROM_WORKER_TELEMETRY: Final = msgspec.msgpack.Decoder(TaskStarted | Heartbeat)

@@ -31,6 +31,10 @@ class Actor(Protocol):
         """Take one message: change state, act through the context, return."""
         ...
 
+    def check(self) -> None:
+        """Raise AssertionError where the state contradicts itself; called by simulations after each message."""
+        ...
+
 
 class Context(Protocol):
     """The only way an actor touches the world."""

@@ -27,7 +27,6 @@ from distsum.messages import (
     TaskSettled,
     TasksReady,
     TaskSucceeded,
-    TasksWithdrawn,
     WorkersCannotStart,
 )
 from distsum.tree import Tree
@@ -83,10 +82,6 @@ class Master:
             case TasksReady():
                 if job := self._jobs.get(message.job):
                     job.ready[message.phase] += message.count
-            case TasksWithdrawn():
-                if job := self._jobs.get(message.job):
-                    job.ready[message.phase] += message.count
-                    job.issued -= message.count
             case TaskSettled():
                 if job := self._jobs.get(message.job):
                     job.issued -= 1

@@ -18,11 +18,12 @@ from distsum.messages import (
     TaskId,
     TasksReady,
     TaskSucceeded,
-    TasksWithdrawn,
 )
 from distsum.tree import Tree
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import msgspec
 
     from distsum.actors.actor import Context
@@ -40,6 +41,36 @@ UNNEEDED: Final = 4
 
 _CHILD_STORED: Final = b"\x01"
 _WAITING_IS_READY: Final = bytes.maketrans(bytes([WAITING]), bytes([READY]))
+
+
+def states_from_store(tree: Tree, tiles: int, is_stored: Callable[[int, int, int], bool]) -> tuple[bytes, ...]:
+    """Return the states of a job that begins, one byte a node and phase, tile by tile.
+
+    The last phase always has something to do, since it writes the result: where its partial is stored it is READY.
+    Nothing below a stored node is needed.
+
+    Args:
+        tree: The job's tree.
+        tiles: The job's tiles.
+        is_stored: Whether the node (tile, phase, index) is stored; asked only where it matters.
+    """
+    states = [bytearray(tree.width(phase) * tiles) for phase in range(1, tree.phases + 1)]
+    for tile in range(tiles):
+        needed = bytearray(b"\1")
+        for phase in range(tree.phases, 0, -1):
+            width = tree.width(phase)
+            below = bytearray(tree.width(phase - 1))
+            for index in range(width):
+                number = tile * width + index
+                if not needed[index]:
+                    states[phase - 1][number] = UNNEEDED
+                elif is_stored(tile, phase, index):
+                    states[phase - 1][number] = STORED if phase < tree.phases else READY
+                else:
+                    start, stop = tree.children(phase, index)
+                    below[start:stop] = b"\1" * (stop - start)
+            needed = below
+    return tuple(map(bytes, states))
 
 
 class Phase:
@@ -131,13 +162,8 @@ class Phase:
             self._context.send(MASTER, TasksReady(self._spec.job, self._phase, 1))
 
     def _offer(self, count: int) -> None:
-        for offered in range(count):
+        for _ in range(count):
             number = self._states.find(READY, self._cursor)
-            if number < 0:
-                # A node that was ready has been stored since, by an attempt thought lost: the master asked before it
-                # heard of that.
-                self._context.send(MASTER, TasksWithdrawn(self._spec.job, self._phase, count - offered))
-                return
             self._states[number] = ISSUED
             self._ready -= 1
             self._cursor = number
@@ -147,14 +173,10 @@ class Phase:
 
     def _store(self, tile: int, index: int) -> None:
         number = tile * self._width + index
-        state = self._states[number]
-        if state == STORED:
+        if self._states[number] == STORED:
             return
-        if state == READY:
-            self._ready -= 1
-            self._context.send(MASTER, TasksReady(self._spec.job, self._phase, -1))
-        if state != UNNEEDED:
-            self._open -= 1
+        # It waited for its child and passes through, or was issued: what is ready or unneeded nobody makes.
+        self._open -= 1
         self._states[number] = STORED
         if self._phase < self._tree.phases:
             self._context.send(phase_address(self._spec.job, self._phase + 1), NodeStored(tile, index))
@@ -168,8 +190,6 @@ class Phase:
     def _block(self, task: TaskId, missing: tuple[int, ...]) -> None:
         """Take back a task whose children have gone, and have those made again."""
         number = task.tile * self._width + task.index
-        if self._states[number] != ISSUED:
-            return
         self._states[number] = WAITING
         for child in missing:
             self._children[task.tile * self._width_below + child] = 0

@@ -15,6 +15,7 @@ from distsum.messages import (
     CheckLeases,
     DismissWorker,
     Heartbeat,
+    Introduce,
     KillWorker,
     OfferTask,
     PauseWorker,
@@ -56,6 +57,9 @@ class TrackerSettings(msgspec.Struct, frozen=True):
             machine it would.
         quarantine_failures: Failed attempts in a row, of two tasks or more, after which a worker is paused while others
             go on.
+        first_attempt: Where attempts are counted from. Where workers outlive the master it must be above all numbers
+            that an earlier one has given (the time in nanoseconds is), so that what they still say of its attempts is
+            told apart: the result that those wrote to may be another one.
         version: What workers must be: others might add differently, or not understand.
     """
 
@@ -64,6 +68,7 @@ class TrackerSettings(msgspec.Struct, frozen=True):
     lease_seconds: float = 20.0
     retry_storage: bool = False
     quarantine_failures: int = 3
+    first_attempt: int = 1
     version: str = __version__
 
 
@@ -72,18 +77,19 @@ class _Worker(msgspec.Struct):
 
     host: str
     heard_seconds: float
-    task: TaskId | None = None
+    running: tuple[TaskId, int] | None = None
     paused: bool = False
     dismissed: str | None = None
     failures: list[TaskId] = []
 
 
 class _Task(msgspec.Struct):
-    """A task that is out."""
+    """A task that is out: the number of its first attempt, and those that have not ended: one or more."""
 
     work: bytes
+    first: int
+    attempts: set[int]
     failures: int = 0
-    attempts: int = 0
 
 
 class TaskTracker:
@@ -98,22 +104,23 @@ class TaskTracker:
         self._settings = settings
         self._workers: dict[str, _Worker] = {}
         self._tasks: dict[TaskId, _Task] = {}
+        self._taking = 0
         self._slots = 0
+        self._next_attempt = settings.first_attempt
         context.set_timer(settings.lease_seconds / 4, CheckLeases())
 
     def receive(self, message: msgspec.Struct) -> None:
         """Take one message."""
         match message:
             case OfferTask():
-                self._tasks[message.task] = _Task(message.work)
-                self._context.send(BROKER, RunTask(message.task, message.work))
+                task = self._tasks[message.task] = _Task(message.work, self._next_attempt, set())
+                self._publish(message.task, task)
             case TaskSucceeded():
                 self._succeeded(message)
             case TaskStarted():
                 self._started(message)
             case Heartbeat():
-                self._heard(message.worker, message.task)
-                self._context.emit(message)
+                self._beat(message)
             case TaskFailed():
                 self._failed(message)
             case TaskReturned():
@@ -123,8 +130,7 @@ class TaskTracker:
             case WorkerJoined():
                 self._join(message)
             case WorkerLost():
-                self._workers.pop(message.worker, None)
-                self._context.emit(message)
+                self._lose(message)
             case PauseWorker():
                 self._pause(message.worker, message.reason, quarantined=False)
             case ResumeWorker():
@@ -137,10 +143,17 @@ class TaskTracker:
                 self._check_leases()
         self._tell_slots()
 
+    def check(self) -> None:
+        """Raise AssertionError where the state contradicts itself; called by simulations after each message."""
+        settings = self._settings
+        assert self._taking == sum(not worker.paused for worker in self._workers.values())
+        assert self._slots == max(1, self._taking) * (1 + settings.tasks_queued_per_worker)
+        assert all(task.attempts and task.failures < settings.max_attempts for task in self._tasks.values())
+        assert all(worker.paused for worker in self._workers.values() if worker.dismissed is not None)
+
     def _tell_slots(self) -> None:
         """Keep the queue as long as the settings say: with no worker yet, one task waits for the first."""
-        taking = sum(not worker.paused for worker in self._workers.values())
-        slots = max(1, taking) * (1 + self._settings.tasks_queued_per_worker)
+        slots = max(1, self._taking) * (1 + self._settings.tasks_queued_per_worker)
         if slots != self._slots:
             self._slots = slots
             self._context.send(MASTER, SlotsChanged(slots))
@@ -162,25 +175,41 @@ class TaskTracker:
             self._context.send(WORKERS, PauseWorker(message.worker, "still paused"))
             known.heard_seconds = self._context.now()
             return
+        self._taking += known is None
         self._workers[message.worker] = _Worker(message.host, self._context.now())
         self._context.emit(message)
 
-    def _heard(self, worker: str, task: TaskId | None) -> None:
+    def _lose(self, message: WorkerLost) -> None:
+        if (known := self._workers.pop(message.worker, None)) is not None:
+            self._taking -= not known.paused
+        self._context.emit(message)
+
+    def _heard(self, worker: str, running: tuple[TaskId, int] | None) -> None:
         if (known := self._workers.get(worker)) is not None:
             known.heard_seconds = self._context.now()
-            known.task = task
-            if task is None and known.dismissed is not None:
+            known.running = running
+            if running is None and known.dismissed is not None:
                 self._context.send(WORKERS, TellWorker(worker, Shutdown(known.dismissed)))
+
+    def _beat(self, message: Heartbeat) -> None:
+        if message.worker not in self._workers:
+            # It works for a master that has ended, or was given up too early.
+            self._context.send(WORKERS, TellWorker(message.worker, Introduce()))
+            return
+        self._heard(message.worker, (message.task, message.attempt) if message.task is not None else None)
+        self._context.emit(message)
 
     def _pause(self, worker: str, reason: str, *, quarantined: bool) -> None:
         if (known := self._workers.get(worker)) is not None and not known.paused:
             known.paused = True
+            self._taking -= 1
             self._context.send(WORKERS, PauseWorker(worker, reason))
             self._context.emit(WorkerPaused(worker, reason, quarantined))
 
     def _resume(self, worker: str) -> None:
         if (known := self._workers.get(worker)) is not None and known.paused:
             known.paused = False
+            self._taking += 1
             known.dismissed = None
             known.failures = []
             self._context.send(WORKERS, ResumeWorker(worker))
@@ -190,7 +219,7 @@ class TaskTracker:
         self._pause(message.worker, message.reason, quarantined=False)
         if (known := self._workers.get(message.worker)) is not None:
             known.dismissed = message.reason
-            self._heard(message.worker, known.task)
+            self._heard(message.worker, known.running)
 
     def _judge(self, worker: str, task: TaskId, reason: str) -> None:
         """Pause a worker whose attempts fail one after the other, as long as another one goes on."""
@@ -199,7 +228,7 @@ class TaskTracker:
             return
         known.failures.append(task)
         enough = len(known.failures) >= self._settings.quarantine_failures and len(set(known.failures)) > 1
-        if enough and any(not other.paused for other in self._workers.values() if other is not known):
+        if enough and self._taking > (not known.paused):
             told = f"{len(known.failures)} attempts failed in a row, the last with: {reason}"
             self._pause(worker, told, quarantined=True)
 
@@ -207,24 +236,34 @@ class TaskTracker:
         for task in [task for task in self._tasks if task.job == job]:
             del self._tasks[task]
         for name, worker in self._workers.items():
-            if worker.task is not None and worker.task.job == job:
-                self._context.send(WORKERS, TellWorker(name, CancelTask(worker.task)))
+            if worker.running is not None and worker.running[0].job == job:
+                self._context.send(WORKERS, TellWorker(name, CancelTask(*worker.running)))
 
     # Tasks ------------------------------------------------------------------------------------------------------------
 
+    def _publish(self, task_id: TaskId, task: _Task) -> None:
+        """Queue a new attempt."""
+        attempt = self._next_attempt
+        self._next_attempt += 1
+        task.attempts.add(attempt)
+        self._context.send(BROKER, RunTask(task_id, task.work, attempt=attempt))
+
     def _started(self, message: TaskStarted) -> None:
-        self._heard(message.worker, message.task)
-        if (task := self._tasks.get(message.task)) is not None:
-            task.attempts += 1
+        self._heard(message.worker, (message.task, message.attempt))
+        task = self._tasks.get(message.task)
+        if task is not None and message.attempt in task.attempts:
             self._context.emit(message)
 
     def _succeeded(self, message: TaskSucceeded) -> None:
         self._heard(message.worker, None)
         if (worker := self._workers.get(message.worker)) is not None:
             worker.failures = []
-        if not self._settle(message.task):
-            # A second success, of an attempt that was thought lost: the same bytes are stored, and nothing is to do.
+        task = self._tasks.get(message.task)
+        if task is None or message.attempt < task.first:
+            # A second success: the same bytes are stored, and nothing is to do. Or one from before the job came again,
+            # whose range of the result may have been written before that was begun anew.
             return
+        self._settle(message.task)
         self._context.emit(message)
         self._context.send(MASTER, message)
         self._context.send(phase_address(message.task.job, message.task.phase), message)
@@ -238,7 +277,12 @@ class TaskTracker:
     def _failed(self, message: TaskFailed) -> None:
         self._heard(message.worker, None)
         task = self._tasks.get(message.task)
-        if task is None or message.kind == "cancelled":
+        if task is None or message.attempt not in task.attempts:
+            return  # told twice, or settled since
+        task.attempts.remove(message.attempt)
+        if message.kind == "cancelled":
+            # Not by us: its worker leaves.
+            self._publish(message.task, task)
             return
         self._context.emit(message)
         if message.kind == "blocked":
@@ -253,7 +297,7 @@ class TaskTracker:
             self._judge(message.worker, message.task, message.reason)
         if may_pass and task.failures < self._settings.max_attempts:
             self._context.emit(TaskRetried(message.task, message.worker, task.failures + 1, message.reason))
-            self._context.send(BROKER, RunTask(message.task, task.work))
+            self._publish(message.task, task)
             return
         self._settle(message.task)
         self._context.send(MASTER, TaskGaveUp(message.task, message.kind, message.reason, message.index))

@@ -168,7 +168,7 @@ class LocalBroker:
             self._make_idle(connection)
         elif isinstance(message, TaskSucceeded | TaskFailed):
             held = connection.task
-            if held is not None and held.task == message.task:
+            if held is not None and (held.task, held.attempt) == (message.task, message.attempt):
                 connection.task = None
                 self._make_idle(connection)
         self._tell(message)

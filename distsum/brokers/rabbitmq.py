@@ -182,6 +182,8 @@ class RabbitBroker:
 
     def send(self, worker: str, message: ToWorker) -> None:
         """Send to one worker; see ``Broker``."""
+        if isinstance(message, Introduce):
+            self._joined.discard(worker)  # so that what it answers is told
         self._send_control(worker, message)
 
     def broadcast(self, message: ToWorker) -> None:

@@ -140,7 +140,7 @@ class Service:
         self._broker = broker
         self._figures = figures
         self._master_settings = master or MasterSettings()
-        self._tracker_settings = tracker or TrackerSettings(retry_storage=True)
+        self._tracker_settings = tracker or TrackerSettings(retry_storage=True, first_attempt=time.time_ns())
         self._served: dict[str, _Served] = {}
         self._ended: dict[str, channel.JobStatus] = {}
         self._workers = WorkerTable()

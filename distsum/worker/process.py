@@ -11,6 +11,8 @@ import traceback
 from time import perf_counter
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from distsum import __version__
 from distsum.brokers.base import ChannelClosedError
 from distsum.errors import DistsumError, InexactError, InputChangedError, StorageError
@@ -21,10 +23,10 @@ from distsum.messages import (
     CancelTask,
     FailureKind,
     Heartbeat,
+    Introduce,
     RunTask,
     Shutdown,
     TaskFailed,
-    TaskId,
     TaskStarted,
     TaskSucceeded,
     WorkerJoined,
@@ -58,11 +60,25 @@ class Worker:
         self._start_seconds = start_seconds
         self._inbox: queue.SimpleQueue[RunTask] = queue.SimpleQueue()
         self._folder: tuple[str, JobFolder] | None = None
-        self._task: TaskId | None = None
+        self._running: RunTask | None = None
         self._baseline_bytes = resident_bytes("VmRSS")
 
     def run(self) -> None:
         """Serve until the process is ended by a closed channel or a Shutdown; never returns."""
+        self._introduce()
+        for body in (self._listen, self._beat):
+            threading.Thread(target=body, daemon=True).start()
+        idle_since = perf_counter()
+        while True:
+            message = self._inbox.get()
+            self._running = message
+            self._channel.report(TaskStarted(self._name, message.task, message.delivery, message.attempt))
+            result = self._attempt(message, perf_counter() - idle_since)
+            self._channel.finish(msgspec.structs.replace(result, attempt=message.attempt))
+            self._running = None
+            idle_since = perf_counter()
+
+    def _introduce(self) -> None:
         self._channel.report(
             WorkerJoined(
                 worker=self._name,
@@ -74,16 +90,6 @@ class Worker:
                 start_seconds=self._start_seconds,
             )
         )
-        for body in (self._listen, self._beat):
-            threading.Thread(target=body, daemon=True).start()
-        idle_since = perf_counter()
-        while True:
-            message = self._inbox.get()
-            self._task = message.task
-            self._channel.report(TaskStarted(self._name, message.task, message.delivery))
-            self._channel.finish(self._attempt(message, perf_counter() - idle_since))
-            self._task = None
-            idle_since = perf_counter()
 
     def _attempt(self, message: RunTask, waiting_seconds: float) -> TaskSucceeded | TaskFailed:
         task = message.task
@@ -147,21 +153,31 @@ class Worker:
             match message:
                 case RunTask():
                     self._inbox.put(message)
-                case CancelTask() if message.task == self._task and self._folder is not None:
-                    self._folder[1].cancel()
+                case CancelTask():
+                    self._cancel(message)
+                case Introduce():
+                    self._introduce()
                 case Shutdown():
                     if message.reason:
                         sys.stderr.write(f"distsum: worker {self._name}: {message.reason}\n")
                         sys.stderr.flush()
                     os._exit(0)
 
+    def _cancel(self, message: CancelTask) -> None:
+        running, folder = self._running, self._folder
+        if running is None or folder is None:
+            return
+        if (running.task, running.attempt) == (message.task, message.attempt):
+            folder[1].cancel()
+
     def _beat(self) -> None:
         pause = threading.Event()
         while not pause.wait(self._heartbeat_seconds):
-            task, folder = self._task, self._folder
+            running, folder = self._running, self._folder
+            task, attempt = (running.task, running.attempt) if running is not None else (None, 0)
             bytes_read = folder[1].bytes_read if task is not None and folder is not None else 0
             try:
-                self._channel.report(Heartbeat(self._name, task, bytes_read, resident_bytes("VmRSS")))
+                self._channel.report(Heartbeat(self._name, task, bytes_read, resident_bytes("VmRSS"), attempt))
             except ChannelClosedError:
                 os._exit(0)
 

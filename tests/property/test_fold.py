@@ -98,6 +98,7 @@ class DrawnRun:
         self.retries = 0
         self.done: Counter[TaskId] = Counter()
         self.running: dict[TaskId, int] = {}
+        self.numbers: dict[TaskId, int] = {}
         self.bytes_read = 0
 
     def found(self):
@@ -138,7 +139,10 @@ class DrawnRun:
         self.tell(MASTER, SubmitJob(self.spec, self.states))
         queue: list[TaskId] = []
         while True:
-            queue += [message.task for message in system.take(BROKER) if isinstance(message, RunTask)]
+            for message in system.take(BROKER):
+                if isinstance(message, RunTask):
+                    queue.append(message.task)
+                    self.numbers[message.task] = message.attempt
             ended = [message for message in system.take(CLIENT) if isinstance(message, JobSucceeded)]
             if ended:
                 return
@@ -151,6 +155,11 @@ class DrawnRun:
                 assert self.running, "the job stands still"
                 self.go_on(draw.choice(list(self.running)), queue)
 
+    @property
+    def worker(self):
+        """One that is there: the last that has joined."""
+        return f"w{self.workers}"
+
     def join(self):
         self.workers += 1
         name = f"w{self.workers}"
@@ -161,13 +170,13 @@ class DrawnRun:
         self.retries += self.started[task] > 0
         self.started[task] += 1
         self.running[task] = 0
-        self.tell(TRACKER, TaskStarted("w1", task, 1))
+        self.tell(TRACKER, TaskStarted(self.worker, task, 1, self.numbers[task]))
 
     def go_on(self, task, queue):
         kind = self.draw.choice(["beat", "beat", "end", "end", "end", "end", "fail", "lose"])
         if kind == "beat":
             self.running[task] = self.draw.randint(self.running[task], BYTES)
-            self.tell(TRACKER, Heartbeat("w1", task, self.running[task]))
+            self.tell(TRACKER, Heartbeat(self.worker, task, self.running[task], attempt=self.numbers[task]))
             return
         if kind == "lose":
             self.lost += 1
@@ -179,14 +188,15 @@ class DrawnRun:
         del self.running[task]
         queue.remove(task)
         if kind == "fail":
-            self.tell(TRACKER, TaskFailed("w1", task, "error", "flaky"))
+            self.tell(TRACKER, TaskFailed(self.worker, task, "error", "flaky", attempt=self.numbers[task]))
             return
         children = [
             TaskId("job", task.phase - 1, task.tile, i) for i in range(*self.tree.children(task.phase, task.index))
         ]
         missing = tuple(child.index for child in children if task.phase > 1 and self.held(child) not in self.store)
         if missing:
-            self.tell(TRACKER, TaskFailed("w1", task, "blocked", "gone", missing=missing))
+            number = self.numbers[task]
+            self.tell(TRACKER, TaskFailed(self.worker, task, "blocked", "gone", missing=missing, attempt=number))
             return
         self.end(task)
 
@@ -197,12 +207,14 @@ class DrawnRun:
         self.started[task] = 0
         self.bytes_read += BYTES
         effort = Effort(BYTES, 10, 7, 1, 0.1, 0.2, 0.3, 0.4, self.draw.randint(1, 1000))
-        success = TaskSucceeded("w1", task, 1, (), reused, b"", effort)
+        success = TaskSucceeded(self.worker, task, 1, (), reused, b"", effort, self.numbers[task])
         self.tell(TRACKER, success)
         if self.draw.random() < 0.1:
             self.tell(TRACKER, success)  # Delivered twice, which changes nothing.
         if self.draw.random() < 0.1:
-            self.tell(TRACKER, Heartbeat("w1", task, BYTES))  # Overtaken by the result.
+            self.tell(
+                TRACKER, Heartbeat(self.worker, task, BYTES, attempt=self.numbers[task])
+            )  # Overtaken by the result.
 
     def tell(self, address, message):
         """Let a message and all that follows happen, and compare the tally after each of its events."""

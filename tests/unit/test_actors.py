@@ -20,6 +20,7 @@ from distsum.messages import (
     DismissWorker,
     Effort,
     Heartbeat,
+    Introduce,
     JobFailed,
     JobQueued,
     JobSpec,
@@ -308,7 +309,7 @@ def test_cancelling_a_job_calls_back_what_workers_run_of_it() -> None:
         if task is not None:
             system.tell(TRACKER, TaskStarted(worker, task, 1))
     system.tell(MASTER, CancelJob("a"))
-    assert told(system) == [("w1", CancelTask(mine))]
+    assert told(system) == [("w1", CancelTask(mine, 1))]
 
 
 def test_jobs_beyond_the_limit_wait_in_order_and_priority_passes_them() -> None:
@@ -427,3 +428,56 @@ def test_a_paused_worker_that_reconnects_stays_paused() -> None:
     system.take(WORKERS)
     system.tell(TRACKER, joined("w1"))
     assert [type(message) for message in system.take(WORKERS)] == [PauseWorker]
+
+
+def test_a_failure_that_is_told_twice_counts_once() -> None:
+    system = system_with(spec(25))
+    task = published(system)[0]
+    failure = TaskFailed("w1", task, "error", "OSError: flaky", attempt=1)
+    for _ in range(4):
+        system.tell(TRACKER, failure)
+    assert published(system) == [task]
+    assert system.take(CLIENT) == []
+
+
+def test_an_attempt_that_its_worker_hands_back_is_made_again_and_is_no_failure() -> None:
+    system = system_with(spec(25))
+    task = published(system)[0]
+    for _ in range(5):
+        system.tell(TRACKER, TaskFailed("w1", task, "cancelled", "the worker leaves"))
+        assert published(system) == [task]
+    assert not any(isinstance(event, TaskRetried) for event in system.events)
+
+
+def test_what_was_done_before_a_job_came_again_does_not_count() -> None:
+    job = spec(5)
+    system = system_with(job)
+    root = published(system)[0]
+    before = system.attempts[root]
+    system.tell(MASTER, CancelJob("job"))
+    system.tell(MASTER, SubmitJob(job, nothing_stored(job)))
+    assert published(system) == [root]
+    system.take(CLIENT)
+    old = msgspec.structs.replace(succeeded(root), attempt=before)
+    system.tell(TRACKER, old)
+    assert system.take(CLIENT) == [], "its range of the result was written before that was begun anew"
+    system.tell(TRACKER, succeeded(root))
+    assert [type(message) for message in system.take(CLIENT)] == [JobSucceeded]
+
+
+def test_attempts_are_counted_from_where_the_settings_say() -> None:
+    system = SteppingSystem(TrackerSettings(first_attempt=1000))
+    job = spec(25)
+    system.tell(MASTER, SubmitJob(job, nothing_stored(job)))
+    system.tell(TRACKER, joined())
+    assert [message.attempt for message in system.take(BROKER)] == [1000, 1001]
+
+
+def test_a_worker_that_nobody_knows_is_asked_who_it_is() -> None:
+    system = system_with(spec(25), workers=1)
+    events = len(system.events)
+    system.tell(TRACKER, Heartbeat("w9", None, 0))
+    assert told(system) == [("w9", Introduce())]
+    assert len(system.events) == events
+    system.tell(TRACKER, Heartbeat("w1", None, 0))
+    assert told(system) == []

@@ -1,0 +1,135 @@
+"""What must hold between the actors whenever no message is under way between them, and when a job ends."""
+
+from __future__ import annotations
+
+import itertools
+from typing import TYPE_CHECKING
+
+from distsum.actors.actor import MASTER, TRACKER, phase_address
+from distsum.actors.modelled_store import Covered
+from distsum.actors.phase import ISSUED, READY, STORED, UNNEEDED, WAITING, Phase
+from distsum.messages import JobFailed, JobSucceeded, TaskId, TaskSucceeded
+
+if TYPE_CHECKING:
+    import msgspec
+
+    from distsum.actors.master import Master
+    from distsum.actors.simulated_cluster import SimulatedCluster
+    from distsum.actors.task_tracker import TaskTracker
+    from distsum.messages import JobSpec
+
+
+class Invariants:
+    """Watches a cluster: after every message, and at the end of every job."""
+
+    def __init__(self, cluster: SimulatedCluster) -> None:
+        self._cluster = cluster
+        self._system = cluster.system
+        self._issued = 0
+        self.started = 0
+        self.committed = 0
+        cluster.system.on_quiet = self.check
+        cluster.system.on_event = self.take_event
+
+    def take_event(self, event: msgspec.Struct) -> None:
+        """Each node is committed once: a success is told only while its phase waits for it."""
+        if isinstance(event, TaskSucceeded):
+            self.committed += 1
+            phase = self._system.actors.get(phase_address(event.task.job, event.task.phase))
+            if isinstance(phase, Phase):
+                state = phase._states[event.task.tile * phase._width + event.task.index]
+                assert state == ISSUED, f"{event.task} is committed in state {state}"
+
+    def check(self) -> None:
+        """All actors know the same."""
+        actors = self._system.actors
+        master: Master | None = actors.get(MASTER)  # type: ignore[assignment]
+        tracker: TaskTracker | None = actors.get(TRACKER)  # type: ignore[assignment]
+        if master is None or tracker is None:
+            return
+        issued = sum(job.issued for job in master._jobs.values())
+        assert issued <= max(master._slots, self._issued), f"{issued} tasks are out, for {master._slots} slots"
+        self._issued = issued
+        assert master._slots == tracker._slots
+        assert len(tracker._tasks) == issued, "the master counts other tasks than the tracker has"
+        for task in tracker._tasks:
+            assert task.job in master._jobs, f"{task} is out, and its job has ended"
+            assert self._cluster.broker.pending[task], f"{task} is out, and lost"
+        phases = {address for address in actors if address not in {MASTER, TRACKER}}
+        known = {phase_address(name, each) for name, job in master._jobs.items() for each in range(1, job.phases + 1)}
+        assert phases == known, "phases outlive their jobs"
+        for name, job in master._jobs.items():
+            self._check_job(name, job.ready, job.issued, tracker)
+
+    def _check_job(self, name: str, ready: list[int], issued: int, tracker: TaskTracker) -> None:
+        phases: list[Phase] = [
+            self._system.actors[phase_address(name, each)]  # type: ignore[misc]
+            for each in range(1, len(ready))
+        ]
+        assert ready[1:] == [phase._ready for phase in phases], "the master counts other tasks ready than the phases"
+        assert issued == sum(phase._states.count(ISSUED) for phase in phases), "a task is issued, and nobody has it"
+        for task in tracker._tasks:
+            if task.job == name:
+                phase = phases[task.phase - 1]
+                assert phase._states[task.tile * phase._width + task.index] == ISSUED, f"{task} was not issued"
+        for below, phase in itertools.pairwise(phases):
+            self._check_children(phase, below, last=phase is phases[-1])
+
+    def _check_children(self, phase: Phase, below: Phase, *, last: bool) -> None:
+        stored = bytes(state == STORED for state in below._states)
+        assert phase._children == stored, "a phase knows other children stored than the phase below it"
+        for number, state in enumerate(phase._states):
+            if state in {STORED, UNNEEDED}:
+                continue
+            tile, index = divmod(number, phase._width)
+            start, stop = phase._tree.children(phase._phase, index)
+            base = tile * phase._width_below
+            children = below._states[base + start : base + stop]
+            if state == WAITING:
+                assert children.count(STORED) < len(children), f"node {index} waits for nothing"
+                assert UNNEEDED not in children, f"node {index} waits for children that nobody makes"
+            elif not (last and UNNEEDED in children):  # a stored root has only its range of the result to write
+                assert state in {READY, ISSUED}
+                assert children.count(STORED) == len(children), f"node {index} is out before its children are stored"
+
+    def check_end(self) -> None:
+        """Every job ended once, with every input in every range once, or with a reason that is true."""
+        cluster = self._cluster
+        for name, spec in cluster.specs.items():
+            outcomes = cluster.outcomes.get(name, [])
+            times = cluster.submitted[name]
+            assert len(outcomes) == times, f"job {name} was submitted {times} times and ended {len(outcomes)} times"
+            for outcome in outcomes:
+                if isinstance(outcome, JobSucceeded):
+                    self._check_success(spec, outcome)
+                else:
+                    self._check_failure(outcome)
+
+    def check_calm(self) -> None:
+        """Everybody knows who is there."""
+        tracker: TaskTracker = self._system.actors[TRACKER]  # type: ignore[assignment]
+        living = {worker.name for worker in self._cluster.living()}
+        known = set(tracker._workers)
+        assert known == living, f"the tracker knows {sorted(known)}, and there are {sorted(living)}"
+
+    def _check_success(self, spec: JobSpec, outcome: JobSucceeded) -> None:
+        assert outcome.inputs == spec.files, f"{outcome.inputs} inputs are told, of {spec.files}"
+        poisoned = {task.job for task in self._cluster.store.poison}
+        assert spec.job not in poisoned, "a task that cannot be made was made"
+        receipts = tuple(b"%d" % tile for tile in range(spec.tiles))
+        assert outcome.receipts == receipts, f"the receipts are {outcome.receipts}"
+        whole = {tile: Covered(0, spec.files) for tile in range(spec.tiles)}
+        assert self._cluster.store.results.get(spec.job) == whole, "the result lacks some inputs"
+
+    def _check_failure(self, outcome: JobFailed) -> None:
+        cluster = self._cluster
+        if outcome.kind == "cancelled":
+            assert outcome.job in cluster.cancelled
+            return
+        task = outcome.task
+        assert isinstance(task, TaskId)
+        if outcome.kind == "abandoned":
+            assert task in cluster.broker.dead, f"{task} was abandoned, and not dead-lettered"
+        else:
+            failures = sum(worker.failed.get(task, 0) for worker in cluster.workers.values())
+            assert failures >= cluster.max_attempts, f"{task} was given up after {failures} failures"

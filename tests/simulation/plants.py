@@ -1,0 +1,212 @@
+"""Faults planted into the actors, each the kind of mistake that a change could bring; the simulation must find them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from distsum.actors.actor import MASTER, phase_address
+from distsum.actors.master import Master
+from distsum.actors.phase import READY, STORED, WAITING, Phase
+from distsum.actors.task_tracker import TaskTracker
+from distsum.messages import CancelJob, PhaseCompleted, TaskFailed, TaskSucceeded, WorkerLost
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+class ForgetsRetry(TaskTracker):
+    """A failed attempt is counted, and not published again."""
+
+    def _publish(self, task_id: Any, task: Any) -> None:
+        if self._next_attempt > task.first:
+            task.attempts.add(self._next_attempt)
+        else:
+            super()._publish(task_id, task)
+
+
+class TakesEverySuccess(TaskTracker):
+    """A second success of a task is told like the first."""
+
+    def _succeeded(self, message: TaskSucceeded) -> None:
+        super()._succeeded(message)
+        self._context.emit(message)
+
+
+class TakesOldSuccesses(TaskTracker):
+    """What was done for a job before it came again counts, also where its result was begun anew."""
+
+    def _succeeded(self, message: TaskSucceeded) -> None:
+        if (task := self._tasks.get(message.task)) is not None:
+            task.first = 0
+        super()._succeeded(message)
+
+
+class CountsFailuresTwice(TaskTracker):
+    """A failure counts as often as it is told."""
+
+    def _failed(self, message: TaskFailed) -> None:
+        if (task := self._tasks.get(message.task)) is not None:
+            task.attempts.add(message.attempt)
+        super()._failed(message)
+
+
+class BelievesEveryCancellation(TaskTracker):
+    """An attempt that its worker hands back is left at that."""
+
+    def _failed(self, message: TaskFailed) -> None:
+        if message.kind != "cancelled":
+            super()._failed(message)
+
+
+class KeepsTasksOfEndedJobs(TaskTracker):
+    """Tasks of a job that has ended stay."""
+
+    def _cancel(self, job: str) -> None:
+        """Do nothing."""
+
+
+class NeverForgetsWorkers(TaskTracker):
+    """A lost worker still counts."""
+
+    def receive(self, message: Any) -> None:
+        if not isinstance(message, WorkerLost):
+            super().receive(message)
+
+
+class MissesOldWorkers(TaskTracker):
+    """Workers of an earlier master are never asked who they are."""
+
+    def _beat(self, message: Any) -> None:
+        if message.worker in self._workers:
+            super()._beat(message)
+
+
+class KeepsLostChildren(Phase):
+    """A blocked task believes that its children are stored all the same."""
+
+    def _block(self, task: Any, missing: tuple[int, ...]) -> None:
+        super()._block(task, ())
+
+
+class ForgetsWhoWasUnneeded(Phase):
+    """A node below a stored one is not made when that one is lost."""
+
+    def _lose(self, tile: int, index: int) -> None:
+        if self._states[tile * self._width + index] == STORED:
+            super()._lose(tile, index)
+
+
+class HasABarrierTooFew(Phase):
+    """A task is ready when the first of its children is stored."""
+
+    def _consider(self, tile: int, index: int) -> None:
+        number = tile * self._width + index
+        if self._phase > 1 and not self._tree.passes_through(self._phase, index):
+            self._states[number] = READY
+            self._ready += 1
+            self._cursor = min(self._cursor, number)
+        else:
+            super()._consider(tile, index)
+
+
+class DropsLateSuccess(Phase):
+    """A node that is stored while its task was taken back is not noticed."""
+
+    def _store(self, tile: int, index: int) -> None:
+        if self._states[tile * self._width + index] != WAITING:
+            super()._store(tile, index)
+
+
+class HandsOutTooMany(Master):
+    """One task more than there are slots."""
+
+    def _hand_out(self) -> None:
+        self._slots += 1
+        super()._hand_out()
+        self._slots -= 1
+
+
+class EndsWithAnyPhase(Master):
+    """The first phase that is complete ends the job."""
+
+    def _complete(self, job_id: str, phase: int) -> None:
+        if (job := self._jobs.get(job_id)) is not None:
+            super()._complete(job_id, job.phases)
+
+
+class LeavesPhases(Master):
+    """The phases of a job that has ended stay."""
+
+    def _end(self, job: Any) -> None:
+        job.phases -= 1
+        super()._end(job)
+
+
+class LosesReceipts(Master):
+    """A success is counted without what it brought."""
+
+    def _keep_result(self, message: TaskSucceeded) -> None:
+        """Do nothing."""
+
+
+class ForgetsToCancel(Master):
+    """Nobody is told that a job has ended."""
+
+    def _end(self, job: Any) -> None:
+        send = self._context.send
+        self._context.send = lambda address, message: None if isinstance(message, CancelJob) else send(address, message)
+        super()._end(job)
+        self._context.send = send
+
+
+class CompletesWithoutItsLostNodes(Phase):
+    """A node that must be made again does not open its phase again; the last phase's count is wrong then."""
+
+    def receive(self, message: Any) -> None:
+        super().receive(message)
+        if self._phase > 1 and self._phase == self._tree.phases and self._states.count(STORED) == len(self._states) - 1:
+            self._context.send(MASTER, PhaseCompleted(self._spec.job, self._phase))
+
+
+class WakesNobody(Phase):
+    """The phase above is not told of a node that is made a second time."""
+
+    def _lose(self, tile: int, index: int) -> None:
+        super()._lose(tile, index)
+        self._remade = True
+
+    def _store(self, tile: int, index: int) -> None:
+        if not getattr(self, "_remade", False):
+            super()._store(tile, index)
+            return
+        above = phase_address(self._spec.job, self._phase + 1)
+        send = self._context.send
+        self._context.send = lambda address, message: None if address == above else send(address, message)
+        super()._store(tile, index)
+        self._context.send = send
+
+
+PLANTS: Final[Mapping[str, Mapping[type, type]]] = {
+    plant.__name__: {plant.__mro__[1]: plant}
+    for plant in (
+        ForgetsRetry,
+        TakesEverySuccess,
+        TakesOldSuccesses,
+        CountsFailuresTwice,
+        BelievesEveryCancellation,
+        KeepsTasksOfEndedJobs,
+        NeverForgetsWorkers,
+        MissesOldWorkers,
+        KeepsLostChildren,
+        ForgetsWhoWasUnneeded,
+        HasABarrierTooFew,
+        DropsLateSuccess,
+        HandsOutTooMany,
+        EndsWithAnyPhase,
+        LeavesPhases,
+        LosesReceipts,
+        ForgetsToCancel,
+        CompletesWithoutItsLostNodes,
+        WakesNobody,
+    )
+}

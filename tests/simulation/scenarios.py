@@ -1,0 +1,278 @@
+"""A run drawn from a seed: a cluster, jobs, and what befalls them."""
+
+from __future__ import annotations
+
+import random
+import zlib
+from functools import partial
+from typing import TYPE_CHECKING, Final
+
+from distsum.actors.actor import TRACKER
+from distsum.actors.master import MasterSettings
+from distsum.actors.modelled_broker import BrokerModel
+from distsum.actors.modelled_worker import WorkerModel
+from distsum.actors.simulated_cluster import SimulatedCluster, simulated_job
+from distsum.actors.task_tracker import TrackerSettings
+from distsum.messages import DismissWorker, PauseWorker, ResumeWorker, TaskId
+from distsum.wording import printable
+from tests.simulation.invariants import Invariants
+from tests.simulation.plants import PLANTS
+
+if TYPE_CHECKING:
+    import msgspec
+
+HORIZON_SECONDS: Final = 60.0
+"""Faults come before it, and what they did is undone at it."""
+LIMIT_SECONDS: Final = 5_000.0
+"""Virtual time after which a job that has not ended stands still."""
+CALM_SECONDS: Final = 30.0
+"""Time without faults after which everybody must know who is there."""
+TICKS: Final = 30_000
+"""Actions after which a run that has not ended goes in circles."""
+
+
+class SimulationError(AssertionError):
+    """A run broke a promise. The message says which, when, after what, and how to see it again."""
+
+
+class Run:
+    """One run, from its seed to its end.
+
+    Args:
+        seed: Decides everything.
+        plant: Name of a fault that is planted into the actors.
+    """
+
+    def __init__(self, seed: int, *, plant: str | None = None) -> None:
+        self.seed = seed
+        self.faults: list[str] = []
+        self._plant = plant
+        self._draw = draw = random.Random(seed)
+        embedded = draw.random() < 0.4
+        self._workers = draw.randint(1, 8)
+        self._hosts = draw.randint(1, self._workers)
+        self._models = [self._worker_model(f"h{draw.randrange(self._hosts)}") for _ in range(self._workers)]
+        self._spread = draw.choice((0.0, 0.1, 0.5, 2.0))
+        self._scale = draw.choice((0.05, 0.3, 2.0))
+        self.cluster = SimulatedCluster(
+            draw,
+            broker=self._broker_model(embedded=embedded),
+            tracker=TrackerSettings(
+                tasks_queued_per_worker=draw.choice((0, 1, 1, 2)),
+                lease_seconds=draw.choice((8.0, 20.0)),
+                retry_storage=not embedded,
+            ),
+            master=MasterSettings(running_jobs=draw.choice((1, 2, 4))),
+            work_seconds=self._work_seconds,
+            replacements=PLANTS[plant] if plant else None,
+        )
+        self.invariants = Invariants(self.cluster)
+        for model in self._models:
+            self.cluster.add_worker(model)
+        for number in range(draw.choice((1, 1, 2, 3))):
+            self._plan_job(f"job{number + 1}")
+        for _ in range(draw.choice((0, 1, 2, 4, 8))):
+            self._plan_fault()
+        if draw.random() < 0.05:
+            self.cluster.store.poison.add(TaskId("job1", 1, 0, 0))
+            self.cluster.respawn_seconds = 1.0
+        self.cluster.system.at(HORIZON_SECONDS, self._end_faults)
+
+    def go(self) -> None:
+        """Run to the end.
+
+        Raises:
+            SimulationError: A promise was broken.
+        """
+        cluster = self.cluster
+        try:
+            cluster.system.settle()
+            for _ in range(TICKS):
+                if not cluster.open_jobs and cluster.system.clock > HORIZON_SECONDS:
+                    break
+                cluster.system.step()
+                assert cluster.system.clock < LIMIT_SECONDS, f"{cluster.open_jobs} stand still"
+            else:
+                raise AssertionError(f"{cluster.open_jobs} have not ended after {TICKS} actions")
+            self.invariants.check_end()
+            if not cluster.broker_model.loss:
+                cluster.system.advance(CALM_SECONDS)
+                self.invariants.check_calm()
+        except Exception as error:
+            raise SimulationError(self._told(error)) from error
+
+    def digest(self) -> int:
+        """Return a number that two runs share only if they went the same way."""
+        system = self.cluster.system
+        last = [(round(when, 9), address, str(message)) for when, address, message in system.trace]
+        return zlib.crc32(repr((system.clock, system.delivered, last, self.cluster.outcomes)).encode())
+
+    def _told(self, error: Exception) -> str:
+        system = self.cluster.system
+        plant = f" --plant {self._plant}" if self._plant else ""
+        lines = [
+            f"seed {self.seed}, {system.clock:.3f} s: {type(error).__name__}: {error}",
+            *(f"  fault {each}" for each in self.faults),
+            *(f"  {when:9.3f} {address:8} {printable(str(message), 150)}" for when, address, message in system.trace),
+            f"replay: python -m tests.simulation --seed {self.seed}{plant}",
+        ]
+        return "\n".join(lines)
+
+    # What is drawn ----------------------------------------------------------------------------------------------------
+
+    def _worker_model(self, host: str) -> WorkerModel:
+        draw = self._draw
+        return WorkerModel(
+            host=host,
+            speed=draw.choice((1.0, 1.0, 1.0, 0.5, 0.1)),
+            start_seconds=draw.uniform(0.1, 2.0),
+            failures=draw.choice((0.0, 0.0, 0.05, 0.3)),
+        )
+
+    def _broker_model(self, *, embedded: bool) -> BrokerModel:
+        draw = self._draw
+        if embedded:
+            return BrokerModel()
+        return BrokerModel(
+            embedded=False,
+            delay_seconds=(0.001, draw.choice((0.001, 0.01, 0.5, 3.0))),
+            loss=draw.choice((0.0, 0.1, 0.5)),
+            doubling=draw.choice((0.0, 0.0, 0.1, 0.3)),
+            shuts_silent=draw.random() < 0.3,
+        )
+
+    def _work_seconds(self, task: TaskId, children: int) -> float:
+        return self._scale * children * (0.2 + self._draw.random() * self._spread)
+
+    def _plan_job(self, name: str) -> None:
+        draw = self._draw
+        fan_in, exponent = draw.choice(((2, 1), (2, 2), (3, 1), (5, 1), (5, 2)))
+        spec = simulated_job(
+            name,
+            draw.choice((1, 2, 3, 5, 6, 7, 11, 25, 26, 31, 60)),
+            fan_in=fan_in,
+            exponent=exponent,
+            tiles=draw.choice((1, 1, 1, 2, 3)),
+        )
+        when = 0.0 if draw.random() < 0.6 else draw.uniform(0.0, HORIZON_SECONDS / 2)
+        system = self.cluster.system
+        system.at(when, self.cluster.submit, spec, draw.choice((0, 0, 1, 5)))
+        if draw.random() < 0.15:
+            cancelled = when + draw.uniform(0.0, 20.0) * draw.choice((0.1, 1.0))
+            system.at(cancelled, self._fault, f"cancel {name}", self.cluster.cancel, name)
+            if draw.random() < 0.7:
+                again = cancelled + draw.uniform(0.0, 10.0) * draw.choice((0.1, 1.0))
+                system.at(again, self._fault, f"submit {name} again", self.cluster.submit, spec)
+        if draw.random() < 0.1:
+            system.at(when + draw.uniform(0.0, 20.0), self.cluster.change_priority, name, draw.choice((0, 1, 9)))
+
+    def _plan_fault(self) -> None:
+        draw, system = self._draw, self.cluster.system
+        kind = draw.choice(
+            (
+                "crash", "vanish", "freeze", "slow", "partition", "leave", "join", "join",
+                "master", "master_over_losses", "lose", "damage", "pause", "dismiss",
+            )
+        )  # fmt: skip
+        when = draw.uniform(0.0, HORIZON_SECONDS) * draw.choice((0.05, 0.3, 1.0))
+        system.at(when, self._fault, kind, getattr(self, f"_{kind}"))
+
+    def _fault(self, told: str, action: object, *arguments: object) -> None:
+        self.faults.append(f"{self.cluster.system.clock:9.3f} {told}")
+        action(*arguments)  # type: ignore[operator]
+
+    def _some_worker(self) -> object:
+        living = self.cluster.living()
+        return self._draw.choice(living) if living else None
+
+    def _crash(self) -> None:
+        if (worker := self._some_worker()) is not None:
+            worker.crash()
+            self._maybe_replace(worker)
+
+    def _vanish(self) -> None:
+        if (worker := self._some_worker()) is not None:
+            worker.vanish()
+            self._maybe_replace(worker)
+
+    def _maybe_replace(self, worker: object) -> None:
+        if self._draw.random() < 0.7:
+            self.cluster.add_worker(worker.model)
+
+    def _freeze(self) -> None:
+        if (worker := self._some_worker()) is not None:
+            worker.freeze()
+            self.cluster.system.after(self._draw.uniform(0.1, 50.0), worker.thaw)
+
+    def _slow(self) -> None:
+        if (worker := self._some_worker()) is not None:
+            worker.set_speed(worker.model.speed * self._draw.choice((0.01, 0.1, 0.5)))
+            self.cluster.system.after(self._draw.uniform(1.0, 40.0), worker.set_speed, worker.model.speed)
+
+    def _partition(self) -> None:
+        if not self.cluster.broker_model.embedded and (worker := self._some_worker()) is not None:
+            worker.partition()
+            self.cluster.system.after(self._draw.uniform(0.1, 50.0), worker.heal)
+
+    def _leave(self) -> None:
+        if (worker := self._some_worker()) is not None:
+            worker.leave(hand_back=self._draw.random() < 0.5)
+
+    def _join(self) -> None:
+        self.cluster.add_worker(self._worker_model(f"h{self._draw.randrange(9)}"))
+
+    def _master(self) -> None:
+        cluster = self.cluster
+        cluster.crash_master()
+        again = partial(self._master_again, purge=self._draw.random() < 0.5)
+        cluster.system.after(self._draw.uniform(0.0, 10.0), again)
+
+    def _master_again(self, *, purge: bool) -> None:
+        self.cluster.start_master(purge=purge)
+        if self.cluster.broker_model.embedded:
+            for model in self._models:
+                self.cluster.add_worker(model)
+
+    def _master_over_losses(self) -> None:
+        """Some partials go just after the new master has looked which there are."""
+        if not self.cluster.master_up:
+            return
+        self.cluster.crash_master()
+        self._master_again(purge=self._draw.random() < 0.5)
+        self._draw.choice((self._lose, self._damage))()
+
+    def _lose(self) -> None:
+        for task in self._some_partials():
+            self.cluster.store.lose(task)
+
+    def _damage(self) -> None:
+        self.cluster.store.damaged.update(self._some_partials())
+
+    def _some_partials(self) -> list[TaskId]:
+        partials = list(self.cluster.store.partials)
+        return self._draw.sample(partials, min(len(partials), self._draw.randint(1, 5)))
+
+    def _pause(self) -> None:
+        if (worker := self._some_worker()) is not None:
+            self._order(PauseWorker(worker.name, "asked for"))
+            self.cluster.system.after(self._draw.uniform(0.0, 30.0), self._order, ResumeWorker(worker.name))
+
+    def _dismiss(self) -> None:
+        if (worker := self._some_worker()) is not None:
+            self._order(DismissWorker(worker.name, "drained"))
+
+    def _order(self, message: msgspec.Struct) -> None:
+        self.cluster.system.deliver(TRACKER, message)
+
+    def _end_faults(self) -> None:
+        """From here on nothing more happens, and there is somebody to do the work: every job must end."""
+        cluster = self.cluster
+        cluster.start_master(purge=True)
+        cluster.respawn_seconds = 1.0
+        for worker in cluster.living():
+            worker.thaw()
+            worker.heal()
+            worker.set_speed(max(worker.model.speed, 0.1))
+            self._order(ResumeWorker(worker.name))
+        for _ in range(2):
+            cluster.add_worker(WorkerModel("spare"))

@@ -1,0 +1,51 @@
+"""The simulation itself: it finds faults, and a run can be repeated."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from tests.simulation.plants import PLANTS
+from tests.simulation.scenarios import Run, SimulationError
+
+WITHIN_SEEDS = 1000
+
+
+@pytest.mark.parametrize("plant", PLANTS)
+def test_a_planted_fault_is_found(plant: str) -> None:
+    with pytest.raises(SimulationError, match=f"replay: python -m tests.simulation --seed [0-9]+ --plant {plant}"):
+        run_all(plant)
+
+
+def run_all(plant: str) -> None:
+    for seed in range(WITHIN_SEEDS):
+        Run(seed, plant=plant).go()
+
+
+def test_a_seed_repeats_its_run_and_another_one_does_not() -> None:
+    digests = []
+    for seed in (5, 5, 6):
+        run = Run(seed)
+        run.go()
+        digests.append(run.digest())
+    assert digests[0] == digests[1] != digests[2]
+
+
+def test_the_command_of_a_failure_fails_again_and_without_the_fault_it_does_not() -> None:
+    command = [sys.executable, "-m", "tests.simulation", "--seed", "0"]
+    failed = subprocess.run([*command, "--plant", "ForgetsRetry"], capture_output=True, text=True, check=False)
+    assert failed.returncode == 1
+    assert "is out, and lost" in failed.stdout
+    passed = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert passed.returncode == 0
+    assert "all promises held" in passed.stdout
+
+
+def test_many_seeds_run_by_one_command() -> None:
+    command = [sys.executable, "-m", "tests.simulation", "--seeds", "3", "--first", "10"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+    assert "3 seeds" in done.stdout
+    assert "0 failed" in done.stdout
