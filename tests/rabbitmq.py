@@ -16,6 +16,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -71,6 +72,7 @@ class Node:
         certificate.private_key_pem.write_to_path(folder / "key.pem")
         self._numbers = itertools.count(1)
         self._processes: list[subprocess.Popen[bytes]] = []
+        self._spawner = ThreadPoolExecutor(1)
         home = folder / "home"
         home.mkdir()
         folder.joinpath("plugins").write_text("[rabbitmq_management].\n")
@@ -92,6 +94,7 @@ class Node:
             + f"default_user = {USER}\n"
             f"default_pass = {self.password}\n"
             "disk_free_limit.absolute = 10MB\n"
+            "collect_statistics_interval = 500\n"  # the management API then sees what is new at once
             "log.file.level = warning\n"
         )
         self._mapper_port = mapper
@@ -147,6 +150,7 @@ class Node:
             process.kill()
             process.wait()
         self._processes.clear()
+        self._spawner.shutdown()
 
     def control(self, *arguments: str) -> str:
         """Run ``rabbitmqctl`` on this node."""
@@ -221,18 +225,20 @@ class Node:
         return "\n".join(texts)[-4000:]
 
     def _spawn(self, *command: str) -> None:
-        # Should this process be killed, the kernel ends what it has started.
+        # Should this process be killed, the kernel ends what it has started. To the kernel the thread is the parent, so
+        # it must be one that lives as long as the node.
+        self._processes.append(self._spawner.submit(self._start_process, command).result())
+
+    def _start_process(self, command: tuple[str, ...]) -> subprocess.Popen[bytes]:
         with open(self.folder / "output", "ab") as output:
-            self._processes.append(
-                subprocess.Popen(
-                    ["setpriv", "--pdeathsig", "KILL", *command],
-                    env=self._environment,
-                    cwd=self.folder,
-                    stdin=subprocess.DEVNULL,
-                    stdout=output,
-                    stderr=subprocess.STDOUT,
-                    start_new_session=True,
-                )
+            return subprocess.Popen(
+                ["setpriv", "--pdeathsig", "KILL", *command],
+                env=self._environment,
+                cwd=self.folder,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
             )
 
 

@@ -494,10 +494,9 @@ def _count(value: object) -> int:
 
 
 def _abandon(call: asyncio.Future[Any]) -> None:
-    """Let go of a call that nobody waits for any more, and of the error that it may still end with."""
-    if not call.done():
-        call.cancel()
-        call.add_done_callback(lambda done: done.cancelled() or done.exception())
+    """Let go of a call that perhaps nobody waits for any more, and of the error that it ends with."""
+    call.cancel()
+    call.add_done_callback(lambda done: done.cancelled() or done.exception())
 
 
 async def _closed(connections: Sequence[AbstractConnection], channels: Sequence[AbstractChannel] = ()) -> None:

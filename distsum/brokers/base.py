@@ -18,7 +18,15 @@ if TYPE_CHECKING:
 
 
 class ChannelClosedError(Exception):
-    """The other side of a worker's channel is gone."""
+    """The other side of a worker's channel is gone, or the worker has left.
+
+    Args:
+        exit_code: What the worker's process should end with.
+    """
+
+    def __init__(self, exit_code: int = 0) -> None:
+        super().__init__()
+        self.exit_code = exit_code
 
 
 class Broker(Protocol):

@@ -47,7 +47,7 @@ from distsum.brokers.topology import (
     worker_key,
     worker_queue,
 )
-from distsum.errors import UnreachableError
+from distsum.errors import DistsumError, UnreachableError
 from distsum.messages import (
     PROTOCOL,
     RUN_TASK,
@@ -115,6 +115,7 @@ class RabbitWorkerChannel:
         self._opened: concurrent.futures.Future[None] = concurrent.futures.Future()
         self._thread = threading.Thread(target=self._serve_thread, name=f"broker of {name}", daemon=True)
         self._closed = False
+        self._exit_code = 0
         self._draw = random.Random()  # noqa: S311 - spreads reconnections, and keeps no secret
         # What follows belongs to the loop's thread.
         self._loop: asyncio.AbstractEventLoop
@@ -148,7 +149,7 @@ class RabbitWorkerChannel:
         message = self._inbox.get()
         if message is None:
             self._inbox.put(None)
-            raise ChannelClosedError
+            raise self._closing_error()
         return message
 
     def report(self, message: FromWorker) -> None:
@@ -177,30 +178,33 @@ class RabbitWorkerChannel:
 
     def _call(self, function: Any, *arguments: Any) -> None:
         if self._closed:
-            raise ChannelClosedError
+            raise self._closing_error()
         try:
             self._loop.call_soon_threadsafe(function, *arguments)
         except RuntimeError:  # the loop has ended since
-            raise ChannelClosedError from None
+            raise self._closing_error() from None
+
+    def _closing_error(self) -> ChannelClosedError:
+        return ChannelClosedError(self._exit_code)
 
     def _wait(self, body: Coroutine[Any, Any, None]) -> None:
         """Run a coroutine on the loop and wait for its end."""
         try:
             if self._closed:
-                raise ChannelClosedError
+                raise self._closing_error()
             future = asyncio.run_coroutine_threadsafe(body, self._loop)
         except (ChannelClosedError, RuntimeError):
             body.close()
-            raise ChannelClosedError from None
+            raise self._closing_error() from None
         while True:
             try:
                 future.result(timeout=1.0)
             except TimeoutError:
                 # The loop may have ended just before it would have taken the coroutine.
                 if not self._thread.is_alive():
-                    raise ChannelClosedError from None
+                    raise self._closing_error() from None
             except concurrent.futures.CancelledError:
-                raise ChannelClosedError from None
+                raise self._closing_error() from None
             else:
                 return
 
@@ -211,15 +215,22 @@ class RabbitWorkerChannel:
             asyncio.run(self._run())
         except asyncio.CancelledError:
             pass  # closed
+        except DistsumError as error:
+            if self._opened.done():
+                log.error("%s; leaving", error)  # noqa: TRY400 - it is no fault of ours, and says all
+                self._exit_code = error.exit_code
+            else:
+                self._opened.set_exception(error)
         except Exception as error:
             if self._opened.done():
-                log.exception("the broker's thread ended")
+                log.exception("this is a fault in distsum; leaving")
+                self._exit_code = DistsumError.exit_code
             else:
                 self._opened.set_exception(error)
         finally:
             self._closed = True
             if not self._opened.done():
-                self._opened.set_exception(ChannelClosedError())
+                self._opened.set_exception(self._closing_error())
             self._inbox.put(None)
 
     async def _run(self) -> None:

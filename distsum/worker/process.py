@@ -146,10 +146,10 @@ class Worker:
         while True:
             try:
                 message = self._channel.receive()
-            except ChannelClosedError:
+            except ChannelClosedError as closed:
                 # Whoever gave us work is gone. What is half done is worth nothing without it, so leave at once, also
                 # from the middle of an addition: nothing half written is ever visible.
-                os._exit(0)
+                os._exit(closed.exit_code)
             match message:
                 case RunTask():
                     self._inbox.put(message)
@@ -178,8 +178,8 @@ class Worker:
             bytes_read = folder[1].bytes_read if task is not None and folder is not None else 0
             try:
                 self._channel.report(Heartbeat(self._name, task, bytes_read, resident_bytes("VmRSS"), attempt))
-            except ChannelClosedError:
-                os._exit(0)
+            except ChannelClosedError as closed:
+                os._exit(closed.exit_code)
 
 
 def _failure_kind(error: DistsumError) -> FailureKind:

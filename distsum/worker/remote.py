@@ -1,9 +1,11 @@
-"""``python -m distsum.worker.remote NAME HEARTBEAT_SECONDS STARTED``: a worker of a broker on the network.
+"""``python -m distsum.worker.remote NAME HEARTBEAT_SECONDS STARTED``: a worker of a RabbitMQ broker, for one slot.
 
-The broker's address, with its password, comes as the first line of standard input: neither the arguments nor the
-environment of a process are secret. When standard input ends, whoever started us has gone, and so do we. SIGTERM lets
-the task at hand be finished.
+The first line of its standard input is the broker's address, which others may not see. The worker says ``ready`` on its
+standard output once it is connected, and ends when its standard input does: whoever started it is gone then. On SIGTERM
+it finishes its task and leaves.
 """
+
+from __future__ import annotations
 
 import logging
 import os
@@ -21,28 +23,33 @@ from distsum.worker.process import Worker
 
 
 def main() -> None:
-    """Serve until drained, sent away or left alone."""
+    """Serve until the channel closes."""
     name, heartbeat_seconds, started = sys.argv[1:4]
-    logging.basicConfig(format=f"distsum: worker {name}: %(message)s", level=logging.WARNING)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches us, too; whoever started us decides
+    # Ctrl-C reaches the whole group of the terminal; whoever started us ends us.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    logging.basicConfig(level=logging.WARNING, format=f"distsum: worker {name}: %(message)s")
+    address = BrokerAddress.parse(sys.stdin.readline().strip())
+    channel = RabbitWorkerChannel(address, name)
     try:
-        channel = RabbitWorkerChannel(BrokerAddress.parse(sys.stdin.readline().strip()), name)
         channel.open()
     except DistsumError as error:
-        sys.stderr.write(f"distsum: worker {name}: {error}\n")
+        sys.stderr.write(f"distsum: {error}\n")
         sys.exit(error.exit_code)
-    signal.signal(signal.SIGTERM, lambda *_: channel.drain())
-    threading.Thread(target=_leave_with_parent, daemon=True).start()
+    signal.signal(signal.SIGTERM, lambda _number, _frame: channel.drain())
+    threading.Thread(target=_end_with_input, daemon=True).start()
+    sys.stdout.write("ready\n")
+    sys.stdout.flush()
     worker = Worker(name, channel, LocalStore(), float(heartbeat_seconds), max(0.0, time.time() - float(started)))
     try:
         worker.run()
-    except ChannelClosedError:
-        sys.exit(0)
+    except ChannelClosedError as closed:
+        sys.exit(closed.exit_code)
 
 
-def _leave_with_parent() -> None:
-    while os.read(0, 4096):
+def _end_with_input() -> None:
+    while os.read(0, 1 << 10):
         pass
+    # What is half done goes to another worker, as soon as the broker sees our connections end.
     os._exit(0)
 
 
