@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import builtins
+import contextlib
+import io
 import os
 import tempfile
 from typing import TYPE_CHECKING, TypedDict, Unpack
@@ -18,6 +20,7 @@ from distsum.request import (
     Options,
     ReductionName,
 )
+from distsum.stores.routing import RoutingStore, is_remote
 from distsum.wording import parse_byte_size
 
 if TYPE_CHECKING:
@@ -79,7 +82,7 @@ def mean(inputs: Inputs, output: Name | None = None, **options: Unpack[RunOption
 
     Returns:
         The result in the shape of the inputs, in float64 or complex128 unless ``out_dtype`` says otherwise: an array
-        in memory, or a read-only memory map of an output that is .npy or .raw.
+        in memory, or a read-only memory map of an output that is .npy or .raw and on a disk.
 
     Raises:
         UsageError: What was asked for cannot be done; nothing was changed.
@@ -244,6 +247,14 @@ def _paths(inputs: Inputs, format: str) -> list[bytes]:
     return expand([inputs] if single else list(inputs), format=format)  # type: ignore[list-item, arg-type]  # told apart
 
 
+def _content(uri: bytes) -> bytes:
+    """Return a whole object."""
+    with contextlib.closing(RoutingStore()) as store:
+        entry = store.identify(uri)
+        with store.open_input(entry, 0, entry.size) as reader:
+            return reader.read(0, entry.size)
+
+
 def _mapped(path: bytes, options: Options, reduction: ReductionName, paths: list[bytes]) -> Array:
     """Return a written result without reading it, where its format can be mapped."""
     import numpy as np
@@ -253,6 +264,15 @@ def _mapped(path: bytes, options: Options, reduction: ReductionName, paths: list
     from distsum.reductions import REDUCTIONS
 
     found = by_suffix(path)
+    if is_remote(path):
+        content = _content(path)
+        if found is not None and found.name == "npy":
+            loaded: Array = np.load(io.BytesIO(content), allow_pickle=False)
+            return loaded
+        dtype = options.out_dtype or REDUCTIONS[reduction].result(planned(paths, reduction, options).dtype)
+        if found is not None and found.name == "raw":
+            return np.frombuffer(content, dtype)
+        return np.loadtxt(io.BytesIO(content), dtype=dtype, ndmin=1)
     name = os.fsdecode(path)
     if found is not None and found.name == "npy":
         mapped: Array = np.load(name, mmap_mode="r", allow_pickle=False)

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
 import hashlib
 import os
-import shutil
 import signal
 import threading
 import time
@@ -35,7 +33,6 @@ from distsum.errors import (
     PlanError,
     StorageError,
     TaskAbandonedError,
-    WorkDirBusyError,
     WorkerStartError,
 )
 from distsum.formats.agreement import disagreement
@@ -58,28 +55,34 @@ from distsum.messages import (
 from distsum.observe.fold import JobTally
 from distsum.partials import manifest_uri, node_context, spec_uri
 from distsum.planning import (
+    BODY_BYTES,
     BUFFER_BYTES,
     PARTIAL_HEAD_BYTES,
     Candidate,
     Limits,
     PlanReport,
-    Rates,
     Workload,
     choose,
     plan_candidates,
+    rates,
+    with_room_to_arrive,
 )
 from distsum.reductions import REDUCTIONS, check_output_dtype
 from distsum.request import Options, PlanSummary, ReductionName, SkippedInput, Summary
-from distsum.stores.local import LocalStore
+from distsum.stores.routing import RoutingStore, absolute, is_remote
 from distsum.tree import Tree
 from distsum.wording import printable
 from distsum.worker.pool import WorkerPool
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from typing import ParamSpec, TypeVar
 
     from distsum.formats.base import Format
     from distsum.observe.snapshot import Snapshot
+
+    P = ParamSpec("P")
+    T = TypeVar("T")
 
 _HEARTBEAT_SECONDS: Final = 0.5
 _SNAPSHOT_SECONDS: Final = 0.1
@@ -109,7 +112,11 @@ def plan(inputs: list[bytes], reduction: ReductionName, options: Options) -> Pla
     Raises:
         DistsumError: What ``run`` would raise before it starts.
     """
-    return prepare(reduction, inputs, b"result.npy", options, LocalStore()).report
+    store = RoutingStore()
+    try:
+        return prepare(reduction, inputs, b"result.npy", options, store).report
+    finally:
+        store.close()
 
 
 def run(
@@ -134,19 +141,23 @@ def run(
         InterruptedRunError: Ctrl-C or SIGTERM; the same command goes on from what is stored.
     """
     began = time.perf_counter()
-    store = LocalStore()
-    _check_output(output, inputs, force=options.force)
-    prepared = prepare(reduction, inputs, output, options, store)
-    with _work_folder(os.fsdecode(prepared.spec.work), keep=options.keep_partials, own=options.work_dir is None):
-        job = _Run(prepared, options, store, began, on_snapshot)
-        return _run_loop(job)
+    store = RoutingStore()
+    try:
+        _preflight([output, _work(output, options), *inputs], store)
+        _check_output(output, inputs, store, force=options.force)
+        prepared = prepare(reduction, inputs, output, options, store)
+        with _work_folder(store, prepared.spec.work, keep=options.keep_partials, own=options.work_dir is None):
+            job = _Run(prepared, options, store, began, on_snapshot)
+            return _run_loop(job)
+    finally:
+        store.close()
 
 
 # Before anything runs -------------------------------------------------------------------------------------------------
 
 
 def prepare(
-    reduction_name: ReductionName, inputs: list[bytes], output: bytes, options: Options, store: LocalStore
+    reduction_name: ReductionName, inputs: list[bytes], output: bytes, options: Options, store: RoutingStore
 ) -> Prepared:
     """Look at the inputs, choose a plan and describe the job; nothing is written.
 
@@ -162,15 +173,19 @@ def prepare(
     if output_format is None:
         raise OutputError(f"{printable(output)}: the suffix tells no format; write .npy, .raw or .txt")
     here = os.getcwdb()
-    absolute = [path if path.startswith(b"/") else os.path.join(here, path) for path in inputs]
-    layout = _first_layout(absolute, input_format, options, store)
-    manifest = Manifest(_identified(absolute, input_format, layout, reduction_name, options, store))
+    names = [path if path.startswith(b"/") or is_remote(path) else os.path.join(here, path) for path in inputs]
+    layout = _first_layout(names, input_format, options, store)
+    manifest = Manifest(_identified(names, input_format, layout, reduction_name, options, store))
     planes = reduction.planes(layout.dtype)
     out_dtype = options.out_dtype or reduction.result(layout.dtype)
     check_output_dtype(reduction, layout.dtype, out_dtype)
     # What is computed here is written in this machine's byte order.
     out_dtype = dtypes.parse_dtype(out_dtype.lstrip("<>|="))
     output_header = output_format.header(out_dtype, layout.shape, fortran=layout.fortran)
+    work = _work(output, options)
+    number_bytes = output_format.number_bytes(out_dtype)
+    least = store.least_range(output, len(output_header) + layout.count * number_bytes)
+    held_inputs = options.max_open_files if any(map(is_remote, names)) else 0
     workload = Workload(
         files=len(inputs),
         count=layout.count,
@@ -182,7 +197,10 @@ def prepare(
         parse_bytes=input_format.parse_bytes,
         staging=options.on_bad_input == "skip" and not input_format.ranged,
         output_header_bytes=len(output_header),
-        output_number_bytes=output_format.number_bytes(out_dtype),
+        output_number_bytes=number_bytes,
+        least_range_bytes=least,
+        transfer_bytes=_transfer_bytes(held_inputs, options.max_open_files, least, work, output),
+        held_inputs=held_inputs,
     )
     if options.workers is not None and options.workers < 1:
         raise PlanError(f"--workers {options.workers} does nothing; it must be at least 1")
@@ -195,10 +213,10 @@ def prepare(
         partition=options.partition,
         tiles=options.tiles,
     )
-    candidates = plan_candidates(workload, limits, Rates())
+    candidates = plan_candidates(workload, limits, rates(held_inputs > 0, is_remote(work)))
     chosen, reason = choose(candidates, workload, limits)
-    candidate = candidates[chosen]
-    work = os.path.abspath(os.fsencode(options.work_dir) if options.work_dir is not None else output + b".distsum")
+    candidate, hold = with_room_to_arrive(candidates[chosen], workload, limits)
+    candidates = (*candidates[:chosen], candidate, *candidates[chosen + 1 :])
     spec = JobSpec(
         job="",
         reduction=reduction_name,
@@ -216,16 +234,16 @@ def prepare(
         on_bad_input=options.on_bad_input,
         max_open_files=options.max_open_files,
         buffer_bytes=BUFFER_BYTES,
-        hold_bytes=BUFFER_BYTES,
+        hold_bytes=hold,
         work=work,
         output=b"",
         output_format=output_format.name,
         output_dtype=out_dtype,
         output_header=output_header,
-        output_number_bytes=workload.output_number_bytes,
+        output_number_bytes=number_bytes,
     )
     root = NodeKeys(node_context(spec, 0)).key([manifest.records(0, len(manifest))])
-    job = hashlib.sha256(root.encode() + os.path.abspath(output)).hexdigest()[:12]
+    job = hashlib.sha256(root.encode() + absolute(output)).hexdigest()[:12]
     spec = msgspec.structs.replace(spec, job=job)
     notes = []
     if not input_format.ranged and limits.workers > 1:
@@ -245,7 +263,34 @@ def prepare(
         reason=reason,
         notes=tuple(notes),
     )
-    return Prepared(spec, manifest, report, candidate, os.path.abspath(output))
+    return Prepared(spec, manifest, report, candidate, absolute(output))
+
+
+def _work(output: bytes, options: Options) -> bytes:
+    """Return the work folder."""
+    given = os.fsencode(options.work_dir) if options.work_dir is not None else output + b".distsum"
+    return absolute(given.rstrip(b"/") if is_remote(given) else given)
+
+
+def _transfer_bytes(held_inputs: int, ahead: int, least: int, work: bytes, output: bytes) -> int:
+    """Return what is held of objects on their way, beside what an input may be given more."""
+    reading = (held_inputs or (ahead if is_remote(work) else 0)) * (BUFFER_BYTES + BODY_BYTES)
+    # A range of the output is collected until it makes two parts, since its last must not be too short.
+    return reading + (2 * least + BUFFER_BYTES if is_remote(output) else 0)
+
+
+def _preflight(uris: list[bytes], store: RoutingStore) -> None:
+    """Make sure that every bucket that is named can be used.
+
+    Raises:
+        UnreachableError: One cannot.
+    """
+    seen: set[bytes] = set()
+    for uri in filter(is_remote, uris):
+        bucket = b"/".join(uri.split(b"/", 3)[:3])
+        if bucket not in seen:
+            seen.add(bucket)
+            store.preflight(bucket)
 
 
 def usable_cpus() -> int:
@@ -255,8 +300,16 @@ def usable_cpus() -> int:
     return os.cpu_count() or 1
 
 
-def _check_output(output: bytes, inputs: list[bytes], *, force: bool) -> None:
+def _check_output(output: bytes, inputs: list[bytes], store: RoutingStore, *, force: bool) -> None:
     shown = printable(output)
+    if is_remote(output):
+        if output.endswith(b"/"):
+            raise OutputError(f"{shown} is a folder; name an object in it")
+        if output in inputs:
+            raise OutputError(f"{shown} is one of the inputs; choose another output")
+        if not force and store.exists(output):
+            raise OutputError(f"{shown} exists; use --force to replace it")
+        return
     folder = os.path.dirname(os.path.abspath(output))
     if not os.path.isdir(folder):
         raise OutputError(f"{shown}: there is no folder {printable(folder)}; make it first")
@@ -282,7 +335,7 @@ def _input_format(first: bytes, options: Options) -> Format:
     return found
 
 
-def _first_layout(paths: list[bytes], input_format: Format, options: Options, store: LocalStore) -> Layout:
+def _first_layout(paths: list[bytes], input_format: Format, options: Options, store: RoutingStore) -> Layout:
     """Return the layout that all inputs are compared with: the first one's, or the first good one's when skipping."""
     first_error: BadInputError | None = None
     for path in paths:
@@ -303,20 +356,19 @@ def _identified(
     layout: Layout,
     reduction: ReductionName,
     options: Options,
-    store: LocalStore,
+    store: RoutingStore,
 ) -> Iterator[Input]:
     """Yield the inputs with what pins them; one whose size tells that it is unlike the first fails at once."""
     strict = input_format.ranged and options.on_bad_input == "fail"
     size = layout.offset + layout.data_bytes if strict else -1
-    for path in paths:
-        entry = store.identify(path)
+    for entry in store.identify_all(paths):
         if strict and entry.size != size:
             _check_like_first(entry, input_format, layout, reduction, options, store)
         yield entry
 
 
 def _check_like_first(
-    entry: Input, input_format: Format, layout: Layout, reduction: ReductionName, options: Options, store: LocalStore
+    entry: Input, input_format: Format, layout: Layout, reduction: ReductionName, options: Options, store: RoutingStore
 ) -> None:
     with store.open_input(entry) as reader:
         found = input_format.layout(reader, options.dtype)
@@ -329,50 +381,24 @@ def _check_like_first(
 
 
 @contextlib.contextmanager
-def _work_folder(path: str, *, keep: bool, own: bool) -> Iterator[None]:
+def _work_folder(store: RoutingStore, work: bytes, *, keep: bool, own: bool) -> Iterator[None]:
     """Hold the work folder for this run. After success the folder, or what this run put into a shared one, is removed.
 
     Raises:
         WorkDirBusyError: Another run holds it.
         OutputError: It cannot be made.
     """
-    try:
-        os.makedirs(path, exist_ok=True)
-        descriptor = os.open(os.path.join(path, "lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-    except OSError as error:
-        raise OutputError(f"{printable(path)}: the work folder cannot be made ({error.strerror})") from error
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise WorkDirBusyError(
-                f"{printable(path)} is in use by another run; wait for it, or give another --work-dir"
-            ) from None
-        before = set(LocalStore().list(os.fsencode(path)))
+    with store.lock(work):
+        before = set() if own else set(store.list(work)) - {b"lock"}
         yield
         if keep:
-            shutil.rmtree(os.path.join(path, "jobs"), ignore_errors=True)
-        elif own:
-            shutil.rmtree(path, ignore_errors=True)
+            store.delete_all(work + b"/jobs", set())
         else:
-            _remove_new(os.fsencode(path), before)
-    finally:
-        os.close(descriptor)
+            # Where the lock is an object it goes last, by the hand that holds it.
+            store.delete_all(work, before | {b"lock"} if is_remote(work) else before)
 
 
-def _remove_new(path: bytes, before: set[bytes]) -> None:
-    """Remove what was not there before, and folders that are empty then."""
-    for folder, _, names in os.walk(path, topdown=False):
-        below = os.path.relpath(folder, path)
-        for name in names:
-            relative = name if below == b"." else os.path.join(below, name)
-            if relative not in before or relative == b"lock":
-                os.unlink(os.path.join(folder, name))
-        with contextlib.suppress(OSError):  # not empty, so it stays
-            os.rmdir(folder)
-
-
-def _abort_earlier(store: LocalStore, spec: JobSpec) -> None:
+def _abort_earlier(store: RoutingStore, spec: JobSpec) -> None:
     """Remove what an earlier run of the same job, which was killed, has written of its output."""
     reader = store.open(spec_uri(spec.work, spec.job))
     if reader is not None:
@@ -384,7 +410,7 @@ def _abort_earlier(store: LocalStore, spec: JobSpec) -> None:
         store.abort_output(earlier.output)
 
 
-def stored_states(store: LocalStore, spec: JobSpec, manifest: Manifest) -> tuple[bytes, ...]:
+def stored_states(store: RoutingStore, spec: JobSpec, manifest: Manifest) -> tuple[bytes, ...]:
     """Return what is stored already, one byte a node and phase, as ``actors.phase`` takes it.
 
     The last phase always has something to do, since it writes the result: where its partial is stored it is READY.
@@ -468,7 +494,7 @@ class _Run:
         self,
         prepared: Prepared,
         options: Options,
-        store: LocalStore,
+        store: RoutingStore,
         began: float,
         on_snapshot: Callable[[Snapshot], None] | None,
     ) -> None:
@@ -489,7 +515,7 @@ class _Run:
         self._task = asyncio.current_task()
         if threading.current_thread() is threading.main_thread() and self._task is not None:
             self._loop.add_signal_handler(signal.SIGTERM, self._task.cancel)
-        states = self._store_job()
+        states = await self._aside(self._store_job)
         spec, store = self._spec, self._store
         finished: asyncio.Future[JobSucceeded | JobFailed] = self._loop.create_future()
         workers = max(1, min(self._prepared.report.workers, self._prepared.candidate.tasks))
@@ -498,29 +524,39 @@ class _Run:
         pool = WorkerPool(broker, workers, _HEARTBEAT_SECONDS, partial(system.deliver, MASTER))
         self._connect(system, broker, pool, finished)
         try:
-            pool.start()
-            await broker.start(partial(_deliver, system, pool))
-            system.deliver(MASTER, SubmitJob(spec, states))
-            ticker = asyncio.create_task(self._tick())
             try:
-                outcome = await finished
+                pool.start()
+                await broker.start(partial(_deliver, system, pool))
+                system.deliver(MASTER, SubmitJob(spec, states))
+                ticker = asyncio.create_task(self._tick())
+                try:
+                    outcome = await finished
+                finally:
+                    ticker.cancel()
             finally:
-                ticker.cancel()
+                system.close()
+                await pool.close()
+                await broker.close()
             if isinstance(outcome, JobFailed):
                 raise self._failure(outcome)
             if not outcome.inputs:
                 raise JobError(f"every input is bad; the first: {outcome.skipped[0].reason}")
+            final = self._prepared.output
+            await self._aside(store.commit_output, spec.output, final, outcome.receipts, replace=self._options.force)
         except BaseException:
             store.abort_output(spec.output)
             raise
-        finally:
-            system.close()
-            await pool.close()
-            await broker.close()
-        store.commit_output(spec.output, self._prepared.output, outcome.receipts, replace=self._options.force)
-        digest = await asyncio.to_thread(_digest, self._prepared.output) if self._options.digest else None
+        digest = await self._aside(_digest, store, final) if self._options.digest else None
         self._show()
         return self._summary(outcome, workers, digest)
+
+    async def _aside(self, call: Callable[P, T], *arguments: P.args, **options: P.kwargs) -> T:
+        """Call what may wait for a server without holding up the loop; when it is cancelled, it fails at once."""
+        try:
+            return await asyncio.to_thread(call, *arguments, **options)
+        except asyncio.CancelledError:
+            self._store.close()
+            raise
 
     def interrupt(self) -> None:
         """End the run from another thread."""
@@ -693,9 +729,13 @@ def _set_error(finished: asyncio.Future[JobSucceeded | JobFailed], error: BaseEx
         finished.set_exception(error)
 
 
-def _digest(path: bytes) -> str:
+def _digest(store: RoutingStore, uri: bytes) -> str:
     digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(_DIGEST_BLOCK):
-            digest.update(block)
+    entry = store.identify(uri)
+    buffer = memoryview(bytearray(_DIGEST_BLOCK))
+    with store.open_input(entry, 0, entry.size) as reader:
+        place = 0
+        while size := reader.read_into([buffer], place):
+            digest.update(buffer[:size])
+            place += size
     return digest.hexdigest()

@@ -15,24 +15,32 @@ An argument is one of:
 Files from arguments other than manifests are put together and sorted by path as written, in plain byte order. Manifests
 follow in the order given, each in its own order.
 
+An argument may also be ``s3://bucket/key``. The same rules hold, with these differences: a name that ends with ``/``,
+or that is no object but has objects below it, is a folder; the bucket is never a pattern; and a manifest may itself lie
+in S3. What begins with ``s3://`` on this machine's disks is named ``./s3://...``.
+
 Files are listed without looking at each of them: that those of a manifest exist is seen when they are pinned.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import io
 import os
 import re
 import stat
-from typing import TYPE_CHECKING, Final
+from typing import IO, TYPE_CHECKING, Final
 
 from distsum.errors import InputListError
+from distsum.stores.routing import RoutingStore, is_remote
 from distsum.wording import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
     Name = str | bytes | os.PathLike[str] | os.PathLike[bytes]
+    Matcher = Callable[[bytes], re.Match[bytes] | None]
     Filter = Callable[[Sequence[bytes]], Sequence[bytes]]
 
 _MAGIC: Final = re.compile(rb"[*?[]")
@@ -42,15 +50,17 @@ _UNTIDY: Final = re.compile(rb"//|(?:^|/)\.\.?(?:/|$)")
 _BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
 
 
-def expand(arguments: Name | Sequence[Name], *, format: str = "auto") -> list[bytes]:
+def expand(arguments: Name | Sequence[Name], *, format: str = "auto", store: RoutingStore | None = None) -> list[bytes]:
     """Return the paths that the arguments name, in the documented order (see the module).
 
     Args:
         arguments: Files, folders, patterns and manifests, or a single one; text becomes bytes as the system does it.
         format: ``auto``, where a folder stands for its files with a known suffix; or the name of a format, where it
             stands for all its files.
+        store: What lists ``s3://``; None for one of its own.
 
     Raises:
+        UnreachableError: S3 cannot be used.
         InputListError: Nothing is named; an argument names no file, or cannot be read; a file is named twice outside of
             manifests.
     """
@@ -64,23 +74,28 @@ def expand(arguments: Name | Sequence[Name], *, format: str = "auto") -> list[by
     sorted_part: list[bytes] = []
     manifest_part: list[bytes] = []
     origins: list[tuple[bytes, int]] = []
-    for argument in map(os.fsencode, arguments):
-        if argument.startswith(b"@"):
-            manifest_part += _manifest(argument)
-        else:
-            sorted_part += _named(argument, wanted, format)
-            origins.append((argument, len(sorted_part)))
+    with contextlib.ExitStack() as stack:
+        if store is None:
+            store = stack.enter_context(contextlib.closing(RoutingStore()))
+        for argument in map(os.fsencode, arguments):
+            if argument.startswith(b"@"):
+                manifest_part += _manifest(argument, store)
+            else:
+                sorted_part += _named(argument, wanted, format, store)
+                origins.append((argument, len(sorted_part)))
     _refuse_repeats(sorted_part, origins)
     sorted_part.sort()
     return sorted_part + manifest_part
 
 
-def _named(argument: bytes, wanted: Filter, format: str) -> Sequence[bytes]:
+def _named(argument: bytes, wanted: Filter, format: str, store: RoutingStore) -> Sequence[bytes]:
     """Return what an argument other than a manifest stands for, unsorted."""
     if not argument:
         raise InputListError("an input is an empty name; check the variables in the command")
     if b"\0" in argument:
         raise InputListError(f"{printable(argument)}: holds a NUL byte, which no path does")
+    if is_remote(argument):
+        return _named_object(argument, wanted, format, store)
     try:
         mode = os.stat(argument).st_mode
     except OSError as error:
@@ -103,10 +118,14 @@ def _missing(argument: bytes, error: OSError) -> str:
 
 def _folder(folder: bytes, wanted: Filter, format: str) -> list[bytes]:
     """Return the files that a folder named by the user stands for."""
-    found = _files_of(folder, wanted)
+    return _some_of(folder, _files_of(folder, _any), wanted, format)
+
+
+def _some_of(folder: bytes, files: Sequence[bytes], wanted: Filter, format: str) -> list[bytes]:
+    found = list(wanted(files))
     if found:
         return found
-    if any(_files_of(folder, _any)):
+    if files:
         raise InputListError(
             f"{printable(folder)}: none of the files in this folder has a known suffix; "
             "say what they are with --format npy, raw or text"
@@ -238,7 +257,7 @@ def _matcher(part: bytes) -> Callable[[bytes], re.Match[bytes] | None]:
     return re.compile(visible + expression).match
 
 
-def _manifest(argument: bytes) -> list[bytes]:
+def _manifest(argument: bytes, store: RoutingStore) -> list[bytes]:
     """Return the paths that a manifest lists, in its order."""
     path = argument[1:]
     name = printable(path)
@@ -248,7 +267,7 @@ def _manifest(argument: bytes) -> list[bytes]:
     prefix = folder + b"/" if folder and not folder.endswith(b"/") else folder
     paths: list[bytes] = []
     try:
-        with open(path, "rb") as lines:
+        with _opened(path, store) as lines:
             for number, line in enumerate(lines, start=1):
                 start = len(_BYTE_ORDER_MARK) if number == 1 and line.startswith(_BYTE_ORDER_MARK) else 0
                 entry = line[start:].removesuffix(b"\n").removesuffix(b"\r")
@@ -258,13 +277,80 @@ def _manifest(argument: bytes) -> list[bytes]:
                     raise InputListError(
                         f"{name}, line {number}: holds a NUL byte; a manifest is UTF-8 text with one path a line"
                     )
-                paths.append(entry if entry.startswith(b"/") else prefix + entry)
+                paths.append(entry if entry.startswith(b"/") or is_remote(entry) else prefix + entry)
     except OSError as error:
         hint = f"; for the file of that name write ./{printable(argument)}" if os.path.lexists(argument) else ""
         raise InputListError(f"manifest {_missing(path, error)}{hint}") from None
     if not paths:
         raise InputListError(f"{name}: this manifest lists no file")
     return paths
+
+
+def _opened(path: bytes, store: RoutingStore) -> IO[bytes]:
+    """Open a manifest as lines."""
+    if not is_remote(path):
+        return open(path, "rb")
+    store.preflight(path)
+    reader = store.open(path)
+    if reader is None:
+        raise InputListError(f"manifest {printable(path)}: no such object")
+    with reader:
+        return io.BytesIO(reader.read(0, reader.size))
+
+
+# In S3 ----------------------------------------------------------------------------------------------------------------
+
+
+def _named_object(argument: bytes, wanted: Filter, format: str, store: RoutingStore) -> Sequence[bytes]:
+    """Return what an argument in S3 stands for, unsorted."""
+    store.preflight(b"/".join(argument.split(b"/", 3)[:3]))
+    bucket, _, key = argument.removeprefix(b"s3://").partition(b"/")
+    if not argument.endswith(b"/") and key and store.exists(argument):
+        return (argument,)
+    folder = argument.rstrip(b"/") + b"/"
+    below = [name for name in store.s3.children(folder) if not name.startswith(b".")]
+    if below:
+        return _some_of(folder, [folder + name for name in below], wanted, format)
+    if not _MAGIC.search(key):
+        raise InputListError(f"{printable(argument)}: no such object, and none below it")
+    return _object_pattern(argument, b"s3://" + bucket + b"/", key, wanted, store)
+
+
+def _object_pattern(argument: bytes, root: bytes, pattern: bytes, wanted: Filter, store: RoutingStore) -> list[bytes]:
+    """Return the objects that a pattern matches, and those in the folders that it matches."""
+    parts = [part for part in pattern.split(b"/") if part]
+    matchers = [None if part == b"**" else _matcher(part) for part in parts]
+    literal = pattern[: next(_MAGIC.finditer(pattern)).start()]
+    only_folders = pattern.endswith(b"/")
+    files: list[bytes] = []
+    below: list[bytes] = []
+    for name in store.s3.keys(root + literal):
+        key = literal + name
+        names = key.split(b"/")
+        if not only_folders and _matches_key(matchers, names):
+            files.append(root + key)
+        elif None not in matchers and len(names) > 1 and _matches_key(matchers, names[:-1]):
+            below.append(root + key)
+    files += wanted([uri for uri in below if not uri.rpartition(b"/")[2].startswith(b".")])
+    if not files:
+        why = "matches only folders without inputs" if below else "matches no object"
+        raise InputListError(f"{printable(argument)}: this pattern {why}")
+    return files
+
+
+def _matches_key(matchers: Sequence[Matcher | None], names: Sequence[bytes]) -> bool:
+    """Whether the parts of a key match those of a pattern; None stands for ``**``."""
+    if not matchers:
+        return not names
+    if matchers[0] is None:
+        # Any depth of visible folders; as the last part, also the object in them.
+        depth = 0
+        while depth < len(names) and not names[depth].startswith(b"."):
+            depth += 1
+        if len(matchers) == 1:
+            return depth == len(names)
+        return any(_matches_key(matchers[1:], names[start:]) for start in range(min(depth, len(names) - 1) + 1))
+    return bool(names) and matchers[0](names[0]) is not None and _matches_key(matchers[1:], names[1:])
 
 
 def _refuse_repeats(paths: list[bytes], origins: Sequence[tuple[bytes, int]]) -> None:
@@ -278,7 +364,8 @@ def _refuse_repeats(paths: list[bytes], origins: Sequence[tuple[bytes, int]]) ->
         return
     spelled: Sequence[bytes] = paths
     if any(map(_UNTIDY.search, paths)) or len({path[:1] == b"/" for path in paths}) > 1:
-        spelled = [os.path.abspath(path) for path in paths]
+        # In S3 there is one spelling only: s3://b/a//c and s3://b/a/c are two objects.
+        spelled = [path if is_remote(path) else os.path.abspath(path) for path in paths]
     if len(set(spelled)) == len(spelled):
         return
     first_places: dict[bytes, int] = {}
