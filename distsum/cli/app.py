@@ -31,6 +31,7 @@ for _name, _target in (
     ("plan", "distsum.cli.plan:plan"),
     ("verify", "distsum.cli.verify:verify"),
     ("generate", "distsum.cli.generate:generate"),
+    ("gc", "distsum.cli.gc:gc"),
     ("demo", "distsum.cli.demo:demo"),
     ("config", "distsum.cli.config:config"),
 ):
