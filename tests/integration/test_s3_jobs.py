@@ -16,13 +16,30 @@ import numpy as np
 import pytest
 
 import distsum
-from distsum.errors import WorkDirBusyError
+from distsum.embedded import run as run_embedded
+from distsum.errors import (
+    InputChangedError,
+    InputListError,
+    OutputError,
+    PlanError,
+    UnreachableError,
+    WorkDirBusyError,
+)
+from distsum.generate import generate
+from distsum.inputs import expand
+from distsum.request import Options
 from distsum.stores.s3_client import Patience, S3Client
 from distsum.stores.s3_lock import Holder, Lease
 from tests.command import distsum as command
 from tests.command import started, summary, wait_until, workers
 from tests.faultproxy import Fault, in_front_of
 from tests.s3server import ACCESS_KEY, SECRET_KEY, free_ports
+
+
+def run(inputs, output, **options):
+    """Run a job with this process as the one that decides, which saves the start of another."""
+    paths = expand(inputs)
+    return run_embedded("mean", paths, os.fsencode(output), Options(**{"workers": 1} | options))
 
 
 @pytest.fixture
@@ -70,27 +87,25 @@ def uploads(s3_store, prefix):
 @pytest.mark.parametrize(
     ("inputs", "output", "work", "partition"),
     [
-        ("s3", "s3", None, "5"),
-        ("s3", "s3", "disk", "25"),
-        ("s3", "disk", None, "5"),
-        ("s3", "disk", "s3", "5"),
-        ("disk", "s3", "s3", "25"),
-        ("disk", "s3", "disk", "5"),
+        ("s3", "s3", None, 5),
+        ("s3", "s3", "disk", 25),
+        ("s3", "disk", None, 5),
+        ("s3", "disk", "s3", 5),
+        ("disk", "s3", "s3", 25),
+        ("disk", "s3", "disk", 5),
     ],
 )
 def test_the_bits_are_the_same_wherever_things_lie(
     tmp_path, place, both, get, s3_store, s3_prefix, partition, inputs, output, work
 ):
-    summary("mean", str(both), "-o", "plain.npy", "--tiles", "3", cwd=tmp_path)
+    run(str(both), f"{tmp_path}/plain.npy", tiles=3)
     where = {"disk": str(tmp_path), "s3": place}
-    arguments = ["-o", f"{where[output]}/out.npy", "-p", partition, "-w", "2"]
-    if work is not None:
-        arguments += ["--work-dir", f"{where[work]}/work"]
-    made = summary("mean", f"{where[inputs]}/runs/*.npy", *arguments)
+    work_dir = None if work is None else f"{where[work]}/work"
+    made = run(f"{where[inputs]}/runs/*.npy", f"{where[output]}/out.npy", partition=partition, work_dir=work_dir)
     content = get("out.npy") if output == "s3" else (tmp_path / "out.npy").read_bytes()
     assert content == (tmp_path / "plain.npy").read_bytes()
-    assert made["digest"] == hashlib.sha256(content).hexdigest()
-    assert made["peak_worker_bytes"] <= made["plan"]["worker_bytes"]
+    assert made.digest == hashlib.sha256(content).hexdigest()
+    assert made.peak_worker_bytes <= made.plan.worker_bytes
     assert {name.partition(b"/")[0] for name in s3_store.list(s3_prefix)} <= {b"runs", b"out.npy"}
     assert uploads(s3_store, s3_prefix) == []
 
@@ -102,17 +117,15 @@ def test_a_long_result_is_put_together_from_the_parts_of_several_workers_within_
     for index in range(6):
         np.save(tmp_path / f"{index}.npy", draw.normal(size=2_000_000))
         put(f"runs/{index}.npy", (tmp_path / f"{index}.npy").read_bytes())
-    inputs = [f"{index}.npy" for index in range(6)]
-    summary("mean", *inputs, "-o", "plain.npy", "--tiles", "7", cwd=tmp_path)
+    run([f"{tmp_path}/{index}.npy" for index in range(6)], f"{tmp_path}/plain.npy", tiles=7)
     made = summary(
         "mean", f"{place}/runs", "-o", f"{place}/out.npy", "-w", "2", "--tiles", "3", "-p", "25", "--memory", "64MiB"
     )
     assert get("out.npy") == (tmp_path / "plain.npy").read_bytes()
     assert made["plan"]["tiles"] == 3
     assert made["peak_worker_bytes"] <= made["plan"]["worker_bytes"] <= 64 << 20
-    refused = command("mean", f"{place}/runs", "-o", f"{place}/out2.npy", "--tiles", "4")
-    assert refused.returncode == 2
-    assert "at most 3" in refused.stderr
+    with pytest.raises(PlanError, match="at most 3"):
+        run(f"{place}/runs", f"{place}/out2.npy", tiles=4)
 
 
 def test_text_and_inputs_of_several_dtypes_are_read_from_s3_as_from_a_disk(tmp_path, place, put):
@@ -139,25 +152,32 @@ def test_a_result_in_s3_comes_back_as_an_array(place, both):
 
 @pytest.mark.parametrize(("count", "format"), [(1000, "npy"), (1000, "text"), (900_000, "npy")])
 def test_generate_writes_the_same_bytes_to_s3_as_to_a_disk(tmp_path, place, get, count, format):
-    arguments = ["--files", "3", "--count", str(count), "--format", format]
-    assert command("generate", f"{place}/made/", *arguments).returncode == 0
-    assert command("generate", str(tmp_path / "made"), *arguments).returncode == 0
+    for folder in (f"{place}/made/", str(tmp_path / "made")):
+        generate(folder, files=3, count=count, format=format)
     for path in (tmp_path / "made").iterdir():
         assert get(f"made/{path.name}") == path.read_bytes()
-    again = command("generate", f"{place}/made", *arguments)
-    assert again.returncode == 2
-    assert "holds 3 of the 3 files" in again.stderr
-    assert command("generate", f"{place}/made", *arguments, "--force").returncode == 0
+    with pytest.raises(OutputError, match="holds 3 of the 3 files"):
+        generate(f"{place}/made", files=3, count=count, format=format)
+    generate(f"{place}/made", files=3, count=count, format=format, force=True)
+
+
+def test_generate_shares_the_work_among_processes_that_all_write_to_s3(tmp_path, place, get):
+    done = command("generate", f"{place}/made", "--files", "9", "--count", "500000", "-w", "2")
+    assert done.returncode == 0, done.stderr
+    generate(str(tmp_path / "made"), files=9, count=500_000)
+    for path in (tmp_path / "made").iterdir():
+        assert get(f"made/{path.name}") == path.read_bytes()
 
 
 def test_verify_reads_from_s3(tmp_path, place, both, put):
-    summary("mean", f"{place}/runs", "-o", f"{place}/out.npy", "-w", "1")
+    run(f"{place}/runs", f"{place}/out.npy")
     right = command("verify", f"{place}/out.npy", f"{place}/runs/*.npy")
     assert right.returncode == 0, right.stderr
     np.save(tmp_path / "wrong.npy", np.zeros(30_000))
     put("wrong.npy", (tmp_path / "wrong.npy").read_bytes())
-    assert command("verify", f"{place}/wrong.npy", str(both)).returncode == 1
-    assert command("verify", f"{place}/absent.npy", str(both)).returncode == 2
+    assert not distsum.verify(f"{place}/wrong.npy", str(both)).ok
+    with pytest.raises(InputListError, match=r"absent.npy: no such object"):
+        distsum.verify(f"{place}/absent.npy", str(both))
 
 
 # What names inputs ----------------------------------------------------------------------------------------------------
@@ -197,8 +217,6 @@ NAMES = [
     ],
 )
 def test_objects_are_named_as_files_are(tmp_path, place, put, s3_store, argument, found):
-    from distsum.inputs import expand
-
     for name in NAMES:
         put(f"in/{name}", b"")
         path = tmp_path / "in" / name
@@ -211,8 +229,6 @@ def test_objects_are_named_as_files_are(tmp_path, place, put, s3_store, argument
 
 
 def test_manifests_may_lie_in_s3_and_list_what_lies_there(tmp_path, place, put):
-    from distsum.inputs import expand
-
     put("list.txt", f"# a list\r\nruns/b.npy\n{place}/a.npy\n/tmp/c.npy\n".encode())
     (tmp_path / "list.txt").write_text(f"d.npy\n{place}/e f.npy\n")
     assert expand([f"@{place}/list.txt", f"@{tmp_path}/list.txt"]) == [
@@ -222,42 +238,40 @@ def test_manifests_may_lie_in_s3_and_list_what_lies_there(tmp_path, place, put):
 
 
 @pytest.mark.parametrize(
-    ("argument", "code", "words"),
+    ("argument", "error", "words"),
     [
-        ("{place}/absent.npy", 2, "absent.npy: no such object"),
-        ("{place}/absent/*.npy", 2, "this pattern matches no object"),
-        ("@{place}/absent", 2, "no such object"),
-        ("s3://no-such-bucket/*.npy", 3, "there is no such bucket"),
-        ("s3:///x.npy", 2, "write s3://BUCKET/KEY"),
+        ("{place}/absent.npy", InputListError, "absent.npy: no such object"),
+        ("{place}/absent/*.npy", InputListError, "this pattern matches no object"),
+        ("@{place}/absent", InputListError, "no such object"),
+        ("s3://no-such-bucket/*.npy", UnreachableError, "there is no such bucket"),
+        ("s3:///x.npy", InputListError, "write s3://BUCKET/KEY"),
     ],
 )
-def test_what_is_not_there_is_named(tmp_path, place, put, argument, code, words):
-    done = command("mean", argument.format(place=place), "-o", str(tmp_path / "out.npy"))
-    assert (done.returncode, done.stdout) == (code, "")
-    assert words in done.stderr
-    assert done.stderr.count("\n") == 1
+def test_what_is_not_there_is_named(place, s3_store, argument, error, words):
+    with pytest.raises(error, match=words):
+        expand(argument.format(place=place))
 
 
-def test_outputs_that_cannot_be_are_refused_before_anything_is_read(tmp_path, place, both):
-    summary("mean", str(both), "-o", f"{place}/out.npy", "-w", "1")
-    for output, code, words in [
-        (f"{place}/out.npy", 2, "exists; use --force"),
-        (f"{place}/runs/00.npy", 2, "is one of the inputs"),
-        (f"{place}/folder/", 2, "is a folder"),
-        ("s3://no-such-bucket/out.npy", 3, "no such bucket"),
+def test_outputs_that_cannot_be_are_refused_before_anything_is_read(place, both):
+    run(str(both), f"{place}/out.npy")
+    for output, error, words in [
+        (f"{place}/out.npy", OutputError, "exists; use --force"),
+        (f"{place}/runs/00.npy", OutputError, "is one of the inputs"),
+        (f"{place}/folder/", OutputError, "is a folder"),
+        ("s3://no-such-bucket/out.npy", UnreachableError, "no such bucket"),
     ]:
-        done = command("mean", f"{place}/runs/*.npy", "-o", output)
-        assert (done.returncode, done.stderr.count("\n")) == (code, 1)
-        assert words in done.stderr
-    assert command("mean", f"{place}/runs", "-o", f"{place}/out.npy", "--force", "-w", "1").returncode == 0
+        with pytest.raises(error, match=words):
+            run(f"{place}/runs/*.npy", output)
+    run(f"{place}/runs", f"{place}/out.npy", force=True)
 
 
-def test_a_server_that_cannot_be_reached_is_exit_code_3(tmp_path, place, monkeypatch):
+def test_a_server_that_cannot_be_reached_is_exit_code_3_and_one_line(tmp_path, place, monkeypatch):
     (port,) = free_ports(1)
     monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{port}")
     done = command("mean", f"{place}/*.npy", "-o", str(tmp_path / "out.npy"))
-    assert done.returncode == 3
+    assert (done.returncode, done.stdout) == (3, "")
     assert f"127.0.0.1:{port} cannot be reached" in done.stderr
+    assert done.stderr.count("\n") == 1
 
 
 # What goes wrong in between -------------------------------------------------------------------------------------------
@@ -289,7 +303,7 @@ def held_after(proxy, count):
 def test_a_run_that_is_ended_leaves_no_upload_once_the_same_command_has_gone_on(
     tmp_path, place, both, get, s3_store, s3_prefix, slow, number
 ):
-    summary("mean", str(both), "-o", "plain.npy", cwd=tmp_path)
+    run(str(both), f"{tmp_path}/plain.npy")
     seen = held_after(slow, 9)
     arguments = ["mean", f"{place}/runs/*.npy", "-o", f"{place}/out.npy", "-p", "5", "-w", "1"]
     with started(*arguments) as process:
@@ -305,8 +319,8 @@ def test_a_run_that_is_ended_leaves_no_upload_once_the_same_command_has_gone_on(
         assert uploads(s3_store, s3_prefix) == []
         assert not s3_store.exists(s3_prefix + b"/out.npy.distsum/lock")
     slow.choose = lambda request: None
-    made = summary(*arguments)
-    assert made["tasks_reused"] == 1
+    made = run(f"{place}/runs/*.npy", f"{place}/out.npy", partition=5)
+    assert made.tasks_reused == 1
     assert get("out.npy") == (tmp_path / "plain.npy").read_bytes()
     assert uploads(s3_store, s3_prefix) == []
     assert {name.partition(b"/")[0] for name in s3_store.list(s3_prefix)} == {b"runs", b"out.npy"}
@@ -321,26 +335,24 @@ def test_an_input_that_is_replaced_in_mid_job_ends_it_by_name(tmp_path, place, b
             put("runs/11.npy", (both / "10.npy").read_bytes())
 
     slow.choose = choose
-    done = command("mean", f"{place}/runs", "-o", str(tmp_path / "out.npy"), "-p", "5", "-w", "1")
+    with pytest.raises(InputChangedError, match=r"runs/11.npy changed while the job ran"):
+        run(f"{place}/runs", f"{tmp_path}/out.npy", partition=5)
     assert replaced.is_set()
-    assert done.returncode == 1
-    assert "runs/11.npy changed while the job ran" in done.stderr
     assert not (tmp_path / "out.npy").exists()
 
 
 def test_a_server_that_refuses_half_of_everything_costs_time_and_no_bits(tmp_path, place, both, get, slow):
-    summary("mean", str(both), "-o", "plain.npy", cwd=tmp_path)
+    run(str(both), f"{tmp_path}/plain.npy")
     numbers = iter(range(10**9))
     slow.choose = lambda request: Fault(503, "SlowDown") if next(numbers) % 2 else None
-    summary("mean", f"{place}/runs", "-o", f"{place}/out.npy", "-p", "5", "-w", "2")
+    run(f"{place}/runs", f"{place}/out.npy", partition=5)
     assert get("out.npy") == (tmp_path / "plain.npy").read_bytes()
 
 
 def test_a_damaged_or_missing_partial_in_s3_is_made_again(tmp_path, place, both, get, s3_store, s3_prefix):
-    summary("mean", str(both), "-o", "plain.npy", cwd=tmp_path)
-    arguments = ["mean", f"{place}/runs", "-o", f"{place}/out.npy", "-p", "5", "-w", "1", "--force"]
-    arguments += ["--work-dir", f"{place}/work", "--keep-partials"]
-    summary(*arguments)
+    run(str(both), f"{tmp_path}/plain.npy")
+    options = {"partition": 5, "force": True, "work_dir": f"{place}/work", "keep_partials": True}
+    run(f"{place}/runs", f"{place}/out.npy", **options)
     partials = sorted(s3_store.list(s3_prefix + b"/work/partials"))
     assert len(partials) == 4
     for name in partials:
@@ -350,7 +362,7 @@ def test_a_damaged_or_missing_partial_in_s3_is_made_again(tmp_path, place, both,
             content = bytearray(reader.read(0, reader.size))
         content[-100] ^= 1
         s3_store.put(uri, [content])
-    assert summary(*arguments)["retries"] > 0
+    assert run(f"{place}/runs", f"{place}/out.npy", **options).retries > 0
     assert get("out.npy") == (tmp_path / "plain.npy").read_bytes()
 
 
