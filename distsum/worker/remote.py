@@ -16,7 +16,7 @@ from distsum.brokers.address import BrokerAddress
 from distsum.brokers.base import ChannelClosedError
 from distsum.brokers.rabbitmq_worker import RabbitWorkerChannel
 from distsum.errors import DistsumError
-from distsum.stores.local import LocalStore
+from distsum.stores.routing import RoutingStore
 from distsum.worker.process import Worker
 
 
@@ -33,7 +33,7 @@ def main() -> None:
         sys.exit(error.exit_code)
     signal.signal(signal.SIGTERM, lambda *_: channel.drain())
     threading.Thread(target=_leave_with_parent, daemon=True).start()
-    worker = Worker(name, channel, LocalStore(), float(heartbeat_seconds), max(0.0, time.time() - float(started)))
+    worker = Worker(name, channel, RoutingStore(), float(heartbeat_seconds), max(0.0, time.time() - float(started)))
     try:
         worker.run()
     except ChannelClosedError:
