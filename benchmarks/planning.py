@@ -23,9 +23,9 @@ from benchmarks.measure import middle, report
 from distsum.embedded import plan, prepare, run
 from distsum.generate import generate
 from distsum.inputs import expand
+from distsum.jobs import Job
 from distsum.manifest import Input
 from distsum.messages import Effort, TaskId
-from distsum.partials import manifest_uri
 from distsum.paths import collected_sorted
 from distsum.planning import Rates
 from distsum.request import Options
@@ -64,9 +64,10 @@ def folded(paths: list[bytes], folder: Path, options: Options) -> list[Effort]:
     store = LocalStore()
     output = fsencode(folder / "out.npy")
     prepared = prepare("mean", paths, output, options, store)
-    spec = prepared.spec
-    store.put(manifest_uri(spec.work, spec.job), prepared.manifest.encoded())
-    store.create_output(spec.output, spec.output_offset + spec.count * spec.output_number_bytes)
+    job = Job(prepared.record, prepared.manifest, store)
+    job.store_inputs()
+    job.begin()
+    spec = job.spec
     tree = Tree(files=spec.files, fan_in=spec.fan_in, exponent=spec.exponent)
     folder_of_tasks = JobFolder(store, spec, lambda: 0)
     efforts = []
@@ -77,7 +78,7 @@ def folded(paths: list[bytes], folder: Path, options: Options) -> list[Effort]:
         each = [folder_of_tasks.fold(task, 0.0).effort for task in tasks]
         efforts.append(Effort(*(sum(values) for values in zip(*map(plain, each), strict=True))))
     folder_of_tasks.close()
-    store.delete(spec.output)
+    job.abort()
     shutil.rmtree(spec.work)
     return efforts
 
@@ -182,9 +183,9 @@ class NamedStore(LocalStore):
         found = super().identify(self._real)
         return Input(uri, found.size, found.version)
 
-    def open_input(self, entry: Input, offset: int = 0, size: int = 0) -> LocalReader:
+    def open_input(self, entry: Input, offset: int = 0, size: int = 0, *, head: int = 0, hold: int = 0) -> LocalReader:
         """Open the file."""
-        return super().open_input(Input(self._real, entry.size, entry.version), offset, size)
+        return super().open_input(Input(self._real, entry.size, entry.version), offset, size, head=head, hold=hold)
 
 
 def names(count: int) -> Iterator[bytes]:

@@ -44,7 +44,7 @@ print(time.perf_counter() - began)
 """
 BARE_WORKER = """
 import distsum.worker.__main__
-from distsum.memory import resident_bytes
+from distsum.machine import resident_bytes
 print(resident_bytes("VmHWM"))
 """
 

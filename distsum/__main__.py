@@ -5,6 +5,15 @@ import sys
 
 def main() -> None:
     """Run the command line, and exit with its code."""
+    try:
+        sys.exit(_run())
+    except KeyboardInterrupt:
+        sys.exit(130)  # during the imports; a command tells of it itself
+
+
+def _run() -> int:
+    import signal
+
     from distsum.cli import streams
     from distsum.worker.launch import launch_early, take_early
 
@@ -13,12 +22,10 @@ def main() -> None:
     try:
         from distsum.cli.app import run_command
 
-        code = run_command(sys.argv[1:])
-    except KeyboardInterrupt:
-        code = 130  # during the imports; a command tells of it itself
+        return run_command(sys.argv[1:])
     finally:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # all that is left is to end
         take_early(0)
-    sys.exit(code)
 
 
 if __name__ == "__main__":

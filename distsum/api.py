@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import builtins
+import contextlib
+import io
 import operator
 import os
 import tempfile
@@ -11,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, Unpack
 from distsum.dtypes import ACCEPTED, parse_dtype
 from distsum.errors import ConfigurationError, InterruptedRunError
 from distsum.request import DEFAULT_FAN_IN, FormatName, OnBadInput, Options, ReductionName
+from distsum.stores.routing import RoutingStore, is_remote
 from distsum.wording import parse_byte_size, printable
 
 if TYPE_CHECKING:
@@ -75,7 +78,7 @@ def mean(inputs: Inputs, output: Name | None = None, **options: Unpack[RunOption
 
     Returns:
         The result in the shape of the inputs, in float64 or complex128 unless ``out_dtype`` says otherwise: an array
-        in memory, or a read-only memory map of an output that is .npy or .raw.
+        in memory, or a read-only memory map of an output that is .npy or .raw and on a disk.
 
     Raises:
         UsageError: What was asked for cannot be done; nothing was changed.
@@ -286,6 +289,14 @@ def _paths(inputs: Inputs, format: str) -> Sequence[bytes]:
     return expand([inputs] if single else list(inputs), format=format)  # type: ignore[list-item, arg-type]  # told apart
 
 
+def _content(uri: bytes) -> bytes:
+    """Return a whole object."""
+    with contextlib.closing(RoutingStore()) as store:
+        entry = store.identify(uri)
+        with store.open_input(entry, 0, entry.size) as reader:
+            return reader.read(0, entry.size)
+
+
 def _mapped(summary: Summary, path: bytes) -> Array:
     """Return a written result, without reading it where its format can be mapped."""
     import numpy as np
@@ -294,12 +305,21 @@ def _mapped(summary: Summary, path: bytes) -> Array:
 
     name = os.fsdecode(path)
     found = by_suffix(path)
+    content = io.BytesIO(_content(path)) if is_remote(path) else None
     if found is not None and found.name == "npy":
-        mapped: Array = np.load(name, mmap_mode="r", allow_pickle=False)
-        return mapped
+        loaded: Array
+        if content is not None:
+            loaded = np.load(content, allow_pickle=False)
+        else:
+            loaded = np.load(name, mmap_mode="r", allow_pickle=False)
+        return loaded
     if not summary.count:
         return np.empty(summary.shape, summary.dtype)
-    if found is not None and found.name == "raw":
+    if found is not None and found.name == "raw" and content is None:
         return np.memmap(name, dtype=summary.dtype, mode="r", shape=summary.shape, order=summary.order)
-    numbers: Array = np.loadtxt(name, dtype=summary.dtype, ndmin=1)
+    numbers: Array
+    if found is not None and found.name == "raw" and content is not None:
+        numbers = np.frombuffer(content.getbuffer(), summary.dtype)
+    else:
+        numbers = np.loadtxt(content or name, dtype=summary.dtype, ndmin=1)
     return numbers.reshape(summary.shape, order=summary.order)

@@ -22,6 +22,7 @@ from distsum.request import (
     FormatName,
     OnBadInput,
 )
+from distsum.stores.routing import is_remote
 from distsum.wording import exact_byte_size, parse_byte_size, printable
 
 if TYPE_CHECKING:
@@ -266,7 +267,7 @@ def toml_layer(text: str, path: str) -> Layer:
         values[known[name]] = raw
         names[known[name]] = name
     work_dir = values.get("work_dir")
-    if isinstance(work_dir, str) and work_dir:
+    if isinstance(work_dir, str) and work_dir and not is_remote(os.fsencode(work_dir)):
         values["work_dir"] = os.path.join(os.path.dirname(path), work_dir)
     return Layer(path, values, names)
 

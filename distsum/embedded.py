@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
 import hashlib
 import os
-import shutil
 import signal
 import threading
 import time
@@ -30,10 +28,10 @@ from distsum.errors import (
     OutputError,
     PlanError,
     UsageError,
-    WorkDirBusyError,
 )
 from distsum.formats.registry import by_name, by_suffix
 from distsum.jobs import Job, JobRecord, check_like_first
+from distsum.machine import usable_cpus
 from distsum.manifest import Input, Manifest, NodeKeys
 from distsum.messages import (
     CancelJob,
@@ -52,27 +50,32 @@ from distsum.messages import (
 from distsum.observe.fold import JobTally
 from distsum.partials import node_context
 from distsum.planning import (
+    BODY_BYTES,
     BUFFER_BYTES,
     Limits,
     PlanReport,
-    Rates,
     Workload,
     choose,
     plan_candidates,
+    rates,
+    with_room_to_arrive,
 )
 from distsum.reductions import REDUCTIONS, check_output_dtype
 from distsum.request import Options, PlanSummary, ReductionName, Summary
-from distsum.stores.local import LocalStore
+from distsum.stores.routing import RoutingStore, absolute, absolute_folder, bucket_of, is_remote
 from distsum.wording import printable
-from distsum.worker.launch import usable_cpus
 from distsum.worker.pool import WorkerPool
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
+    from typing import ParamSpec, TypeVar
 
     from distsum.formats.base import Format, Layout
     from distsum.observe.snapshot import Snapshot
     from distsum.stores.base import Store
+
+    P = ParamSpec("P")
+    T = TypeVar("T")
 
 _SNAPSHOT_SECONDS: Final = 0.1
 
@@ -99,9 +102,10 @@ def plan(
     Raises:
         DistsumError: What ``run`` would raise before it starts.
     """
-    if output is not None:
-        check_output(output, inputs, force=options.force)
-    return prepare(reduction, inputs, output or b"result.npy", options, LocalStore()).report
+    with contextlib.closing(RoutingStore()) as store:
+        if output is not None:
+            check_output(output, inputs, store, force=options.force)
+        return prepare(reduction, inputs, output or b"result.npy", options, store).report
 
 
 def run(
@@ -123,16 +127,17 @@ def run(
     Raises:
         UsageError: What was asked for cannot be done (nothing was changed).
         JobError: The job failed; what is stored stays in the work folder.
+        UnreachableError: S3 is named, and cannot be used.
         InterruptedRunError: Ctrl-C or SIGTERM; the same command goes on from what is stored.
     """
     began = time.perf_counter()
-    store = LocalStore()
-    check_output(output, inputs, force=options.force)
-    prepared = prepare(reduction, inputs, output, options, store)
-    with _work_folder(os.fsdecode(prepared.record.spec.work), keep=options.keep_partials, own=options.work_dir is None):
+    with contextlib.closing(RoutingStore()) as store:
+        check_output(output, inputs, store, force=options.force)
+        prepared = prepare(reduction, inputs, output, options, store)
         job = Job(prepared.record, prepared.manifest, store)
-        workers = max(1, min(prepared.report.workers, prepared.record.tasks))
-        return _run_loop(_Run(job, workers, began, on_snapshot))
+        with _work_folder(store, job, keep=options.keep_partials, own=options.work_dir is None):
+            workers = max(1, min(prepared.report.workers, prepared.record.tasks))
+            return _run_loop(_Run(job, store, workers, began, on_snapshot))
 
 
 # Before anything runs -------------------------------------------------------------------------------------------------
@@ -145,6 +150,7 @@ def prepare(
 
     Raises:
         UsageError: What was asked for cannot be done.
+        UnreachableError: A bucket cannot be used.
         JobError: An input is bad, by its size or as the first one.
     """
     if not inputs:
@@ -156,14 +162,20 @@ def prepare(
     output_format = by_suffix(output)
     if output_format is None:
         raise OutputError(f"{printable(output)}: the suffix tells no format; write .npy, .raw or .txt")
-    layout = _first_layout(_absolute(inputs), input_format, options, store)
-    manifest = Manifest(_identified(_absolute(inputs), input_format, layout, reduction_name, options, store))
+    work = absolute_folder(os.fsencode(options.work_dir) if options.work_dir is not None else output + b".distsum")
+    if is_remote(work):
+        store.preflight(bucket_of(work))
+    names = _Names(inputs, store)
+    layout = _first_layout(names, input_format, options, store)
+    manifest = Manifest(_identified(names, input_format, layout, reduction_name, options, store))
     planes = reduction.planes(layout.dtype)
-    out_dtype = options.out_dtype or reduction.result(layout.dtype)
+    # What is computed here has this machine's byte order, unless another is asked for.
+    out_dtype = options.out_dtype or dtypes.parse_dtype(reduction.result(layout.dtype).lstrip("<>|="))
     check_output_dtype(reduction, layout.dtype, out_dtype)
-    # What is computed here is written in this machine's byte order.
-    out_dtype = dtypes.parse_dtype(out_dtype.lstrip("<>|="))
     output_header = output_format.header(out_dtype, layout.shape, fortran=layout.fortran)
+    number_bytes = output_format.number_bytes(out_dtype)
+    least = store.least_range(output, len(output_header) + layout.count * number_bytes)
+    held_inputs = options.max_open_files if names.buckets else 0
     workload = Workload(
         files=len(inputs),
         count=layout.count,
@@ -175,7 +187,10 @@ def prepare(
         parse_bytes=input_format.parse_bytes,
         staging=options.on_bad_input == "skip" and not input_format.ranged,
         output_header_bytes=len(output_header),
-        output_number_bytes=output_format.number_bytes(out_dtype),
+        output_number_bytes=number_bytes,
+        least_range_bytes=least,
+        transfer_bytes=_transfer_bytes(held_inputs, options.max_open_files, least, work, output),
+        held_inputs=held_inputs,
     )
     if options.workers is not None and options.workers < 1:
         raise PlanError(f"--workers {options.workers} does nothing; it must be at least 1")
@@ -188,10 +203,10 @@ def prepare(
         partition=options.partition,
         tiles=options.tiles,
     )
-    candidates = plan_candidates(workload, limits, Rates())
+    candidates = plan_candidates(workload, limits, rates(held_inputs > 0, is_remote(work)))
     chosen, reason = choose(candidates, workload, limits)
-    candidate = candidates[chosen]
-    work = os.path.abspath(os.fsencode(options.work_dir) if options.work_dir is not None else output + b".distsum")
+    candidate, hold = with_room_to_arrive(candidates[chosen], workload, limits)
+    candidates = (*candidates[:chosen], candidate, *candidates[chosen + 1 :])
     spec = JobSpec(
         job="",
         reduction=reduction_name,
@@ -209,16 +224,16 @@ def prepare(
         on_bad_input=options.on_bad_input,
         max_open_files=options.max_open_files,
         buffer_bytes=BUFFER_BYTES,
-        hold_bytes=BUFFER_BYTES,
+        hold_bytes=hold,
         work=work,
         output=b"",
         output_format=output_format.name,
         output_dtype=out_dtype,
         output_header=output_header,
-        output_number_bytes=workload.output_number_bytes,
+        output_number_bytes=number_bytes,
     )
     root = NodeKeys(node_context(spec, 0)).key([manifest.records(0, len(manifest))])
-    job = hashlib.sha256(root.encode() + os.path.abspath(output)).hexdigest()[:12]
+    job = hashlib.sha256(root.encode() + absolute(output)).hexdigest()[:12]
     spec = msgspec.structs.replace(spec, job=job)
     notes = []
     if not input_format.ranged and limits.workers > 1:
@@ -240,7 +255,7 @@ def prepare(
     )
     record = JobRecord(
         spec=spec,
-        output=os.path.abspath(output),
+        output=absolute(output),
         replace=options.force,
         keep_partials=options.keep_partials,
         digest=options.digest,
@@ -259,17 +274,28 @@ def prepare(
     return Prepared(record, manifest, report)
 
 
-def check_output(output: bytes, inputs: Sequence[bytes], *, force: bool) -> None:
+def _transfer_bytes(held_inputs: int, ahead: int, least: int, work: bytes, output: bytes) -> int:
+    """Return what is held of objects on their way, beside what an input may be given more."""
+    reading = (held_inputs or (ahead if is_remote(work) else 0)) * (BUFFER_BYTES + BODY_BYTES)
+    # A range of the output is collected until it makes two parts, since its last must not be too short.
+    return reading + (2 * least + BUFFER_BYTES if is_remote(output) else 0)
+
+
+def check_output(output: bytes, inputs: Sequence[bytes], store: Store, *, force: bool) -> None:
     """Make sure that a result can be written.
 
     Raises:
         OutputError: It exists, is an input, or its folder is not there or cannot be written.
+        UnreachableError: Its bucket cannot be used.
     """
     shown = printable(output)
     if b"\0" in output:
         raise OutputError(f"{shown} holds a NUL byte, which no path does")
     if not output:
         raise OutputError("the output is an empty name; check the variables in the command")
+    if is_remote(output):
+        _check_object(output, inputs, store, force=force)
+        return
     folder, name = os.path.split(os.path.abspath(output))
     if not os.path.isdir(folder):
         raise OutputError(f"{shown}: there is no folder {printable(folder)}; make it first")
@@ -283,7 +309,7 @@ def check_output(output: bytes, inputs: Sequence[bytes], *, force: bool) -> None
             raise OutputError(f"{shown} exists; use --force to replace it")
     # Permissions don't tell all: a disk may be mounted for reading only, and a name may be too long for it. So a file
     # with a name as long as the longest that will be needed is made, and is gone at once.
-    trial = os.path.join(folder, b"." + name + b".distsum-%04x" % (os.getpid() & 0xFFFF))
+    trial = os.path.join(folder, b".%s.%s.distsum-part" % (name, os.urandom(4).hex().encode()))
     try:
         os.close(os.open(trial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
         os.unlink(trial)
@@ -292,6 +318,17 @@ def check_output(output: bytes, inputs: Sequence[bytes], *, force: bool) -> None
             f"{shown}: no file of this name can be written into {printable(folder)} ({error.strerror}); "
             "choose another output"
         ) from error
+
+
+def _check_object(output: bytes, inputs: Sequence[bytes], store: Store, *, force: bool) -> None:
+    shown = printable(output)
+    if output.endswith(b"/"):
+        raise OutputError(f"{shown} is a folder; name an object in it")
+    store.preflight(bucket_of(output))
+    if output in inputs:
+        raise OutputError(f"{shown} is one of the inputs; choose another output")
+    if not force and store.exists(output):
+        raise OutputError(f"{shown} exists; use --force to replace it")
 
 
 def _input_format(first: bytes, options: Options) -> Format:
@@ -303,11 +340,30 @@ def _input_format(first: bytes, options: Options) -> Format:
     return found
 
 
-def _absolute(paths: Iterable[bytes]) -> Iterator[bytes]:
-    """Yield the paths as they are wherever a worker stands."""
-    prefix = os.path.join(os.getcwdb(), b"")
-    for path in paths:
-        yield path if path.startswith(b"/") else prefix + path
+class _Names:
+    """The inputs' names as they are wherever a worker stands. That their buckets can be used is seen on the way.
+
+    Attributes:
+        buckets: Those seen so far.
+    """
+
+    def __init__(self, paths: Iterable[bytes], store: Store) -> None:
+        self.buckets: set[bytes] = set()
+        self._paths = paths
+        self._store = store
+
+    def __iter__(self) -> Iterator[bytes]:
+        prefix = os.path.join(os.getcwdb(), b"")
+        for path in self._paths:
+            if path.startswith(b"/"):
+                yield path
+            elif is_remote(path):
+                if (bucket := bucket_of(path)) not in self.buckets:
+                    self._store.preflight(bucket)
+                    self.buckets.add(bucket)
+                yield path
+            else:
+                yield prefix + path
 
 
 def _first_layout(paths: Iterable[bytes], input_format: Format, options: Options, store: Store) -> Layout:
@@ -336,8 +392,7 @@ def _identified(
     """Yield the inputs with what pins them; one whose size tells that it is unlike the first fails at once."""
     strict = input_format.ranged and options.on_bad_input == "fail"
     size = layout.offset + layout.data_bytes if strict else -1
-    for path in paths:
-        entry = store.identify(path)
+    for entry in store.identify_all(paths):
         if strict and entry.size != size:
             check_like_first(entry, input_format, layout, reduction, options.dtype, store)
         yield entry
@@ -347,49 +402,38 @@ def _identified(
 
 
 @contextlib.contextmanager
-def _work_folder(path: str, *, keep: bool, own: bool) -> Iterator[None]:
-    """Hold the work folder for this run. After success the folder, or what this run put into a shared one, is removed.
+def _work_folder(store: Store, job: Job, *, keep: bool, own: bool) -> Iterator[None]:
+    """Hold the work folder for this run. After success what runs of this job have put there is removed, and no more.
+
+    Args:
+        store: Where the folder lies.
+        job: The job.
+        keep: Whether partials stay.
+        own: Whether the folder is this output's alone, so that all partials in it are of no use any more.
 
     Raises:
         WorkDirBusyError: Another run holds it.
         OutputError: It cannot be made.
     """
-    try:
-        os.makedirs(path, exist_ok=True)
-        descriptor = os.open(os.path.join(path, "lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-    except OSError as error:
-        raise OutputError(
-            f"{printable(path)}: the work folder cannot be made ({error.strerror}); choose another with --work-dir"
-        ) from error
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise WorkDirBusyError(
-                f"{printable(path)} is in use by another run; wait for it, or give another --work-dir"
-            ) from None
-        before = set(LocalStore().list(os.fsencode(path)))
+    work = job.spec.work
+    partials = work + b"/partials"
+    there = is_remote(work) or os.path.isdir(work)
+    with store.lock(work):
+        before = set() if own or keep else set(store.list(partials))
         yield
+        store.delete_all(work + b"/jobs/" + job.spec.job.encode(), set())
         if keep:
-            shutil.rmtree(os.path.join(path, "jobs"), ignore_errors=True)
-        elif own:
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            _remove_new(os.fsencode(path), before)
-    finally:
-        os.close(descriptor)
-
-
-def _remove_new(path: bytes, before: set[bytes]) -> None:
-    """Remove what was not there before, and folders that are empty then."""
-    for folder, _, names in os.walk(path, topdown=False):
-        below = os.path.relpath(folder, path)
-        for name in names:
-            relative = name if below == b"." else os.path.join(below, name)
-            if relative not in before or relative == b"lock":
-                os.unlink(os.path.join(folder, name))
-        with contextlib.suppress(OSError):  # not empty, so it stays
-            os.rmdir(folder)
+            return
+        names = {os.path.basename(name): name for name in before}
+        if names:
+            # An earlier run of this job, which was interrupted, may have stored some of them.
+            before -= {names[key] for key in map(str.encode, job.node_keys()) if key in names}
+        store.delete_all(partials, before)
+        if not is_remote(work):
+            store.delete(work + b"/lock")
+            for folder in (work + b"/jobs", *(() if there and not own else (work,))):
+                with contextlib.suppress(OSError):  # not empty, so it stays
+                    os.rmdir(folder)
 
 
 # The run --------------------------------------------------------------------------------------------------------------
@@ -469,8 +513,11 @@ def _in_main_thread() -> bool:
 class _Run:
     """One embedded job from its start to its summary."""
 
-    def __init__(self, job: Job, workers: int, began: float, on_snapshot: Callable[[Snapshot], None] | None) -> None:
+    def __init__(
+        self, job: Job, store: Store, workers: int, began: float, on_snapshot: Callable[[Snapshot], None] | None
+    ) -> None:
         self._job = job
+        self._store = store
         self._workers = workers
         self._began = began
         self._on_snapshot = on_snapshot
@@ -488,38 +535,58 @@ class _Run:
         if _in_main_thread() and self._task is not None:
             self._loop.add_signal_handler(signal.SIGTERM, self._task.cancel)
         job = self._job
-        job.store_inputs()
-        job.begin()
+        try:
+            await self._aside(job.store_inputs)
+            await self._aside(job.begin)
+            outcome = await self._outcome()
+            if isinstance(outcome, JobFailed):
+                raise await self._aside(job.failure, outcome)
+            if not outcome.inputs:
+                raise job.nothing_left(outcome)
+            await self._aside(job.commit_output, outcome)
+        except BaseException:
+            job.abort()
+            raise
+        digest = await self._aside(job.output_digest)
+        self._show()
+        return job.summary(outcome, self._tally, self._workers, digest, time.perf_counter() - self._began)
+
+    async def _outcome(self) -> JobSucceeded | JobFailed:
+        """Have workers do all tasks."""
+        assert self._loop is not None
         finished: asyncio.Future[JobSucceeded | JobFailed] = self._loop.create_future()
         broker = LocalBroker()
         system = AsyncioSystem(self._take_event, partial(_set_error, finished))
         pool = WorkerPool(broker, self._workers, partial(system.deliver, MASTER))
         self._connect(system, broker, pool, finished)
         try:
+            states = await self._aside(self._job.stored_states, sweep=True)
+            # Nothing may wait between these two: a worker that ends in between would end unheard.
             pool.start()
-            states = job.stored_states(sweep=True)
             await broker.start(partial(_deliver, system, pool))
-            system.deliver(MASTER, SubmitJob(job.spec, states))
+            system.deliver(MASTER, SubmitJob(self._job.spec, states))
             ticker = asyncio.create_task(self._tick())
             try:
-                outcome = await finished
+                return await finished
             finally:
                 ticker.cancel()
-            if isinstance(outcome, JobFailed):
-                raise job.failure(outcome)
-            if not outcome.inputs:
-                raise job.nothing_left(outcome)
-        except BaseException:
-            job.abort()
-            raise
         finally:
             system.close()
             await pool.close()
             await broker.close()
-        job.commit_output(outcome)
-        digest = await asyncio.to_thread(job.output_digest)
-        self._show()
-        return job.summary(outcome, self._tally, self._workers, digest, time.perf_counter() - self._began)
+
+    async def _aside(self, call: Callable[P, T], *arguments: P.args, **options: P.kwargs) -> T:
+        """Call what may wait for a server without holding up the loop.
+
+        When it is cancelled, requests under way fail at once, and the call is over when this is.
+        """
+        calling = asyncio.ensure_future(asyncio.to_thread(call, *arguments, **options))
+        try:
+            return await asyncio.shield(calling)
+        except asyncio.CancelledError:
+            self._store.close()
+            await asyncio.wait({calling})
+            raise
 
     def interrupt(self) -> None:
         """End the run from another thread, also one that is about to begin."""

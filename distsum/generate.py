@@ -24,6 +24,7 @@ however that ended.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import selectors
 import signal
@@ -37,6 +38,8 @@ import msgspec
 
 from distsum import dtypes
 from distsum.errors import JobError, OutputError, StorageError, UsageError
+from distsum.machine import usable_cpus
+from distsum.stores.routing import RoutingStore, is_remote
 from distsum.wording import printable
 
 if TYPE_CHECKING:
@@ -60,6 +63,9 @@ _GRANULE: Final = 8
 _ALONE_BYTES: Final = 32 << 20
 _ALONE_FILES: Final = 1000
 """Work below both is done before other processes have started."""
+
+_ALONE_OBJECT_BYTES: Final = 4 << 20
+"""An object in S3 up to this size is sent in one request."""
 
 _REPORT_BYTES: Final = 8 << 20
 _REPORT_FILES: Final = 64
@@ -135,7 +141,10 @@ def generate(
         OutputError: The folder cannot be written, or without ``force`` holds inputs already. Nothing has been written.
         StorageError: The disk is full or failed. Complete files stay, unfinished ones are removed.
     """
-    share = _checked(os.fsencode(destination), files, count, dtype, format, seed, distribution)
+    folder = os.fsencode(destination)
+    if is_remote(folder):
+        folder = folder.rstrip(b"/")
+    share = _checked(folder, files, count, dtype, format, seed, distribution)
     if workers is not None and workers < 1:
         raise UsageError(f"--workers must be at least 1, but is {workers}")
     output = _output_format(share)
@@ -152,7 +161,7 @@ def generate(
             progress(done_files, done_bytes)
 
     total = files * count * output.number_bytes(share.dtype)
-    processes = min(workers or len(os.sched_getaffinity(0)), files)
+    processes = min(workers or usable_cpus(), files)
     if processes == 1 or (total < _ALONE_BYTES and files < _ALONE_FILES):
         _write_share(share, report, stopped=lambda: False)
     else:
@@ -198,18 +207,7 @@ def _prepare_folder(share: _Share, output: Format, *, force: bool) -> int:
     from distsum.formats.registry import by_suffix
 
     folder, name = share.destination, printable(share.destination)
-    if not folder:
-        raise OutputError("the destination is an empty name; name a folder")
-    try:
-        os.makedirs(folder, exist_ok=True)
-        with os.scandir(folder) as entries:
-            held = {entry.name: entry.is_dir() for entry in entries if not entry.name.startswith(b".")}
-    except FileExistsError:
-        raise OutputError(f"{name} exists and is not a folder; choose another name") from None
-    except OSError as error:
-        raise OutputError(f"{name}: cannot be made or listed: {error.strerror}") from error
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise OutputError(f"{name}: no permission to write into this folder")
+    held = _held_in_bucket(folder) if is_remote(folder) else _held_on_disk(folder, name)
     suffix = output.suffixes[0].encode()
     same = sorted(entry for entry in held if _is_planned(entry, suffix, share.files))
     for entry in same:
@@ -232,6 +230,29 @@ def _prepare_folder(share: _Share, output: Format, *, force: bool) -> int:
     return 0
 
 
+def _held_on_disk(folder: bytes, name: str) -> dict[bytes, bool]:
+    """Make a folder, and return what is visible in it, each with whether it is a folder."""
+    if not folder:
+        raise OutputError("the destination is an empty name; name a folder")
+    try:
+        os.makedirs(folder, exist_ok=True)
+        with os.scandir(folder) as entries:
+            held = {entry.name: entry.is_dir() for entry in entries if not entry.name.startswith(b".")}
+    except FileExistsError:
+        raise OutputError(f"{name} exists and is not a folder; choose another name") from None
+    except OSError as error:
+        raise OutputError(f"{name}: cannot be made or listed: {error.strerror}") from error
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise OutputError(f"{name}: no permission to write into this folder")
+    return held
+
+
+def _held_in_bucket(folder: bytes) -> dict[bytes, bool]:
+    with contextlib.closing(RoutingStore()) as store:
+        store.preflight(folder)
+        return {name: False for name in store.s3.children(folder + b"/") if not name.startswith(b".")}
+
+
 def _file_name(index: int, files: int, suffix: bytes) -> bytes:
     return b"%0*d%s" % (len(str(files - 1)), index, suffix)
 
@@ -242,6 +263,12 @@ def _is_planned(name: bytes, suffix: bytes, files: int) -> bool:
 
 
 def _write_share(share: _Share, report: Report, *, stopped: Callable[[], bool]) -> None:
+    """Write the files of a share; see ``_write_files``."""
+    with contextlib.closing(RoutingStore()) as store:
+        _write_files(share, report, store, stopped=stopped)
+
+
+def _write_files(share: _Share, report: Report, store: RoutingStore, *, stopped: Callable[[], bool]) -> None:
     """Write the files of a share.
 
     Raises:
@@ -267,8 +294,13 @@ def _write_share(share: _Share, report: Report, *, stopped: Callable[[], bool]) 
     for index in range(share.first, share.files, share.step):
         final = os.path.join(share.destination, _file_name(index, share.files, suffix))
         chunks = stream.chunks(share.seed, index, share.count, size)
+        parts = _encoded(share, output, chunks)
+        if is_remote(final):
+            _write_object(store, final, header, share.count * output.number_bytes(share.dtype), parts, wrote)
+            files += 1
+            continue
         try:
-            _write_file(final, header, _encoded(share, output, chunks), wrote)
+            _write_file(final, header, parts, wrote)
         except OSError as error:
             from distsum.stores.local import storage_error
 
@@ -306,6 +338,34 @@ def _write_file(final: bytes, header: bytes, parts: Iterator[bytes | memoryview]
     except BaseException:
         with contextlib.suppress(OSError):
             os.unlink(temporary)
+        raise
+
+
+def _write_object(
+    store: RoutingStore,
+    final: bytes,
+    header: bytes,
+    size: int,
+    parts: Iterator[bytes | memoryview],
+    wrote: Callable[[int], None],
+) -> None:
+    """Write one object: in one request where it is small, else in parts, and visible when it is complete."""
+    if size <= _ALONE_OBJECT_BYTES:
+        # Copies: the chunks may be views of one array that is filled over and over.
+        buffers = [header, *map(bytes, parts)]
+        wrote(store.put(final, buffers))
+        return
+
+    def told() -> Iterator[bytes | memoryview]:
+        for part in itertools.chain((header,), parts):
+            yield part
+            wrote(len(part))
+
+    handle = store.create_output(final, len(header) + size)
+    try:
+        store.commit_output(handle, final, [store.write_range(handle, 0, told())], replace=True)
+    except BaseException:
+        store.abort_output(handle)
         raise
 
 

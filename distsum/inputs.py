@@ -15,26 +15,34 @@ An argument is one of:
 Files from arguments other than manifests are put together and sorted by path as written, in plain byte order. Manifests
 follow in the order given, each in its own order.
 
+An argument may also be ``s3://bucket/key``. The same rules hold, with these differences: a name that ends with ``/``,
+or that is no object but has objects below it, is a folder; the bucket is never a pattern; and a manifest may itself lie
+in S3. What begins with ``s3://`` on this machine's disks is named ``./s3://...``.
+
 Files are listed without looking at each of them: that those of a manifest exist is seen when they are pinned.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import io
 import os
 import re
 import stat
 from itertools import chain, pairwise
-from typing import TYPE_CHECKING, Final
+from typing import IO, TYPE_CHECKING, Final
 
 from distsum.errors import InputListError
 from distsum.paths import collected, collected_sorted
+from distsum.stores.routing import RoutingStore, absolute, bucket_of, is_remote
 from distsum.wording import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
     Name = str | bytes | os.PathLike[str] | os.PathLike[bytes]
+    Matcher = Callable[[bytes], re.Match[bytes] | None]
     Filter = Callable[[bytes], bool]
 
 _MAGIC: Final = re.compile(rb"[*?[]")
@@ -44,7 +52,9 @@ _UNTIDY: Final = re.compile(rb"//|(?:^|/)\.\.?(?:/|$)")
 _BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
 
 
-def expand(arguments: Name | Sequence[Name], *, format: str = "auto") -> Sequence[bytes]:
+def expand(
+    arguments: Name | Sequence[Name], *, format: str = "auto", store: RoutingStore | None = None
+) -> Sequence[bytes]:
     """Return the paths that the arguments name, in the documented order (see the module).
 
     Where they are many, they are packed (``distsum.paths``): go through them once, rather than looking one up.
@@ -53,8 +63,10 @@ def expand(arguments: Name | Sequence[Name], *, format: str = "auto") -> Sequenc
         arguments: Files, folders, patterns and manifests, or a single one; text becomes bytes as the system does it.
         format: ``auto``, where a folder stands for its files with a known suffix; or the name of a format, where it
             stands for all its files.
+        store: What lists ``s3://``; None for one of its own.
 
     Raises:
+        UnreachableError: S3 cannot be used.
         InputListError: Nothing is named; an argument names no file, or cannot be read; a file is named twice outside of
             manifests.
     """
@@ -65,23 +77,37 @@ def expand(arguments: Name | Sequence[Name], *, format: str = "auto") -> Sequenc
             "no inputs are named; name files, folders, patterns such as 'runs/*.npy', or @manifest.txt"
         )
     words = [os.fsencode(argument) for argument in arguments]
+    if store is None:
+        with contextlib.closing(RoutingStore()) as own:
+            return _expanded(words, format, own)
+    return _expanded(words, format, store)
+
+
+def _expanded(words: Sequence[bytes], format: str, store: RoutingStore) -> Sequence[bytes]:
     named = [word for word in words if not word.startswith(b"@")]
     manifests = [word for word in words if word.startswith(b"@")]
     wanted = _known_suffix() if format == "auto" else _any
-    paths = collected_sorted(path for word in named for path in _named(word, wanted, format))
-    _refuse_repeats(paths, named, wanted, format)
+
+    def stands_for(word: bytes) -> Iterator[bytes]:
+        return _named(word, wanted, format, store)
+
+    paths = collected_sorted(chain.from_iterable(map(stands_for, named)))
+    _refuse_repeats(paths, named, stands_for)
     if not manifests:
         return paths
-    listed = collected(path for word in manifests for path in _manifest(word))
+    listed = collected(path for word in manifests for path in _manifest(word, store))
     return collected(chain(paths, listed)) if paths else listed
 
 
-def _named(argument: bytes, wanted: Filter, format: str) -> Iterator[bytes]:
+def _named(argument: bytes, wanted: Filter, format: str, store: RoutingStore) -> Iterator[bytes]:
     """Yield what an argument other than a manifest stands for, unsorted."""
     if not argument:
         raise InputListError("an input is an empty name; check the variables in the command")
     if b"\0" in argument:
         raise InputListError(f"{printable(argument)}: holds a NUL byte, which no path does")
+    if is_remote(argument):
+        yield from _named_object(argument, wanted, format, store)
+        return
     try:
         mode = os.stat(argument).st_mode
     except OSError as error:
@@ -110,15 +136,19 @@ def _folder(folder: bytes, wanted: Filter, format: str) -> Iterator[bytes]:
     for path in _files_of(folder, wanted):
         empty = False
         yield path
-    if not empty:
-        return
-    if any(_files_of(folder, _any)):
-        raise InputListError(
+    if empty:
+        raise _without_inputs(folder, format, others=any(_files_of(folder, _any)))
+
+
+def _without_inputs(folder: bytes, format: str, *, others: bool) -> InputListError:
+    """Return the error that tells that a folder stands for nothing."""
+    if others:
+        return InputListError(
             f"{printable(folder)}: none of the files in this folder has a known suffix; "
             "say what they are with --format npy, raw or text"
         )
     which = "file" if format == "auto" else f"file to read as {format}"
-    raise InputListError(f"{printable(folder)}: this folder holds no {which}; folders within it are not searched")
+    return InputListError(f"{printable(folder)}: this folder holds no {which}; folders within it are not searched")
 
 
 def _files_of(folder: bytes, wanted: Filter) -> Iterator[bytes]:
@@ -253,7 +283,7 @@ def _matcher(part: bytes) -> Callable[[bytes], re.Match[bytes] | None]:
     return re.compile(visible + expression).match
 
 
-def _manifest(argument: bytes) -> Iterator[bytes]:
+def _manifest(argument: bytes, store: RoutingStore) -> Iterator[bytes]:
     """Yield the paths that a manifest lists, in its order."""
     path = argument[1:]
     name = printable(path)
@@ -263,7 +293,7 @@ def _manifest(argument: bytes) -> Iterator[bytes]:
     prefix = folder + b"/" if folder and not folder.endswith(b"/") else folder
     empty = True
     try:
-        with open(path, "rb") as lines:
+        with _opened(path, store) as lines:
             for number, line in enumerate(lines, start=1):
                 start = len(_BYTE_ORDER_MARK) if number == 1 and line.startswith(_BYTE_ORDER_MARK) else 0
                 entry = line[start:].removesuffix(b"\n").removesuffix(b"\r")
@@ -274,7 +304,7 @@ def _manifest(argument: bytes) -> Iterator[bytes]:
                         f"{name}, line {number}: holds a NUL byte; a manifest is UTF-8 text with one path a line"
                     )
                 empty = False
-                yield entry if entry.startswith(b"/") else prefix + entry
+                yield entry if entry.startswith(b"/") or is_remote(entry) else prefix + entry
     except OSError as error:
         hint = f"; for the file of that name write ./{printable(argument)}" if os.path.lexists(argument) else ""
         raise InputListError(f"manifest {_missing(path, error)}{hint}") from None
@@ -282,25 +312,108 @@ def _manifest(argument: bytes) -> Iterator[bytes]:
         raise InputListError(f"{name}: this manifest lists no file")
 
 
-def _refuse_repeats(paths: Sequence[bytes], arguments: Sequence[bytes], wanted: Filter, format: str) -> None:
+def _opened(path: bytes, store: RoutingStore) -> IO[bytes]:
+    """Open a manifest as lines."""
+    if not is_remote(path):
+        return open(path, "rb")
+    store.preflight(path)
+    reader = store.open(path)
+    if reader is None:
+        raise InputListError(f"manifest {printable(path)}: no such object")
+    with reader:
+        return io.BytesIO(reader.read(0, reader.size))
+
+
+# In S3 ----------------------------------------------------------------------------------------------------------------
+
+
+def _named_object(argument: bytes, wanted: Filter, format: str, store: RoutingStore) -> Iterator[bytes]:
+    """Yield what an argument in S3 stands for, unsorted."""
+    bucket = bucket_of(argument)
+    store.preflight(bucket)
+    key = argument.removeprefix(bucket).removeprefix(b"/")
+    if key and not argument.endswith(b"/") and store.exists(argument):
+        yield argument
+        return
+    folder = argument.rstrip(b"/") + b"/"
+    empty, others = True, False
+    for name in store.s3.children(folder):
+        if name.startswith(b"."):
+            continue
+        others = True
+        if wanted(name):
+            empty = False
+            yield folder + name
+    if not empty:
+        return
+    if others:
+        raise _without_inputs(folder, format, others=True)
+    if not _MAGIC.search(key):
+        raise InputListError(f"{printable(argument)}: no such object, and none below it")
+    yield from _object_pattern(argument, bucket + b"/", key, wanted, store)
+
+
+def _object_pattern(
+    argument: bytes, root: bytes, pattern: bytes, wanted: Filter, store: RoutingStore
+) -> Iterator[bytes]:
+    """Yield the objects that a pattern matches, and those in the folders that it matches."""
+    parts = [part for part in pattern.split(b"/") if part]
+    matchers = [None if part == b"**" else _matcher(part) for part in parts]
+    literal = pattern[: next(_MAGIC.finditer(pattern)).start()]
+    only_folders = pattern.endswith(b"/")
+    empty, folders = True, False
+    for rest in store.s3.keys(root + literal):
+        key = literal + rest
+        names = key.split(b"/")
+        if only_folders or not _matches_key(matchers, names):
+            if None in matchers or len(names) == 1 or not _matches_key(matchers, names[:-1]):
+                continue
+            folders = True
+            if names[-1].startswith(b".") or not wanted(names[-1]):
+                continue
+        empty = False
+        yield root + key
+    if empty:
+        why = "matches only folders without inputs" if folders else "matches no object"
+        raise InputListError(f"{printable(argument)}: this pattern {why}")
+
+
+def _matches_key(matchers: Sequence[Matcher | None], names: Sequence[bytes]) -> bool:
+    """Whether the parts of a key match those of a pattern; None stands for ``**``."""
+    if not matchers:
+        return not names
+    if matchers[0] is None:
+        # Any depth of visible folders; as the last part, also the object in them.
+        depth = 0
+        while depth < len(names) and not names[depth].startswith(b"."):
+            depth += 1
+        if len(matchers) == 1:
+            return depth == len(names)
+        return any(_matches_key(matchers[1:], names[start:]) for start in range(min(depth, len(names) - 1) + 1))
+    return bool(names) and matchers[0](names[0]) is not None and _matches_key(matchers[1:], names[1:])
+
+
+def _refuse_repeats(
+    paths: Sequence[bytes], arguments: Sequence[bytes], stands_for: Callable[[bytes], Iterable[bytes]]
+) -> None:
     """Refuse a file that is named twice, also in two spellings; links are names of their own.
 
     Args:
         paths: What the arguments stand for, sorted.
         arguments: Those that are no manifests.
-        wanted: What a folder stands for.
-        format: Likewise.
+        stands_for: Tells what one of them stands for.
     """
     if len(arguments) == 1 and b".." not in arguments[0]:
         return
+    # In S3 there is one spelling only: s3://b/a//c and s3://b/a/c are two objects.
     mixed = any(map(_UNTIDY.search, paths)) or len({path[:1] == b"/" for path in paths}) > 1
-    spelled = collected_sorted(map(os.path.abspath, paths)) if mixed else paths
+    spelled = collected_sorted(map(absolute, paths)) if mixed else paths
     twice = next((one for one, other in pairwise(spelled) if one == other), None)
     if twice is None:
         return
     # A mistake, so it may cost a second look at what each argument stands for.
-    named = ((path, argument) for argument in arguments for path in _named(argument, wanted, format))
-    places = [(path, argument) for path, argument in named if (os.path.abspath(path) if mixed else path) == twice]
+    named = ((path, argument) for argument in arguments for path in stands_for(argument))
+    places = [(path, argument) for path, argument in named if (absolute(path) if mixed else path) == twice]
     by = " and ".join(f"'{printable(argument)}'" for _, argument in places[:2])
     raise InputListError(
         f"{printable(places[1][0] if len(places) > 1 else twice)} is named twice, by {by}; "

@@ -15,6 +15,7 @@ from distsum.errors import (
     DistsumError,
     InexactError,
     InputChangedError,
+    InputListError,
     JobError,
     StorageError,
     TaskAbandonedError,
@@ -157,12 +158,16 @@ class Job:
         if not self.record.digest:
             return None
         digest = hashlib.sha256()
-        reader = self._store.open(self.record.output)
-        if reader is None:
-            raise StorageError(f"{printable(self.record.output)}: the result has gone since it was written")
-        with reader:
-            for offset in range(0, reader.size, _DIGEST_BLOCK):
-                digest.update(reader.read(offset, _DIGEST_BLOCK))
+        try:
+            result = self._store.identify(self.record.output)
+        except InputListError as error:
+            raise StorageError(f"{printable(self.record.output)}: the result has gone since it was written") from error
+        buffer = memoryview(bytearray(_DIGEST_BLOCK))
+        with self._store.open_input(result, 0, result.size) as reader:
+            place = 0
+            while size := reader.read_into([buffer], place):
+                digest.update(buffer[:size])
+                place += size
         return digest.hexdigest()
 
     def input_uri(self, index: int) -> bytes:

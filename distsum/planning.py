@@ -22,10 +22,14 @@ if TYPE_CHECKING:
 PARTIAL_HEAD_BYTES: Final = 256
 BUFFER_BYTES: Final = 1 << 20
 """What a worker reads at once: large enough that a call costs nothing, small enough to stay in the cache."""
+BODY_BYTES: Final = 1 << 20
+"""Of an object that arrives, beside what is held of it: the connection's own buffers, and blocks that are kept."""
 RESERVE_BYTES: Final = 6 << 20
 """Beside the accumulators and the buffer: messages, lists of inputs, copies while a result is encoded."""
 _CHILD_BYTES: Final = 400
 """A task that folds partials holds the name of each."""
+_LONGEST_HOLD: Final = 8 << 20
+"""Of an input that arrives over a network; as much as is read in some tenths of a second."""
 _SMALLEST_TILE_BYTES: Final = 256 << 10
 _TILE_ROUNDING: Final = 512
 
@@ -42,8 +46,34 @@ class Rates(msgspec.Struct, frozen=True):
     partial_read_bytes_per_second: float = 1e9
     write_bytes_per_second: float = 7e8
     object_seconds: float = 20e-6
+    partial_seconds: float = 20e-6
     task_seconds: float = 2e-3
     start_seconds: float = 0.3
+
+
+S3_RATES: Final = Rates(
+    read_bytes_per_second=2e8,
+    parse_bytes_per_second=1.5e8,
+    partial_read_bytes_per_second=2e8,
+    write_bytes_per_second=1e8,
+    object_seconds=4e-3,
+    partial_seconds=20e-3,
+    start_seconds=1.5,
+)
+"""A bucket in the same region: some 20 ms a request, of which five are under way at once where inputs are read."""
+
+
+def rates(inputs_remote: bool, work_remote: bool) -> Rates:  # noqa: FBT001 - two of a kind
+    """Return the rates for inputs and a work folder on this machine or on another."""
+    disk = Rates()
+    inputs, work = (S3_RATES if remote else disk for remote in (inputs_remote, work_remote))
+    return msgspec.structs.replace(
+        inputs,
+        partial_read_bytes_per_second=work.partial_read_bytes_per_second,
+        write_bytes_per_second=work.write_bytes_per_second,
+        partial_seconds=work.partial_seconds,
+        start_seconds=max(inputs.start_seconds, work.start_seconds),
+    )
 
 
 class Workload(msgspec.Struct, frozen=True):
@@ -61,6 +91,9 @@ class Workload(msgspec.Struct, frozen=True):
         staging: Whether a whole input is held before it is added (text where bad inputs are skipped).
         output_header_bytes: Bytes before the output's first number.
         output_number_bytes: Bytes of one number in the output.
+        least_range_bytes: The least that the output's store takes of a range that is not the last.
+        transfer_bytes: What stores hold of objects that arrive or are sent, at the least.
+        held_inputs: Inputs of which a store holds what has arrived; 0 where the kernel does that.
     """
 
     files: int
@@ -74,6 +107,14 @@ class Workload(msgspec.Struct, frozen=True):
     staging: bool = False
     output_header_bytes: int = 128
     output_number_bytes: int = 8
+    least_range_bytes: int = 1
+    transfer_bytes: int = 0
+    held_inputs: int = 0
+
+    @property
+    def least_tile_length(self) -> int:
+        """Numbers of the shortest tile whose range of the output its store takes; all where the output is shorter."""
+        return min(max(1, self.count), -(-self.least_range_bytes // self.output_number_bytes))
 
 
 class Limits(msgspec.Struct, frozen=True):
@@ -134,6 +175,12 @@ def plan_candidates(workload: Workload, limits: Limits, rates: Rates) -> tuple[C
         raise PlanError(f"--tiles {limits.tiles} is not a number of index ranges; it must be at least 1")
     if limits.tiles is not None and limits.tiles > 1 and not workload.ranged:
         raise PlanError(f"--tiles {limits.tiles}: inputs of this format cannot be read by index range; leave it at 1")
+    if limits.tiles is not None and -(-max(1, workload.count) // limits.tiles) < workload.least_tile_length:
+        raise PlanError(
+            f"--tiles {limits.tiles} cuts the result into ranges of fewer than "
+            f"{byte_size(workload.least_range_bytes)}, the shortest part of an upload; give at most "
+            f"{max(1, workload.count // workload.least_tile_length)}"
+        )
     if limits.partition is not None:
         if limits.partition < limits.fan_in:
             raise PlanError(
@@ -186,16 +233,19 @@ def _tile_lengths(workload: Workload, limits: Limits, tree: Tree) -> Iterator[in
     if limits.tiles is not None:
         yield -(-whole // limits.tiles)
         return
-    smallest = max(1, _SMALLEST_TILE_BYTES // max(1, workload.item_bytes))
+    smallest = max(1, _SMALLEST_TILE_BYTES // max(1, workload.item_bytes), workload.least_tile_length)
     length = whole
     while True:
         yield length
-        if length <= smallest:
+        half = _rounded(-(-length // 2))
+        if length <= smallest or half < workload.least_tile_length:
             break
-        length = _rounded(-(-length // 2))
+        length = half
+    if workload.least_tile_length < whole:
+        yield min(whole, _rounded(workload.least_tile_length))
     room = limits.memory_bytes - _fixed_bytes(workload, tree)
     fitting = room // (_levels(tree) * workload.plane_bytes)
-    if 0 < fitting < whole:
+    if workload.least_tile_length <= fitting < whole:
         yield max(1, fitting // _TILE_ROUNDING * _TILE_ROUNDING or fitting)
 
 
@@ -209,7 +259,7 @@ def _levels(tree: Tree) -> int:
 
 def _fixed_bytes(workload: Workload, tree: Tree) -> int:
     children = min(tree.partition, tree.width(1)) if tree.phases > 1 else 0
-    return RESERVE_BYTES + BUFFER_BYTES + workload.parse_bytes + children * _CHILD_BYTES
+    return RESERVE_BYTES + BUFFER_BYTES + workload.parse_bytes + workload.transfer_bytes + children * _CHILD_BYTES
 
 
 def _worker_bytes(workload: Workload, tree: Tree, length: int) -> int:
@@ -238,7 +288,8 @@ def _candidate(workload: Workload, limits: Limits, rates: Rates, tree: Tree, len
         work = (
             phase_read / (rate if phase == 1 else rates.partial_read_bytes_per_second)
             + phase_written / rates.write_bytes_per_second
-            + tiles * (children + nodes) * rates.object_seconds
+            + tiles * (children * (rates.object_seconds if phase == 1 else rates.partial_seconds))
+            + tiles * nodes * rates.partial_seconds
             + phase_tasks * rates.task_seconds
         )
         # Graham's bound for list scheduling: an even share, plus what the longest task leaves to wait for.
@@ -266,6 +317,21 @@ def _candidate(workload: Workload, limits: Limits, rates: Rates, tree: Tree, len
     )
 
 
+def with_room_to_arrive(candidate: Candidate, workload: Workload, limits: Limits) -> tuple[Candidate, int]:
+    """Give inputs that arrive over a network what memory is left, so that the next ones come while one is added.
+
+    Returns:
+        The candidate with the memory it then takes, and the bytes that may be held of each input.
+    """
+    if not workload.held_inputs:
+        return candidate, BUFFER_BYTES
+    wanted = min(_LONGEST_HOLD, candidate.tile_length * workload.item_bytes if workload.ranged else _LONGEST_HOLD)
+    left = max(0, limits.memory_bytes - candidate.worker_bytes) // workload.held_inputs
+    hold = max(BUFFER_BYTES, min(wanted, BUFFER_BYTES + left))
+    more = workload.held_inputs * (hold - BUFFER_BYTES)
+    return msgspec.structs.replace(candidate, worker_bytes=candidate.worker_bytes + more), hold
+
+
 def _too_little_memory(candidates: tuple[Candidate, ...], workload: Workload, limits: Limits) -> str:
     leanest = min(candidates, key=lambda each: each.worker_bytes)
     levels = max(1, min(leanest.exponent, levels_above(workload.files, limits.fan_in)))
@@ -274,7 +340,9 @@ def _too_little_memory(candidates: tuple[Candidate, ...], workload: Workload, li
     parts = [f"{accumulators} {byte_size(planes)}"]
     if workload.staging:
         parts.append(f"a whole input is held before it is added, {byte_size(8 * workload.count)}")
-    rest = leanest.worker_bytes - planes - 8 * workload.count * workload.staging
+    rest = leanest.worker_bytes - planes - 8 * workload.count * workload.staging - workload.transfer_bytes
+    if workload.transfer_bytes:
+        parts.append(f"objects on their way take {byte_size(workload.transfer_bytes)}")
     parts.append(f"buffers and reserve take {byte_size(rest)}")
     remedy = f"raise --memory to {-(-leanest.worker_bytes // (1 << 20))}MiB"
     if not workload.ranged:

@@ -8,11 +8,11 @@ What a result is held to, and why, is in ``distsum/bound.py``.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import random
 import stat
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 import msgspec
@@ -21,6 +21,7 @@ from distsum import bound, dtypes
 from distsum.errors import BadInputError, InputListError, StorageError, UsageError, VerificationError
 from distsum.formats.agreement import disagreement
 from distsum.request import SkippedInput
+from distsum.stores.routing import RoutingStore, is_remote
 from distsum.tree import Tree
 from distsum.wording import printable
 
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from distsum.formats.base import Format, Layout
+    from distsum.formats.base import Format, Layout, Source
     from distsum.reductions import Reduction
 
     Array = npt.NDArray[Any]
@@ -45,6 +46,8 @@ _BLOCK_BYTES: Final = 1 << 20
 _BUFFER_BYTES: Final = 4 << 20
 _GAP_BYTES: Final = 8 << 10
 """Bytes that are read for nothing rather than asking the kernel once more."""
+_REMOTE_GAP_BYTES: Final = 1 << 20
+"""The same where a server is asked."""
 
 
 class Verification(msgspec.Struct, frozen=True, kw_only=True):
@@ -126,22 +129,33 @@ def verify(  # noqa: PLR0913 - all are given by name
     for option, value, least in (("--sample", sample, 1), ("--fan-in", fan_in, 2)):
         if value < least:
             raise UsageError(f"{option} must be at least {least}, but is {value}")
-    import numpy as np
-
     from distsum.reductions import REDUCTIONS
 
-    inputs = _Inputs(paths, format, dtype, REDUCTIONS[reduction], skip_bad=skip_bad)
-    answer = _Result(result, inputs.layout, out_dtype or REDUCTIONS[reduction].result(inputs.layout.dtype))
-    indices = _draw(inputs.layout.count, sample, seed)
-    width = max(1, _MATRIX_BYTES // (len(paths) * inputs.itemsize))
+    with contextlib.closing(RoutingStore()) as store:
+        inputs = _Inputs(paths, format, dtype, REDUCTIONS[reduction], store, skip_bad=skip_bad)
+        answer = _Result(result, inputs.layout, out_dtype or REDUCTIONS[reduction].result(inputs.layout.dtype), store)
+        return _verified(inputs, answer, reduction, _draw(inputs.layout.count, sample, seed), fan_in, progress)
+
+
+def _verified(
+    inputs: _Inputs,
+    answer: _Result,
+    reduction: str,
+    indices: Sequence[int],
+    fan_in: int,
+    progress: Callable[[int, int], None] | None,
+) -> Verification:
+    """Compare a result with its inputs at some indices."""
+    import numpy as np
+
+    files = inputs.given
+    width = max(1, _MATRIX_BYTES // (files * inputs.itemsize))
     starts = range(0, max(1, len(indices)), width)
     judge: _Judge | None = None
     for group, start in enumerate(starts):
         chosen = np.array(indices[start : start + width], dtype=np.int64)
         found = answer.at(chosen)
-        numbers = inputs.at(
-            chosen, functools.partial(_progress, progress, group * len(paths), len(starts) * len(paths))
-        )
+        numbers = inputs.at(chosen, functools.partial(_progress, progress, group * files, len(starts) * files))
         if judge is None:  # Only now is known how many inputs are good.
             judge = _Judge(
                 bound.rule(
@@ -149,7 +163,7 @@ def verify(  # noqa: PLR0913 - all are given by name
                     inputs.held,
                     out_dtype=answer.dtype,
                     files=inputs.files,
-                    depth=Tree(len(paths), fan_in, 1).depth,
+                    depth=Tree(files, fan_in, 1).depth,
                 )
             )
         judge.weigh(chosen, numbers, found)
@@ -198,8 +212,20 @@ class _File:
         return done
 
 
-@contextmanager
-def _opened(path: bytes) -> Iterator[_File]:
+@contextlib.contextmanager
+def _opened(path: bytes, store: RoutingStore) -> Iterator[Source]:
+    """Open a file or object; an object is pinned to what it is now."""
+    if not is_remote(path):
+        with _opened_file(path) as file:
+            yield file
+        return
+    entry = store.identify(path)
+    with store.open_input(entry) as reader:
+        yield reader
+
+
+@contextlib.contextmanager
+def _opened_file(path: bytes) -> Iterator[_File]:
     try:
         # Without waiting for a writer, should it be a pipe.
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
@@ -219,15 +245,15 @@ def _opened(path: bytes) -> Iterator[_File]:
 class _Gatherer:
     """Takes the numbers at some indices, given in rising order, out of any file of one dtype."""
 
-    def __init__(self, reader: Format, dtype: str, indices: Array) -> None:
+    def __init__(self, reader: Format, dtype: str, indices: Array, gap_bytes: int) -> None:
         self._reader = reader
         self._dtype = dtype
         self._indices = indices
-        self._pieces = list(_pieces(indices, dtypes.itemsize(dtype))) if reader.ranged else []
+        self._pieces = list(_pieces(indices, dtypes.itemsize(dtype), gap_bytes)) if reader.ranged else []
         size = max((stop - start for start, stop, _, _ in self._pieces), default=0) if reader.ranged else _BUFFER_BYTES
         self._buffer = memoryview(bytearray(size))
 
-    def take(self, file: _File, layout: Layout, into: Array) -> None:
+    def take(self, file: Source, layout: Layout, into: Array) -> None:
         """Fill ``into`` with the numbers.
 
         Raises:
@@ -245,7 +271,7 @@ class _Gatherer:
                 raise BadInputError(file.uri, f"ends before its number {stop // itemsize}; it was cut short")
             into[first:last] = np.frombuffer(view, self._dtype)[self._indices[first:last] - start // itemsize]
 
-    def _parse(self, file: _File, layout: Layout, into: Array) -> None:
+    def _parse(self, file: Source, layout: Layout, into: Array) -> None:
         start = 0
         for block in self._reader.blocks(file, layout, self._buffer):
             first, last = self._indices.searchsorted((start, start + len(block)))
@@ -253,14 +279,14 @@ class _Gatherer:
             start += len(block)
 
 
-def _pieces(indices: Array, itemsize: int) -> Iterator[tuple[int, int, int, int]]:
+def _pieces(indices: Array, itemsize: int, gap_bytes: int) -> Iterator[tuple[int, int, int, int]]:
     """Yield the ranges of bytes to read for some indices, and the range of the indices that each serves."""
     places = (indices * itemsize).tolist()
     first = 0
     for at in range(1, len(places) + 1):
         if (
             at == len(places)
-            or places[at] - places[at - 1] > _GAP_BYTES
+            or places[at] - places[at - 1] > gap_bytes
             or places[at] + itemsize - places[first] > _BUFFER_BYTES
         ):
             yield places[first], places[at - 1] + itemsize, first, at
@@ -277,11 +303,20 @@ class _Inputs:
     """
 
     def __init__(
-        self, paths: Sequence[bytes], format: str, dtype: str | None, reduction: Reduction, *, skip_bad: bool
+        self,
+        paths: Sequence[bytes],
+        format: str,
+        dtype: str | None,
+        reduction: Reduction,
+        store: RoutingStore,
+        *,
+        skip_bad: bool,
     ) -> None:
         if not paths:
             raise InputListError("no inputs are named, so there is nothing to compare the result with")
         self._paths = paths
+        self._store = store
+        self._gap_bytes = _gap_bytes(paths)
         self._reader = _format_of(paths[0]) if format == "auto" else _format_named(format)
         self._dtype = dtype
         self._reduction = reduction
@@ -299,6 +334,11 @@ class _Inputs:
         return dtypes.itemsize(self.held)
 
     @property
+    def given(self) -> int:
+        """Inputs, with those that are left out."""
+        return len(self._paths)
+
+    @property
     def files(self) -> int:
         """Inputs that are not left out."""
         return len(self._paths) - len(self.skipped)
@@ -307,7 +347,7 @@ class _Inputs:
         first: BadInputError | None = None
         for path in self._paths:
             try:
-                with _opened(path) as file:
+                with _opened(path, self._store) as file:
                     return self._reader.layout(file, self._dtype), file.size
             except BadInputError as error:
                 if not self._skip_bad:
@@ -330,10 +370,10 @@ class _Inputs:
         for position, path in enumerate(self._paths):
             if self._bad is None or position not in self._bad:
                 try:
-                    with _opened(path) as file:
+                    with _opened(path, self._store) as file:
                         layout = self._layout_of(file)
                         if layout.dtype not in gatherers:
-                            gatherers[layout.dtype] = _Gatherer(self._reader, layout.dtype, indices)
+                            gatherers[layout.dtype] = _Gatherer(self._reader, layout.dtype, indices, self._gap_bytes)
                             wide = self._wider(layout.dtype)
                             numbers, block = numbers.astype(wide, copy=False), block.astype(wide, copy=False)
                         gatherers[layout.dtype].take(file, layout, block[filled])
@@ -362,7 +402,7 @@ class _Inputs:
             self.held = planes[0]
         return np.dtype(self.held).newbyteorder("=")
 
-    def _layout_of(self, file: _File) -> Layout:
+    def _layout_of(self, file: Source) -> Layout:
         """Return the layout of a file that agrees with the first.
 
         Raises:
@@ -390,11 +430,12 @@ class _Result:
         dtype: dtype of its numbers.
     """
 
-    def __init__(self, path: bytes, inputs: Layout, dtype: str) -> None:
+    def __init__(self, path: bytes, inputs: Layout, dtype: str, store: RoutingStore) -> None:
         self._path = path
+        self._store = store
         self._reader = _format_of(path)
         self._inputs = inputs
-        with _opened(path) as file:
+        with _opened(path, store) as file:
             self.layout = self._reader.layout(file, dtype if self._reader.name == "raw" else None)
         # Text is read as float64, whatever was written: the digits of a shorter float tell only that float.
         shorter = not self._reader.ranged and dtypes.kind(dtype) == "f"
@@ -420,11 +461,16 @@ class _Result:
             places = np.ravel_multi_index(spots, self.layout.shape, order=mine)  # type: ignore[call-overload]
         order = places.argsort()
         taken = np.empty(len(places), np.dtype(self.layout.dtype).newbyteorder("="))
-        with _opened(self._path) as file:
-            _Gatherer(self._reader, self.layout.dtype, places[order]).take(file, self.layout, taken)
+        with _opened(self._path, self._store) as file:
+            gap_bytes = _gap_bytes([self._path])
+            _Gatherer(self._reader, self.layout.dtype, places[order], gap_bytes).take(file, self.layout, taken)
         found = np.empty_like(taken)
         found[order] = taken
         return found.astype(np.dtype(self.dtype).newbyteorder("="), copy=False)
+
+
+def _gap_bytes(paths: Sequence[bytes]) -> int:
+    return _REMOTE_GAP_BYTES if any(map(is_remote, paths)) else _GAP_BYTES
 
 
 def _format_named(name: str) -> Format:

@@ -100,3 +100,24 @@ def parse_byte_size(text: str) -> int:
     if size <= 0:
         raise ValueError(f"{text!r} is not a positive size")
     return size
+
+
+def parse_seconds(text: str) -> float:
+    """Return the seconds that a time such as ``90s``, ``12h`` or ``7d`` stands for.
+
+    Raises:
+        ValueError: The text is no time.
+
+    >>> parse_seconds("90s"), parse_seconds("1.5 h"), parse_seconds("7d")
+    (90.0, 5400.0, 604800.0)
+    """
+    squeezed = text.strip().replace(" ", "").lower()
+    factors = {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400}
+    digits = squeezed.rstrip("abcdefghijklmnopqrstuvwxyz")
+    try:
+        seconds = float(digits) * factors[squeezed[len(digits) :]]
+    except (KeyError, ValueError):
+        seconds = -1.0
+    if not 0 <= seconds < 1e12:
+        raise ValueError("must be a time such as 30min, 12h or 7d")
+    return seconds

@@ -48,6 +48,13 @@ _COMMANDS = {
         "Write files of random numbers, to try things on.",
         "The numbers depend on the seed, the file's place and the kind of numbers, and on nothing else.",
     ),
+    "gc": (
+        "gc:gc",
+        "PLACE [OPTIONS]",
+        "Remove what killed runs have left.",
+        "Unfinished outputs, uploads to S3 among them, and work folders of runs that were not gone on with. What a run "
+        "holds, and the jobs of a service, stay.",
+    ),
     "demo": (
         "demo:demo",
         "",

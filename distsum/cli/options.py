@@ -30,13 +30,18 @@ FileName = str | Path
 Inputs = Annotated[
     FileName,
     Parameter(
-        name="INPUT", converter=as_given, help="Files, folders, patterns in quotes, or @LIST with one path a line."
+        name="INPUT",
+        converter=as_given,
+        help="Files, folders or patterns in quotes, here or as s3://BUCKET/KEY, or @LIST with one path a line.",
     ),
 ]
 Output = Annotated[
     FileName,
     Parameter(
-        name=["--output", "-o"], metavar="OUT", converter=as_given, help="The result: .npy, .raw or .txt by its suffix."
+        name=["--output", "-o"],
+        metavar="OUT",
+        converter=as_given,
+        help="The result, here or in S3: .npy, .raw or .txt by its suffix.",
     ),
 ]
 

@@ -42,7 +42,6 @@ if TYPE_CHECKING:
     from distsum.request import Options, Summary
     from distsum.service.client import Client
     from distsum.service.messages import JobStatus, Queues, WorkerAction
-    from distsum.stores.base import Store
 
 Broker = Annotated[
     str | None,
@@ -66,17 +65,21 @@ def master(
 ) -> None:
     """Serve a broker's virtual host: take jobs, and have workers do them."""
     import asyncio
+    from contextlib import closing
 
     from distsum.service.rabbitmq import serve
+    from distsum.stores.routing import RoutingStore, absolute_folder
 
     settings = settings_of(RunFlags(work_dir=work_dir), broker=broker)
     if settings.work_dir is None:
         raise UsageError("master needs --work-dir, a folder that it and all workers reach")
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.INFO, stream=sys.stderr)
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.WARNING, stream=sys.stderr)
+    logging.getLogger("distsum").setLevel(logging.INFO)
     address = _address(settings)
-    work = os.path.abspath(os.fsencode(settings.work_dir))
+    work = absolute_folder(os.fsencode(settings.work_dir))
     streams.say(f"serving {address}, with work in {printable(work)}")
-    asyncio.run(_until_terminated(serve(address, _store(), work, on_ready=lambda: streams.say("ready"))))
+    with closing(RoutingStore()) as store:
+        asyncio.run(_until_terminated(serve(address, store, work, on_ready=lambda: streams.say("ready"))))
 
 
 async def _until_terminated(serving: Any) -> None:
@@ -100,7 +103,7 @@ def worker(
     ] = None,
 ) -> int:
     """Do tasks for a master. SIGTERM lets those at hand be finished; a second one ends them."""
-    from distsum.worker.launch import usable_cpus
+    from distsum.machine import usable_cpus
     from distsum.worker.slots import Slots
 
     settings = settings_of(broker=broker)
@@ -147,7 +150,9 @@ def submit_job(
         number = int(priority)
     except ValueError:
         raise UsageError(f"--priority {printable(priority, 80)}: must be a whole number") from None
-    name = os.path.abspath(os.fsencode(output))
+    from distsum.stores.routing import absolute
+
+    name = absolute(os.fsencode(output))
     return client.submit(reduction, paths_of(inputs, settings), name, options, priority=number)
 
 
@@ -355,11 +360,6 @@ def _address(settings: Settings) -> BrokerAddress:
 
 def _client(settings: Settings) -> Client:
     from distsum.service.rabbitmq import connect
+    from distsum.stores.routing import RoutingStore
 
-    return connect(_address(settings), _store(), _PATIENCE_SECONDS)
-
-
-def _store() -> Store:
-    from distsum.stores.local import LocalStore
-
-    return LocalStore()
+    return connect(_address(settings), RoutingStore(), _PATIENCE_SECONDS)

@@ -49,7 +49,7 @@ class Client:
 
     Args:
         transport: The way to it.
-        store: Where inputs, results and the service's work folder lie; None for the usual one.
+        store: Where inputs, results and the service's work folder lie; it is closed with the client.
         patience_seconds: How long to wait for a master, should one be starting or another be taking over.
     """
 
@@ -67,8 +67,11 @@ class Client:
         self.close()
 
     def close(self) -> None:
-        """Let go of the connection; jobs go on."""
-        self._transport.close()
+        """Let go of the connections; jobs go on."""
+        try:
+            self._transport.close()
+        finally:
+            self._store.close()
 
     def describe(self) -> channel.Description:
         """Return who serves.
@@ -104,7 +107,7 @@ class Client:
         """
         from distsum.embedded import check_output, prepare
 
-        check_output(output, inputs, force=options.force)
+        check_output(output, inputs, self._store, force=options.force)
         service = self.describe()
         if service.version != __version__:
             raise ServiceError(f"the service is distsum {service.version}, and this is {__version__}; install the same")

@@ -135,6 +135,7 @@ class Service:
         master: MasterSettings | None = None,
         tracker: TrackerSettings | None = None,
     ) -> None:
+        self._store = store
         self._records = Records(store, work)
         self._work = work
         self._broker = broker
@@ -166,6 +167,8 @@ class Service:
         system.gateway(CLIENT, self._to_client)
         system.spawn(MASTER, partial(Master, settings=self._master_settings))
         system.spawn(TRACKER, partial(TaskTracker, settings=self._tracker_settings))
+        # Before the broker, where it may be hours until it is our turn.
+        await asyncio.to_thread(self._store.preflight, self._work)
         await self._broker.start(self._deliver)
         await self._take_over()
 
@@ -178,6 +181,8 @@ class Service:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        # What their threads ask of a server that does not answer would keep this process from ending.
+        await asyncio.to_thread(self._store.close)
         self._system.close()
         await self._broker.close()
 

@@ -8,13 +8,32 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol, Self
 
+import msgspec
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
+    from contextlib import AbstractContextManager
     from types import TracebackType
 
     from distsum.manifest import Input
 
     Buffer = bytes | bytearray | memoryview
+
+
+class Aged(msgspec.Struct, frozen=True):
+    """An object by its name relative to the folder it was found in, and the time since it was written."""
+
+    name: bytes
+    size: int
+    age_seconds: float
+
+
+class Begun(msgspec.Struct, frozen=True):
+    """An output that was begun and is not finished: its final name, its handle, and the time since it was begun."""
+
+    final: bytes
+    output: bytes
+    age_seconds: float
 
 
 class Reader(Protocol):
@@ -108,8 +127,19 @@ class Store(Protocol):
         """
         ...
 
+    def identify_all(self, uris: Iterable[bytes]) -> Iterator[Input]:
+        """Yield what ``identify`` returns for each, in order; cheaper than one at a time where a server is asked."""
+        ...
+
     def open(self, uri: bytes) -> Reader | None:
         """Open an object as it is now; None if there is none."""
+        ...
+
+    def open_all(self, uris: Sequence[bytes], size: int, ahead: int) -> Iterator[Reader | None]:
+        """Yield what ``open`` returns for each, in order, while up to ``ahead`` of them are opened.
+
+        A reader is closed by whoever gets it. ``size`` is what is read of each, from its beginning.
+        """
         ...
 
     def exists(self, uri: bytes) -> bool:
@@ -128,11 +158,32 @@ class Store(Protocol):
         """Remove an object; nothing happens if there is none."""
         ...
 
+    def delete_all(self, prefix: bytes, kept: set[bytes]) -> None:
+        """Remove what is below a folder but for these names relative to it, and then the folder if it is empty."""
+        ...
+
+    def lock(self, folder: bytes) -> AbstractContextManager[object]:
+        """Hold a folder, made if it is not there, until the context ends.
+
+        Raises:
+            WorkDirBusyError: Another run holds it.
+            OutputError: It cannot be made.
+        """
+        ...
+
     def list(self, prefix: bytes) -> Iterator[bytes]:
         """Yield the names of the objects under a folder, relative to it, in no order; nothing if there is none."""
         ...
 
-    def least_range(self, size: int) -> int:
+    def aged(self, folder: bytes) -> Iterator[Aged]:
+        """Yield the objects below a folder with their ages, by the clock of the store."""
+        ...
+
+    def begun(self, folder: bytes) -> Iterator[Begun]:
+        """Yield the outputs below a folder that are not finished."""
+        ...
+
+    def least_range(self, final: bytes, size: int) -> int:
         """Return the least bytes that a range of an output of ``size`` bytes has, but for the last one."""
         ...
 

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import fcntl
 import os
+import re
 import stat
+import time
 from typing import TYPE_CHECKING, Final, Self
 
-from distsum.errors import InputChangedError, InputListError, OutputError, StorageError
+from distsum.errors import InputChangedError, InputListError, OutputError, StorageError, WorkDirBusyError
 from distsum.manifest import Input
+from distsum.stores.base import Aged, Begun
 from distsum.wording import byte_size, printable
 
 if TYPE_CHECKING:
@@ -20,6 +25,8 @@ if TYPE_CHECKING:
 _FULL: Final = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _MAX_BUFFERS: Final = 1024
 """Buffers that one call of the kernel takes at the most (IOV_MAX)."""
+_PART_SUFFIX: Final = b".distsum-part"
+_PART: Final = re.compile(rb"\.(.+)\.[0-9a-f]{8}" + re.escape(_PART_SUFFIX), re.DOTALL)
 _MOST_ADVISED: Final = 32 << 20
 """Bytes of an input that the kernel is asked to read ahead; it goes on by itself once they are being read."""
 
@@ -117,6 +124,14 @@ class LocalStore:
             os.posix_fadvise(descriptor, offset, min(size, _MOST_ADVISED), os.POSIX_FADV_WILLNEED)
         return LocalReader(entry.uri, descriptor, entry.size, entry.version)
 
+    def identify_all(self, uris: Iterable[bytes]) -> Iterator[Input]:
+        """Yield size and mtime of each; see ``Store``."""
+        return map(self.identify, uris)
+
+    def open_all(self, uris: Sequence[bytes], size: int, ahead: int) -> Iterator[LocalReader | None]:
+        """Open one after the other; see ``Store``."""
+        return map(self.open, uris)
+
     def open(self, uri: bytes) -> LocalReader | None:
         """Open a file as it is; see ``Store``."""
         try:
@@ -171,6 +186,38 @@ class LocalStore:
         except OSError as error:
             raise storage_error("remove", uri, error) from error
 
+    def delete_all(self, prefix: bytes, kept: set[bytes]) -> None:
+        """Remove files, and folders that are empty then; see ``Store``."""
+        for folder, _, names in os.walk(prefix, topdown=False):
+            below = os.path.relpath(folder, prefix)
+            for name in names:
+                if (name if below == b"." else os.path.join(below, name)) not in kept:
+                    self.delete(os.path.join(folder, name))
+            with contextlib.suppress(OSError):  # not empty, so it stays
+                os.rmdir(folder)
+
+    @contextlib.contextmanager
+    def lock(self, folder: bytes) -> Iterator[None]:
+        """Hold a folder by a lock of the kernel, which ends with the process however that ends; see ``Store``."""
+        try:
+            os.makedirs(folder, exist_ok=True)
+            descriptor = os.open(os.path.join(folder, b"lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        except OSError as error:
+            raise OutputError(
+                f"{printable(folder)}: the work folder cannot be made ({error.strerror}); "
+                "choose another with --work-dir"
+            ) from error
+        try:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise WorkDirBusyError(
+                    f"{printable(folder)} is in use by another run; wait for it, or give another --work-dir"
+                ) from None
+            yield
+        finally:
+            os.close(descriptor)
+
     def list(self, prefix: bytes) -> Iterator[bytes]:
         """Yield the files below a folder; see ``Store``."""
         for folder, _, names in os.walk(prefix):
@@ -178,14 +225,29 @@ class LocalStore:
             for name in names:
                 yield name if below == b"." else os.path.join(below, name)
 
-    def least_range(self, size: int) -> int:
+    def aged(self, folder: bytes) -> Iterator[Aged]:
+        """Yield the files below a folder; see ``Store``."""
+        now = time.time()
+        for name in self.list(folder):
+            with contextlib.suppress(FileNotFoundError):  # which has gone since
+                found = os.lstat(os.path.join(folder, name))
+                yield Aged(name, found.st_size, now - found.st_mtime)
+
+    def begun(self, folder: bytes) -> Iterator[Begun]:
+        """Yield the hidden files of outputs; see ``Store``."""
+        for entry in self.aged(folder):
+            above, name = os.path.split(os.path.join(folder, entry.name))
+            if found := _PART.fullmatch(name):
+                yield Begun(os.path.join(above, found[1]), os.path.join(above, name), entry.age_seconds)
+
+    def least_range(self, final: bytes, size: int) -> int:
         """Return 1: a range may be of any size."""
         return 1
 
     def create_output(self, final: bytes, size: int) -> bytes:
         """Reserve the blocks of the whole output in a hidden file, so that a full disk shows now; see ``Store``."""
         folder, name = os.path.split(final)
-        uri = os.path.join(folder, b".%s.%s.distsum-part" % (name, os.urandom(4).hex().encode()))
+        uri = os.path.join(folder, b".%s.%s%s" % (name, os.urandom(4).hex().encode(), _PART_SUFFIX))
         try:
             descriptor = os.open(uri, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
             try:

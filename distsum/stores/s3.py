@@ -7,28 +7,38 @@ becomes visible when it is completed.
 
 from __future__ import annotations
 
+import email.utils
 import hashlib
+import itertools
+from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
 from distsum.errors import InputListError, OutputError, StorageError, UnreachableError
 from distsum.manifest import Input
-from distsum.stores.s3_client import Patience, RefusedError, S3Client
+from distsum.stores.base import Aged, Begun
+from distsum.stores.s3_client import SCHEME, Patience, RefusedError, S3Client, split
+from distsum.stores.s3_lock import Lease
 from distsum.stores.s3_reading import BLOCK_BYTES, S3Reader, Target
 from distsum.wording import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
+    from concurrent.futures import Future
+    from contextlib import AbstractContextManager
 
     from distsum.stores.base import Buffer
 
-SCHEME: Final = b"s3://"
 LEAST_PART_BYTES: Final = 5 << 20
 MOST_PARTS: Final = 10_000
+_LEAST_LISTED: Final = 20
+"""Objects of one folder from which on a listing is cheaper than a request for each."""
+_LONGEST_RUN: Final = 20_000
+_HEADS_AT_ONCE: Final = 32
 _LONGEST_PUT: Final = 4 << 30
-_PREFLIGHT_SECONDS: Final = 5.0
-"""A person waits for the answer to this one."""
+_BRIEF_SECONDS: Final = 5.0
+"""What is waited for where a person waits for an answer, or only tidiness is at stake."""
 _LONGEST_VERSION: Final = 255
 _MD5_DIGITS: Final = 32
 
@@ -80,24 +90,24 @@ class S3Store:
             UnreachableError: What is wrong, in one line.
         """
         bucket, key = split(uri, whole=False)
-        patience = msgspec.structs.replace(
-            self._client.patience,
-            answer_seconds=min(_PREFLIGHT_SECONDS, self._client.patience.answer_seconds),
-            deadline_seconds=min(_PREFLIGHT_SECONDS, self._client.patience.deadline_seconds),
-        )
         try:
-            self._request("reach", uri, "list_objects_v2", Bucket=bucket, Prefix=key, MaxKeys=1, patience=patience)
+            self._request("reach", uri, "list_objects_v2", Bucket=bucket, Prefix=key, MaxKeys=1, patience=self._brief())
         except RefusedError as error:
             raise UnreachableError(f"cannot use s3://{printable(bucket)}: {error.fault.words}") from None
+
+    def _brief(self) -> Patience:
+        usual = self._client.patience
+        return msgspec.structs.replace(
+            usual,
+            answer_seconds=min(_BRIEF_SECONDS, usual.answer_seconds),
+            deadline_seconds=min(_BRIEF_SECONDS, usual.deadline_seconds),
+        )
 
     # Reading ----------------------------------------------------------------------------------------------------------
 
     def identify(self, uri: bytes) -> Input:
         """Return size and ETag; see ``Store``."""
-        found = self._head(uri)
-        if found is None:
-            raise InputListError(f"{printable(uri)}: no such object")
-        return _input(uri, int(found["ContentLength"]), str(found["ETag"]))
+        return next(self._heads([uri]))
 
     def open_input(self, entry: Input, offset: int = 0, size: int = 0, *, head: int = 0, hold: int = 0) -> S3Reader:
         """Begin to fetch a pinned input; that it has changed is told when it is read. See ``Store``."""
@@ -112,36 +122,143 @@ class S3Store:
 
     def open(self, uri: bytes) -> S3Reader | None:
         """Fetch the beginning of an object, and with it its size; see ``Store``."""
-        bucket, key = split(uri)
+        return next(self.open_all([uri], BLOCK_BYTES, 1))
+
+    def open_all(self, uris: Sequence[bytes], size: int, ahead: int) -> Iterator[S3Reader | None]:
+        """Open objects one after the other, while the next ones are on their way; see ``Store``."""
+        waiting: deque[S3Reader] = deque()
         try:
-            return S3Reader(self._client, Target(uri, bucket, key, None, ""), [(0, BLOCK_BYTES)])
-        except RefusedError as error:
-            if error.fault.kind == "missing":
-                return None
-            raise
+            for uri in uris:
+                bucket, key = split(uri)
+                waiting.append(
+                    S3Reader(self._client, Target(uri, bucket, key, None, ""), [(0, max(size, BLOCK_BYTES))])
+                )
+                if len(waiting) == ahead:
+                    yield _opened(waiting.popleft())
+            while waiting:
+                yield _opened(waiting.popleft())
+        finally:
+            for reader in waiting:
+                reader.close()
 
     def exists(self, uri: bytes) -> bool:
         """Whether there is an object."""
         return self._head(uri) is not None
 
+    def identify_all(self, uris: Iterable[bytes]) -> Iterator[Input]:
+        """Yield objects with sizes and ETags: many of one folder from its listing, others asked for at once.
+
+        Raises:
+            InputListError: There is no such object.
+        """
+        iterator = iter(uris)
+        while block := list(itertools.islice(iterator, _LONGEST_RUN)):
+            yield from self._identified_block(block)
+
+    def _identified_block(self, uris: Sequence[bytes]) -> Iterator[Input]:
+        start = 0
+        while start < len(uris):
+            stop = _run_end(uris, start)
+            run = uris[start:stop]
+            found = self._from_listing(run) if len(run) >= _LEAST_LISTED else {}
+            heads = self._heads([uri for uri in run if uri not in found])
+            for uri in run:
+                yield found.pop(uri) if uri in found else next(heads)
+            start = stop
+
+    def _from_listing(self, run: Sequence[bytes]) -> dict[bytes, Input]:
+        """Return those of some objects of one folder, in order, that a listing of about their number holds."""
+        bucket, first = split(run[0])
+        folder = run[0][: run[0].rindex(b"/") + 1]
+        wanted = set(run)
+        found: dict[bytes, Input] = {}
+        listed = self._listed(
+            folder, bucket, split(folder, whole=False)[1], {"Delimiter": "/", "StartAfter": first[:-1]}
+        )
+        # Of a folder of which only a few are wanted, most would be listed for nothing.
+        for rest, entry in itertools.islice(listed, 4 * len(run)):
+            if entry.uri in wanted:
+                found[entry.uri] = entry
+            if folder + rest >= run[-1]:
+                break
+        return found
+
+    def _heads(self, uris: Sequence[bytes]) -> Iterator[Input]:
+        waiting: deque[tuple[bytes, Future[dict[str, Any]]]] = deque()
+        try:
+            for uri in uris:
+                bucket, key = split(uri)
+                coroutine = self._client.request("look at", uri, "head_object", Bucket=bucket, Key=key)
+                waiting.append((uri, self._client.start(coroutine)))
+                if len(waiting) == _HEADS_AT_ONCE:
+                    yield self._identified(*waiting.popleft())
+            while waiting:
+                yield self._identified(*waiting.popleft())
+        finally:
+            for _, future in waiting:
+                future.cancel()
+
+    def _identified(self, uri: bytes, future: Future[dict[str, Any]]) -> Input:
+        try:
+            found = future.result()
+        except RefusedError as error:
+            if error.fault.kind != "missing":
+                raise
+            raise InputListError(f"{printable(uri)}: no such object") from None
+        return _input(uri, int(found["ContentLength"]), str(found["ETag"]))
+
     def list(self, prefix: bytes) -> Iterator[bytes]:
         """Yield the keys below a folder, a page of 1,000 at a time; see ``Store``."""
-        for name, _ in self.listed(prefix.rstrip(b"/") + b"/"):
-            yield name
+        return self.keys(prefix.rstrip(b"/") + b"/")
 
-    def listed(self, prefix: bytes) -> Iterator[tuple[bytes, Input]]:
-        """Yield what begins with a prefix, in the byte order of keys: the rest of the key, and the object."""
+    def aged(self, folder: bytes) -> Iterator[Aged]:
+        """Yield the objects below a folder; see ``Store``."""
+        prefix = folder.rstrip(b"/") + b"/"
         bucket, key = split(prefix, whole=False)
+        for page, now in self._pages("list_objects_v2", prefix, {"Bucket": bucket, "Prefix": key}):
+            for entry in page.get("Contents", ()):
+                name = entry["Key"][len(key) :].encode()
+                yield Aged(name, int(entry["Size"]), now - entry["LastModified"].timestamp())
+
+    def begun(self, folder: bytes) -> Iterator[Begun]:
+        """Yield the multi-part uploads below a folder; see ``Store``."""
+        prefix = folder.rstrip(b"/") + b"/"
+        bucket, key = split(prefix, whole=False)
+        for page, now in self._pages("list_multipart_uploads", prefix, {"Bucket": bucket, "Prefix": key}):
+            for entry in page.get("Uploads", ()):
+                final = SCHEME + f"{bucket}/{entry['Key']}".encode()
+                told = Upload(final, str(entry["UploadId"]), 0, LEAST_PART_BYTES)
+                yield Begun(final, _handle(told), now - entry["Initiated"].timestamp())
+
+    def _pages(self, name: str, prefix: bytes, arguments: dict[str, str]) -> Iterator[tuple[dict[str, Any], float]]:
+        """Yield the pages of a listing, and the server's time."""
         more: dict[str, str] = {}
         while True:
-            page = self._request("list", prefix, "list_objects_v2", Bucket=bucket, Prefix=key, **more)
+            page = self._request("list", prefix, name, **arguments, **more)
+            answered = page["ResponseMetadata"]["HTTPHeaders"]["date"]
+            yield page, email.utils.parsedate_to_datetime(answered).timestamp()
+            if not page.get("IsTruncated"):
+                return
+            markers = {"NextContinuationToken": "ContinuationToken", "NextKeyMarker": "KeyMarker"}
+            markers["NextUploadIdMarker"] = "UploadIdMarker"
+            more = {argument: page[marker] for marker, argument in markers.items() if page.get(marker)}
+
+    def keys(self, prefix: bytes) -> Iterator[bytes]:
+        """Yield the rest of every key that begins with a prefix, which need not end with a slash."""
+        for rest, _ in self._listed(prefix, *split(prefix, whole=False), {}):
+            yield rest
+
+    def children(self, folder: bytes) -> Iterator[bytes]:
+        """Yield the names of the objects directly in a folder, which ends with a slash."""
+        for rest, _ in self._listed(folder, *split(folder, whole=False), {"Delimiter": "/"}):
+            yield rest
+
+    def _listed(self, prefix: bytes, bucket: str, key: str, arguments: dict[str, str]) -> Iterator[tuple[bytes, Input]]:
+        for page, _ in self._pages("list_objects_v2", prefix, {"Bucket": bucket, "Prefix": key} | arguments):
             for entry in page.get("Contents", ()):
                 rest = entry["Key"][len(key) :].encode()
                 if rest and not rest.endswith(b"/"):  # which some tools make to show an empty folder
                     yield rest, _input(prefix + rest, int(entry["Size"]), str(entry["ETag"]))
-            if not page.get("IsTruncated"):
-                return
-            more = {"ContinuationToken": page["NextContinuationToken"]}
 
     def _head(self, uri: bytes) -> dict[str, Any] | None:
         bucket, key = split(uri)
@@ -175,7 +292,23 @@ class S3Store:
         bucket, key = split(uri)
         self._request("remove", uri, "delete_object", Bucket=bucket, Key=key)
 
-    def least_range(self, size: int) -> int:
+    def delete_all(self, prefix: bytes, kept: set[bytes]) -> None:
+        """Remove the objects below a folder, 1,000 a request; see ``Store``."""
+        bucket, key = split(prefix.rstrip(b"/") + b"/", whole=False)
+        names = (name.decode() for name in self.list(prefix) if name not in kept)
+        while batch := [{"Key": key + name} for name in itertools.islice(names, 1000)]:
+            answer = self._request(
+                "remove", prefix, "delete_objects", Bucket=bucket, Delete={"Objects": batch, "Quiet": True}
+            )
+            if failed := answer.get("Errors"):
+                code = printable(str(failed[0].get("Code", "")), 60)
+                raise StorageError(f"cannot remove {len(failed)} objects below {printable(prefix)} ({code})")
+
+    def lock(self, folder: bytes) -> AbstractContextManager[object]:
+        """Hold a folder by an object in it; see ``Store`` and ``s3_lock``."""
+        return Lease(self._client, folder.rstrip(b"/") + b"/lock")
+
+    def least_range(self, final: bytes, size: int) -> int:
         """Return the least bytes of a range of an output that is not its last: those of a part."""
         return max(LEAST_PART_BYTES, -(-size // (MOST_PARTS - 1)))
 
@@ -183,8 +316,8 @@ class S3Store:
         """Begin a multi-part upload; the handle names it. See ``Store``."""
         bucket, key = split(final)
         answer = self._request("begin to write", final, "create_multipart_upload", Bucket=bucket, Key=key)
-        told = Upload(final, str(answer["UploadId"]), size, self.least_range(size))
-        return SCHEME + bucket.encode() + b"/" + msgspec.json.encode(told)
+        told = Upload(final, str(answer["UploadId"]), size, self.least_range(final, size))
+        return _handle(told)
 
     def write_range(self, output: bytes, offset: int, buffers: Iterable[Buffer]) -> bytes:
         """Send a range as one part or several; the receipt lists them. See ``Store``.
@@ -194,21 +327,24 @@ class S3Store:
         """
         upload = _upload(output)
         parts: list[Part] = []
-        held = bytearray()
+        held: deque[memoryview] = deque()
+        size = 0
         for buffer in buffers:
-            held += buffer
-            while len(held) >= 2 * upload.stride:
-                parts.append(self._send_part(upload, offset, held[: upload.stride]))
-                del held[: upload.stride]
+            # A copy: whoever gives the buffers may use one over and over.
+            held.append(memoryview(bytes(buffer)))
+            size += len(held[-1])
+            while size >= 2 * upload.stride:
+                parts.append(self._send_part(upload, offset, _first(held, upload.stride)))
                 offset += upload.stride
-        if held:
+                size -= upload.stride
+        if size:
             parts.append(self._send_part(upload, offset, held))
         return msgspec.msgpack.encode(parts)
 
-    def _send_part(self, upload: Upload, offset: int, content: bytearray) -> Part:
+    def _send_part(self, upload: Upload, offset: int, views: Sequence[memoryview]) -> Part:
         number = 1 + offset // upload.stride
-        answer = self._request_part("write", "upload_part", upload, views=[memoryview(content)], PartNumber=number)
-        return Part(number, str(answer["ETag"]), offset, len(content))
+        answer = self._request_part("write", "upload_part", upload, views=views, PartNumber=number)
+        return Part(number, str(answer["ETag"]), offset, sum(map(len, views)))
 
     def commit_output(self, output: bytes, final: bytes, receipts: Sequence[bytes], *, replace: bool) -> None:
         """Complete the upload, which makes the object visible at once; see ``Store``."""
@@ -244,9 +380,11 @@ class S3Store:
                 self._conditional(
                     "complete_multipart_upload", final, condition, MultipartUpload={"Parts": listed}, **arguments
                 )
-        except RefusedError as error:
-            # The answer to an earlier attempt may have been lost, though that one was carried out.
-            if error.fault.kind not in {"no upload", "missing"} or not self._is_completed(upload, parts):
+        except (RefusedError, OutputError) as error:
+            # The answer to an earlier attempt may have been lost, though that one was carried out: then there is no
+            # such upload any more, and the object that has appeared is ours.
+            lost = isinstance(error, OutputError) or error.fault.kind in {"no upload", "missing"}
+            if not lost or not self._is_completed(upload, parts):
                 raise
 
     def _conditional(self, name: str, final: bytes, condition: dict[str, str], **arguments: Any) -> None:
@@ -290,7 +428,7 @@ class S3Store:
     def abort_output(self, output: bytes) -> None:
         """Remove what was sent of an output that is not finished; see ``Store``."""
         try:
-            self._request_part("give up", "abort_multipart_upload", _upload(output))
+            self._request_part("give up", "abort_multipart_upload", _upload(output), patience=self._brief())
         except RefusedError as error:
             if error.fault.kind not in {"no upload", "missing", "no bucket"}:
                 raise
@@ -300,6 +438,45 @@ class S3Store:
 
     def _request(self, verb: str, uri: bytes, name: str, **arguments: Any) -> dict[str, Any]:
         return self._client.wait(self._client.request(verb, uri, name, **arguments))
+
+
+def _opened(reader: S3Reader) -> S3Reader | None:
+    """Return a reader once it is known that there is an object; None if there is none."""
+    try:
+        _ = reader.size
+    except RefusedError as error:
+        reader.close()
+        if error.fault.kind == "missing":
+            return None
+        raise
+    return reader
+
+
+def _run_end(uris: Sequence[bytes], start: int) -> int:
+    """Return where a run of objects ends that lie in one folder, in order."""
+    folder = uris[start][: uris[start].rindex(b"/") + 1]
+    stop = start + 1
+    while (
+        stop < len(uris)
+        and uris[stop - 1] < uris[stop]
+        and uris[stop].startswith(folder)
+        and b"/" not in uris[stop][len(folder) :]
+    ):
+        stop += 1
+    return stop
+
+
+def _first(held: deque[memoryview], size: int) -> list[memoryview]:
+    """Take the first bytes out of a queue of buffers."""
+    taken = []
+    while size:
+        view = held.popleft()
+        if len(view) > size:
+            held.appendleft(view[size:])
+            view = view[:size]
+        taken.append(view)
+        size -= len(view)
+    return taken
 
 
 def _input(uri: bytes, size: int, etag: str) -> Input:
@@ -312,6 +489,12 @@ def _input(uri: bytes, size: int, etag: str) -> Input:
     return Input(uri, size, version)
 
 
+def _handle(upload: Upload) -> bytes:
+    """Return what names an upload; it begins like the object's URI, so that it goes to the same store."""
+    bucket, _ = split(upload.key)
+    return SCHEME + bucket.encode() + b"/" + msgspec.json.encode(upload)
+
+
 def _upload(output: bytes) -> Upload:
     return msgspec.json.decode(output[output.index(b"[") :], type=Upload)
 
@@ -319,21 +502,3 @@ def _upload(output: bytes) -> Upload:
 def _place(upload: Upload) -> dict[str, str]:
     bucket, key = split(upload.key)
     return {"Bucket": bucket, "Key": key}
-
-
-def split(uri: bytes, *, whole: bool = True) -> tuple[str, str]:
-    """Return bucket and key of ``s3://bucket/key``; the key may be empty unless it must be ``whole``.
-
-    Raises:
-        InputListError: This names no object.
-
-    >>> split(b"s3://bucket/folder/a+b.npy")
-    ('bucket', 'folder/a+b.npy')
-    """
-    try:
-        bucket, _, key = uri.removeprefix(SCHEME).decode().partition("/")
-    except UnicodeDecodeError:
-        raise InputListError(f"{printable(uri)}: names of buckets and keys in S3 are UTF-8, and this is not") from None
-    if not uri.startswith(SCHEME) or not bucket or (whole and not key):
-        raise InputListError(f"{printable(uri)}: write s3://BUCKET/KEY")
-    return bucket, key

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import msgspec
 
-from distsum.errors import ConfigurationError, StorageError
-from distsum.memory import resident_bytes
+from distsum.errors import ConfigurationError, InputListError, StorageError
+from distsum.machine import resident_bytes
 from distsum.stores.s3_faults import Fault, fault_of, shown_endpoint
 from distsum.wording import printable
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     T = TypeVar("T")
 
+SCHEME: Final = b"s3://"
 _POOL_CONNECTIONS: Final = 64
 _CLOSE_SECONDS: Final = 2.0
 _JOINED_BYTES: Final = 1 << 20
@@ -309,3 +310,21 @@ class _Buffers(io.RawIOBase):
 def _is_aws(endpoint: str) -> bool:
     host = shown_endpoint(endpoint).rpartition("//")[2].partition(":")[0]
     return host.endswith(_AWS_DOMAINS)
+
+
+def split(uri: bytes, *, whole: bool = True) -> tuple[str, str]:
+    """Return bucket and key of ``s3://bucket/key``; the key may be empty unless it must be ``whole``.
+
+    Raises:
+        InputListError: This names no object.
+
+    >>> split(b"s3://bucket/folder/a+b.npy")
+    ('bucket', 'folder/a+b.npy')
+    """
+    try:
+        bucket, _, key = uri.removeprefix(SCHEME).decode().partition("/")
+    except UnicodeDecodeError:
+        raise InputListError(f"{printable(uri)}: names of buckets and keys in S3 are UTF-8, and this is not") from None
+    if not uri.startswith(SCHEME) or not bucket or (whole and not key):
+        raise InputListError(f"{printable(uri)}: write s3://BUCKET/KEY")
+    return bucket, key

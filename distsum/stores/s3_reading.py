@@ -27,6 +27,7 @@ PIECE_BYTES: Final = 1 << 20
 BLOCK_BYTES: Final = 256 << 10
 _BLOCKS: Final = 4
 _LONGEST_WINDOW: Final = 64 << 20
+_SKIPPED_BYTES: Final = 1 << 20
 
 
 class Target:
@@ -340,13 +341,23 @@ class S3Reader:
         self._window = 0
         self._position = -1
         self._body = Body(client, target, ranges, self._hold) if ranges else None
-        self.size = self._body.opened() if target.size is None and self._body is not None else target.size or 0
+
+    @property
+    def size(self) -> int:
+        """Bytes in the object; where they are not known yet, the first answer is waited for.
+
+        Raises:
+            StorageError: The object cannot be read, or there is none.
+        """
+        if self._target.size is None and self._body is not None:
+            return self._body.opened()
+        return self._target.size or 0
 
     def read_into(self, buffers: list[memoryview], offset: int) -> int:
         """Fill the buffers; see ``Reader``."""
-        place = offset
+        place, end = offset, self.size
         for buffer in buffers:
-            view = buffer.cast("B")[: max(0, self.size - place)]
+            view = buffer.cast("B")[: max(0, end - place)]
             place += self._fill(view, place)
             if len(view) < buffer.nbytes:
                 break
@@ -361,6 +372,8 @@ class S3Reader:
                 view[done : done + len(piece)] = piece
                 done += len(piece)
                 continue
+            if 0 < place + done - self._position <= _SKIPPED_BYTES and self._body is not None:
+                self._skip(place + done)
             got = self._body.take(place + done, view[done:]) if self._body is not None else None
             if got is None:
                 self._aim(place + done, len(view) - done)
@@ -368,6 +381,16 @@ class S3Reader:
             done += got
             self._position = place + done
         return done
+
+    def _skip(self, place: int) -> None:
+        """Pass over what lies before a place, where it comes from the same body: cheaper than another request."""
+        assert self._body is not None
+        scratch = memoryview(bytearray(min(BLOCK_BYTES, place - self._position)))
+        while self._position < place:
+            got = self._body.take(self._position, scratch[: place - self._position])
+            if got is None:
+                return
+            self._position += got
 
     def _aim(self, place: int, wanted: int) -> None:
         """Begin a body elsewhere, or go on beyond what was announced."""

@@ -10,7 +10,7 @@ import time
 
 from distsum.brokers.base import ChannelClosedError
 from distsum.brokers.framing import SocketChannel
-from distsum.stores.local import LocalStore
+from distsum.stores.routing import RoutingStore
 from distsum.worker.process import Worker
 
 
@@ -20,7 +20,7 @@ def main() -> None:
     # Ctrl-C reaches the whole group of the terminal; the deciding process ends its workers itself.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     channel = SocketChannel(socket.socket(fileno=int(descriptor)))
-    worker = Worker(name, channel, LocalStore(), float(heartbeat_seconds), max(0.0, time.time() - float(started)))
+    worker = Worker(name, channel, RoutingStore(), float(heartbeat_seconds), max(0.0, time.time() - float(started)))
     try:
         worker.run()
     except ChannelClosedError:

@@ -318,25 +318,35 @@ class JobFolder:
         for child in range(first, last):
             low, high = self._tree.inputs(task.phase - 1, child)
             uris.append((low - origin, partial_uri(self._spec.work, keys.key(self._manifest.pieces(low, high)))))
-        missing = tuple(first + place for place, (_, uri) in enumerate(uris) if not self._store.exists(uri))
-        if missing:
-            raise ChildrenMissingError(missing)
         skipped: list[Skipped] = []
-        for place, (low, uri) in enumerate(uris):
+        names = [uri for _, uri in uris]
+        readers = self._store.open_all(names, self._partial_bytes(), self._spec.max_open_files)
+        began = perf_counter()
+        for place, reader in enumerate(readers):
+            self._reading_seconds += perf_counter() - began
+            if reader is None:
+                # Name all that are missing at once, so that they are made again at once.
+                rest = range(place + 1, len(names))
+                raise ChildrenMissingError(
+                    (first + place, *(first + p for p in rest if not self._store.exists(names[p])))
+                )
             try:
-                head = self._merge_partial(uri)
+                head = self._merge_partial(reader)
             except PartialError as error:
-                self._store.delete(uri)
+                self._store.delete(names[place])
                 raise ChildrenMissingError((first + place,)) from error
-            skipped.extend(Skipped(low + each.index, each.reason) for each in head.skipped)
+            skipped.extend(Skipped(uris[place][0] + each.index, each.reason) for each in head.skipped)
             self._accumulators.close(head.inputs)
+            began = perf_counter()
         return tuple(skipped)
 
-    def _open_partial(self, uri: bytes) -> tuple[Reader, PartialHead, int]:
-        """Open a partial, and check its head against its size and the job."""
-        reader = self._store.open(uri)
-        if reader is None:
-            raise PartialError("gone")
+    def _partial_bytes(self) -> int:
+        """Bytes of a partial of this tile, unless inputs were skipped."""
+        numbers = len(self._accumulators.lowest[0])
+        return _FIRST_HEAD_BYTES + numbers * sum(np.dtype(plane).itemsize for plane in self._planes)
+
+    def _open_partial(self, reader: Reader) -> tuple[PartialHead, int]:
+        """Check an opened partial's head against its size and the job; it is closed if it does not agree."""
         try:
             start = reader.read(0, _FIRST_HEAD_BYTES)
             length = head_bytes(start)
@@ -350,11 +360,12 @@ class JobFolder:
             raise
         self._objects_read += 1
         self._bytes_read += length
-        return reader, head, length
+        return head, length
 
-    def _merge_partial(self, uri: bytes) -> PartialHead:
+    def _merge_partial(self, reader: Reader) -> PartialHead:
+        """Add a partial, and close it."""
         began = perf_counter()
-        reader, head, offset = self._open_partial(uri)
+        head, offset = self._open_partial(reader)
         with reader:
             if head.numbers not in {0, len(self._accumulators.lowest[0])}:
                 raise PartialError("another number of numbers")
@@ -396,12 +407,13 @@ class JobFolder:
 
         One that is only passed on is not read: whoever folds it checks it.
         """
-        if not self._store.exists(uri):
+        (reader,) = self._store.open_all([uri], self._partial_bytes() if read else _FIRST_HEAD_BYTES, 1)
+        if reader is None:
             return None
         try:
             if read:
-                return self._merge_partial(uri)
-            reader, head, _ = self._open_partial(uri)
+                return self._merge_partial(reader)
+            head, _ = self._open_partial(reader)
         except PartialError:
             self._store.delete(uri)
             return None

@@ -15,6 +15,8 @@ import sys
 import time
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from distsum.machine import usable_cpus
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -101,13 +103,6 @@ def take_early(count: int) -> list[Launched]:
         launched.process.wait()
     _early.clear()
     return taken
-
-
-def usable_cpus() -> int:
-    """Return the CPUs that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def worker_command(descriptor: int, name: str) -> list[str]:

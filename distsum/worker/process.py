@@ -16,7 +16,7 @@ import msgspec
 from distsum import __version__
 from distsum.brokers.base import ChannelClosedError
 from distsum.errors import DistsumError, InexactError, InputChangedError, StorageError
-from distsum.memory import resident_bytes
+from distsum.machine import resident_bytes
 from distsum.messages import (
     JOB_SPEC,
     PROTOCOL,

@@ -18,7 +18,7 @@ from distsum.brokers.address import BrokerAddress
 from distsum.brokers.base import ChannelClosedError
 from distsum.brokers.rabbitmq_worker import RabbitWorkerChannel
 from distsum.errors import DistsumError
-from distsum.stores.local import LocalStore
+from distsum.stores.routing import RoutingStore
 from distsum.worker.process import Worker
 
 
@@ -39,7 +39,7 @@ def main() -> None:
     threading.Thread(target=_end_with_input, daemon=True).start()
     sys.stdout.write("ready\n")
     sys.stdout.flush()
-    worker = Worker(name, channel, LocalStore(), float(heartbeat_seconds), max(0.0, time.time() - float(started)))
+    worker = Worker(name, channel, RoutingStore(), float(heartbeat_seconds), max(0.0, time.time() - float(started)))
     try:
         worker.run()
     except ChannelClosedError as closed:

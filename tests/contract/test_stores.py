@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import pytest
 
-from distsum.errors import InputChangedError, InputListError, OutputError, StorageError
+from distsum.errors import InputChangedError, InputListError, OutputError, StorageError, WorkDirBusyError
 from distsum.stores.local import LocalStore
 
 if TYPE_CHECKING:
@@ -211,9 +211,53 @@ def test_what_is_no_input_is_named(case: Case) -> None:
         case.store.identify(case.uri(b"missing"))
 
 
+def test_many_are_identified_in_the_order_asked_for(case: Case) -> None:
+    names = [b"a/%02d +" % number for number in range(30)] + [b"b/x", b"a/05 +", b"c", b"a/sub/y", b"b/x"]
+    for number, name in enumerate(names):
+        case.store.put(case.uri(name), [bytes(number)])
+    uris = [case.uri(name) for name in names]
+    assert list(case.store.identify_all(iter(uris))) == [case.store.identify(uri) for uri in uris]
+    with pytest.raises(InputListError, match="gone"):
+        list(case.store.identify_all([*uris[:30], case.uri(b"a/99 gone"), uris[30]]))
+
+
+def test_many_are_opened_in_order_and_those_that_are_missing_are_told(case: Case) -> None:
+    content = {b"%d" % number: os.urandom(400_000) for number in range(7) if number != 3}
+    for name, data in content.items():
+        case.store.put(case.uri(name), [data])
+    names = [b"%d" % number for number in range(7)]
+    found = {}
+    for name, reader in zip(names, case.store.open_all([case.uri(name) for name in names], 300_000, 3), strict=True):
+        if reader is not None:
+            with reader:
+                assert reader.read(0, 10) == content[name][:10]
+                found[name] = reader.read(0, 500_000)
+    assert found == content
+
+
+def test_a_folder_is_removed_but_for_what_is_kept(case: Case) -> None:
+    for name in (b"work/a", b"work/sub/b", b"work/sub/c", b"workshop/d"):
+        case.store.put(case.uri(name), [b""])
+    case.store.delete_all(case.uri(b"work"), {b"sub/b"})
+    assert sorted(case.store.list(case.uri(b""))) == [b"work/sub/b", b"workshop/d"]
+    case.store.delete_all(case.uri(b"work"), set())
+    case.store.delete_all(case.uri(b"work"), set())
+    assert list(case.store.list(case.uri(b""))) == [b"workshop/d"]
+
+
+def test_a_folder_is_held_by_one_at_a_time(case: Case) -> None:
+    folder = case.uri(b"a/work")
+    for _ in range(2):
+        with case.store.lock(folder):
+            with pytest.raises(WorkDirBusyError, match="a/work is in use"), case.store.lock(folder):
+                pass
+            with case.store.lock(case.uri(b"a/other")):
+                pass
+
+
 def test_an_output_is_put_together_from_ranges_in_any_order_and_visible_only_when_committed(case: Case) -> None:
     final = case.uri(b"result +%20\xc3\xbc")
-    least = case.store.least_range(3 * (6 << 20))
+    least = case.store.least_range(case.uri(b"result"), 3 * (6 << 20))
     size = max(least, 6 << 20)
     tiles = [bytes([number]) * size for number in (1, 2)] + [b"the end"]
     case.store.create_output(final, 100)  # by an earlier run, which was killed

@@ -43,7 +43,10 @@ def temporary(tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(folder))
     before = left_behind(folder)
     yield folder
-    assert left_behind(folder) == before
+    after = left_behind(folder)
+    # A thread of an earlier test may have ended meanwhile.
+    after["threads"] = max(after["threads"], before["threads"])
+    assert after == before
 
 
 def write(folder, arrays):

@@ -27,7 +27,7 @@ from tests.command import (
 )
 from tests.reference import reference_reduce
 
-COMMANDS = ["mean", "sum", "min", "max", "plan", "verify", "generate", "demo", "config"]
+COMMANDS = ["mean", "sum", "min", "max", "plan", "verify", "generate", "gc", "demo", "config"]
 SERVICE = ["master", "worker", "submit", "jobs", "status", "wait", "cancel", "prioritize", "workers", "broker"]
 COMMANDS += SERVICE
 RUN_OPTIONS = [
@@ -51,6 +51,7 @@ OPTIONS = {
     "plan": ["INPUT", "--output -o", "--reduction", *RUN_OPTIONS],
     "verify": ["RESULT", "INPUT", "--reduction", "--sample", "--seed", "--fan-in", "--on-bad-input", "--json"],
     "generate": ["DEST", "--files", "--count", "--dtype", "--format", "--seed", "--distribution", "--workers -w"],
+    "gc": ["PLACE", "--older-than", "--partials", "--dry-run", "--quiet", "--json"],
     "demo": [],
     "config": ["--json"],
     "master": ["--broker", "--work-dir"],

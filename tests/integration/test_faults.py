@@ -309,3 +309,33 @@ def test_memory_stays_under_the_plans_figure(tmp_path):
     for options in (["--memory", "64MiB"], ["--memory", "64MiB", "-p", "5"], ["--memory", "16MiB", "-p", "25"]):
         told = summary("mean", str(inputs), "-o", str(tmp_path / "out.npy"), "--force", *options)
         assert 0 < told["peak_worker_bytes"] <= told["plan"]["worker_bytes"], options
+
+
+def test_success_removes_what_runs_of_the_job_have_stored_and_nothing_else(tmp_path):
+    inputs = tmp_path / "inputs"
+    inputs.mkdir()
+    for index in range(30):
+        np.save(inputs / f"{index:02}.npy", np.full(1000, float(index)))
+    here = tmp_path / "here"
+    (here / "jobs").mkdir(parents=True)
+    (here / "empty").mkdir()
+    theirs = [here / "before", here / "jobs" / "mine", tmp_path / "own.npy.distsum" / "mine"]
+    theirs[2].parent.mkdir()
+    for path in theirs:
+        path.write_text("theirs")
+    summary("mean", str(inputs), "-o", "out.npy", "--work-dir", ".", "-p", "5", cwd=here)
+    assert sorted(path.name for path in here.iterdir()) == ["before", "empty", "jobs", "out.npy"]
+    summary("mean", str(inputs), "-o", "own.npy", cwd=tmp_path)
+    summary("mean", str(inputs), "-o", "other.npy", "--work-dir", "made", cwd=tmp_path)
+    assert not (tmp_path / "made").exists()
+    assert all(path.read_text() == "theirs" for path in theirs)
+    assert [path.name for path in theirs[2].parent.iterdir()] == ["mine"]
+    # Of another job the partials stay, of an interrupted run of this one they go.
+    kept = ("mean", str(inputs), "-o", "kept.npy", "--work-dir", "shared", "-p", "5")
+    summary(*kept, "--keep-partials", cwd=tmp_path)
+    summary("sum", str(inputs), "-o", "sum.npy", "--work-dir", "shared", "-p", "5", cwd=tmp_path)
+    left = {path.name for path in (tmp_path / "shared" / "partials").rglob("*") if path.is_file()}
+    assert len(left) == 8
+    next((tmp_path / "shared" / "partials").rglob("*/*")).unlink()  # as if it had been interrupted
+    summary(*kept, "--force", cwd=tmp_path)
+    assert not list((tmp_path / "shared").rglob("*/*"))

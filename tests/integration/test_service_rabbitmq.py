@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import signal
@@ -13,12 +14,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
+from distsum.generate import generate
 from tests.command import COMMAND, alive, distsum, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from distsum.stores.s3 import S3Store
     from tests.rabbitmq import Node
 
 FILES = 120
@@ -66,9 +69,12 @@ def running(log: Path, *arguments: str, environment: dict[str, str]) -> Iterator
 
 
 @contextlib.contextmanager
-def master(tmp_path: Path, environment: dict[str, str], name: str = "master") -> Iterator[subprocess.Popen[bytes]]:
+def master(
+    tmp_path: Path, environment: dict[str, str], name: str = "master", work: str | None = None
+) -> Iterator[subprocess.Popen[bytes]]:
     log = tmp_path / f"{name}.log"
-    with running(log, "master", "--work-dir", str(tmp_path / "work"), environment=environment) as process:
+    work = work or str(tmp_path / "work")
+    with running(log, "master", "--work-dir", work, environment=environment) as process:
         wait_until(lambda: "ready" in log.read_text().split() or process.poll() is not None, "a master")
         assert process.poll() is None, log.read_text()
         yield process
@@ -131,6 +137,45 @@ def test_submit_wait_follows_the_job_and_ends_as_it_does(
         done = distsum("submit", "sum", str(inputs), "-o", str(tmp_path / "sum.npy"), "--wait", env=environment)
         assert done.returncode == 1
         assert "077.npy" in done.stderr
+
+
+def test_a_job_all_of_which_lies_in_s3_gives_the_bytes_of_a_local_run(
+    tmp_path: Path, environment: dict[str, str], s3_store: S3Store, s3_prefix: bytes
+) -> None:
+    place = s3_prefix.decode()
+    for folder in (f"{place}/in", str(tmp_path / "in")):
+        generate(folder, files=FILES, count=3000, distribution="normal")
+    local = tmp_path / "local.npy"
+    assert distsum("mean", str(tmp_path / "in"), "-o", str(local), "--quiet").returncode == 0
+    before = set(tmp_path.rglob("*"))
+    # With a slash at the end, which is no part of the folder's name.
+    with master(tmp_path, environment, work=f"{place}/work/"), worker(tmp_path, environment):
+        arguments = ["submit", "mean", f"{place}/in/*.npy", "-o", f"{place}/out.npy", "-p", "5"]
+        submitted = distsum(*arguments, env=environment)
+        assert submitted.returncode == 0, submitted.stderr
+        told = asked(environment, "wait", submitted.stdout.strip())
+        assert (told["output"], told["files"], told["tasks"], told["attempts"]) == (f"{place}/out.npy", FILES, 30, 30)
+        again = distsum(*arguments, env=environment)
+        assert (again.returncode, "exists; use --force" in again.stderr) == (2, True)
+        missing = distsum("submit", "mean", f"{place}/in", "-o", "s3://no-such-bucket/out.npy", env=environment)
+        assert (missing.returncode, "no such bucket" in missing.stderr) == (3, True)
+        assert [each["state"] for each in asked(environment, "jobs")] == ["succeeded"]
+    with s3_store.open(s3_prefix + b"/out.npy") as reader:  # type: ignore[union-attr]  # it is there, or this fails
+        content = reader.read(0, reader.size)
+    assert content == local.read_bytes()
+    assert told["digest"] == hashlib.sha256(content).hexdigest()
+    left = {os.path.basename(name) for name in s3_store.list(s3_prefix + b"/work")}
+    assert left == {b"record", b"ticket", b"committing", b"outcome"}
+    assert list(s3_store.begun(s3_prefix)) == []
+    assert set(tmp_path.rglob("*")) - before == {tmp_path / "master.log", tmp_path / "worker.log"}
+
+
+def test_a_master_whose_work_folder_cannot_be_reached_says_so_in_one_line(
+    environment: dict[str, str], s3_environment: dict[str, str]
+) -> None:
+    done = distsum("master", "--work-dir", "s3://no-such-bucket/work", env=environment)
+    assert done.returncode == 3
+    assert done.stderr.splitlines()[1:] == ["distsum: cannot use s3://no-such-bucket: there is no such bucket"]
 
 
 def test_without_a_master_or_a_broker_it_says_so_in_one_line(tmp_path: Path, environment: dict[str, str]) -> None:

@@ -161,6 +161,8 @@ def test_a_relative_work_dir_of_a_file_starts_from_that_file(place):
     project_file(place).write_text('work-dir = "partials"\n')
     assert settled(place)[0].work_dir == str(project_file(place).parent / "partials")
     assert settled(place, DISTSUM_WORK_DIR="here")[0].work_dir == "here"
+    project_file(place).write_text('work-dir = "s3://bucket/work"\n')
+    assert settled(place)[0].work_dir == "s3://bucket/work"
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,9 @@ import os
 
 import pytest
 
+from distsum.machine import usable_cpus
 from distsum.worker import launch
-from distsum.worker.launch import early_workers, launch_early, take_early, usable_cpus
+from distsum.worker.launch import early_workers, launch_early, take_early
 from tests.command import alive, distsum, wait_until
 
 RUN = ["mean", "in", "-o", "out.npy"]

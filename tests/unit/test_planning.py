@@ -12,7 +12,7 @@ import pytest
 from benchmarks.planning import planned_apart
 from distsum.errors import PlanError
 from distsum.manifest import Input, Manifest
-from distsum.planning import Limits, Rates, Workload, choose, plan_candidates
+from distsum.planning import Limits, Rates, Workload, choose, plan_candidates, with_room_to_arrive
 
 GIB = 1 << 30
 
@@ -101,6 +101,33 @@ def test_what_makes_no_tree_is_refused(changes, words):
 def test_tiles_of_text_are_refused():
     with pytest.raises(PlanError, match="index range"):
         plan_candidates(workload(100, 100, ranged=False), limits(tiles=2), Rates())
+
+
+def test_tiles_are_no_shorter_than_the_store_of_the_output_takes():
+    large = msgspec.structs.replace(workload(100, 4_000_000), least_range_bytes=5 << 20)
+    for candidate in plan_candidates(large, limits(), Rates()):
+        assert candidate.tiles == 1 or candidate.tile_length * 8 >= 5 << 20
+    assert chosen(large, limits()).tiles > 1
+    small = msgspec.structs.replace(workload(100, 500_000), least_range_bytes=5 << 20)
+    assert chosen(small, limits()).tiles == 1
+    with pytest.raises(PlanError, match=r"--tiles 9 .* fewer than 5.0 MiB.* at most 6"):
+        plan_candidates(large, limits(tiles=9), Rates())
+    assert chosen(large, limits(tiles=6)).tiles == 6
+
+
+def test_what_is_on_its_way_counts_as_memory_and_grows_only_into_what_is_left():
+    work = workload(10, 1_000_000)
+    remote = msgspec.structs.replace(work, transfer_bytes=10 << 20, held_inputs=5)
+    plain, more = chosen(work, limits(tiles=1)), chosen(remote, limits(tiles=1))
+    assert more.worker_bytes - plain.worker_bytes == 10 << 20
+    roomy, hold = with_room_to_arrive(more, remote, limits())
+    assert hold == 8_000_000
+    assert roomy.worker_bytes == more.worker_bytes + 5 * (hold - (1 << 20))
+    tight = limits(memory_bytes=more.worker_bytes + 5_000_000)
+    assert with_room_to_arrive(more, remote, tight)[0].worker_bytes == tight.memory_bytes
+    assert with_room_to_arrive(plain, work, limits()) == (plain, 1 << 20)
+    with pytest.raises(PlanError, match=r"objects on their way take 10.0 MiB"):
+        chosen(remote, limits(memory_bytes=10 << 20))
 
 
 def test_one_file_and_no_numbers_are_legal():

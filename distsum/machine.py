@@ -1,6 +1,8 @@
-"""What this process takes of memory."""
+"""What this process takes of memory, and may take of processors."""
 
 from __future__ import annotations
+
+import os
 
 
 def resident_bytes(field: str) -> int:
@@ -20,3 +22,10 @@ def resident_bytes(field: str) -> int:
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak << 10
+
+
+def usable_cpus() -> int:
+    """Return the CPUs that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

@@ -1,0 +1,163 @@
+"""Each URI to the store it belongs to: ``s3://`` to S3, everything else to this machine's disks.
+
+One job may have its inputs in one and its work folder or output in the other. What S3 needs is loaded when the first
+such URI is used.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+from typing import TYPE_CHECKING, Final
+
+from distsum.stores.local import LocalStore
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+    from contextlib import AbstractContextManager
+
+    from distsum.manifest import Input
+    from distsum.stores.base import Aged, Begun, Buffer, Reader, Store
+    from distsum.stores.s3 import S3Store
+
+_REMOTE: Final = b"s3://"
+
+
+def is_remote(uri: bytes) -> bool:
+    """Whether a name is an URI of another machine, and no path.
+
+    >>> is_remote(b"s3://bucket/key"), is_remote(b"./s3://bucket/key")
+    (True, False)
+    """
+    return uri.startswith(_REMOTE)
+
+
+def absolute(uri: bytes) -> bytes:
+    """Return a name that means the same from any folder."""
+    return uri if is_remote(uri) else os.path.abspath(uri)
+
+
+def absolute_folder(uri: bytes) -> bytes:
+    """Return a folder's name that means the same from any folder, without a slash at its end.
+
+    >>> absolute_folder(b"s3://bucket/work/"), absolute_folder(b"/work/")
+    (b's3://bucket/work', b'/work')
+    """
+    return absolute(uri.rstrip(b"/") if is_remote(uri) else uri)
+
+
+def bucket_of(uri: bytes) -> bytes:
+    """Return the bucket of a remote URI, as an URI.
+
+    >>> bucket_of(b"s3://bucket/work/a.npy")
+    b's3://bucket'
+    """
+    return b"/".join(uri.split(b"/", 3)[:3])
+
+
+class RoutingStore:
+    """Every store as one; see ``Store``."""
+
+    def __init__(self) -> None:
+        self.local = LocalStore()
+        self._s3: S3Store | None = None
+
+    @property
+    def s3(self) -> S3Store:
+        """The store of ``s3://``, made when it is first wanted."""
+        if self._s3 is None:
+            from distsum.stores.s3 import S3Store
+
+            self._s3 = S3Store()
+        return self._s3
+
+    def of(self, uri: bytes) -> Store:
+        """Return the store of an URI."""
+        return self.s3 if uri.startswith(_REMOTE) else self.local
+
+    @property
+    def client_bytes(self) -> int:
+        """Memory that the code of stores took when they were first used."""
+        return self._s3.client_bytes if self._s3 is not None else 0
+
+    def close(self) -> None:
+        """Let go of connections; requests under way fail, and later ones make new connections."""
+        if self._s3 is not None:
+            self._s3.close()
+
+    def preflight(self, uri: bytes) -> None:
+        """See ``Store``."""
+        self.of(uri).preflight(uri)
+
+    def identify(self, uri: bytes) -> Input:
+        """See ``Store``."""
+        return self.of(uri).identify(uri)
+
+    def identify_all(self, uris: Iterable[bytes]) -> Iterator[Input]:
+        """See ``Store``."""
+        for remote, group in itertools.groupby(uris, is_remote):
+            yield from (self.s3 if remote else self.local).identify_all(group)
+
+    def open_input(self, entry: Input, offset: int = 0, size: int = 0, *, head: int = 0, hold: int = 0) -> Reader:
+        """See ``Store``."""
+        return self.of(entry.uri).open_input(entry, offset, size, head=head, hold=hold)
+
+    def open(self, uri: bytes) -> Reader | None:
+        """See ``Store``."""
+        return self.of(uri).open(uri)
+
+    def open_all(self, uris: Sequence[bytes], size: int, ahead: int) -> Iterator[Reader | None]:
+        """See ``Store``; the objects are of one store."""
+        return self.of(uris[0]).open_all(uris, size, ahead) if uris else iter(())
+
+    def exists(self, uri: bytes) -> bool:
+        """See ``Store``."""
+        return self.of(uri).exists(uri)
+
+    def put(self, uri: bytes, buffers: Sequence[Buffer]) -> int:
+        """See ``Store``."""
+        return self.of(uri).put(uri, buffers)
+
+    def delete(self, uri: bytes) -> None:
+        """See ``Store``."""
+        self.of(uri).delete(uri)
+
+    def delete_all(self, prefix: bytes, kept: set[bytes]) -> None:
+        """See ``Store``."""
+        self.of(prefix).delete_all(prefix, kept)
+
+    def lock(self, folder: bytes) -> AbstractContextManager[object]:
+        """See ``Store``."""
+        return self.of(folder).lock(folder)
+
+    def list(self, prefix: bytes) -> Iterator[bytes]:
+        """See ``Store``."""
+        return self.of(prefix).list(prefix)
+
+    def aged(self, folder: bytes) -> Iterator[Aged]:
+        """See ``Store``."""
+        return self.of(folder).aged(folder)
+
+    def begun(self, folder: bytes) -> Iterator[Begun]:
+        """See ``Store``."""
+        return self.of(folder).begun(folder)
+
+    def least_range(self, final: bytes, size: int) -> int:
+        """See ``Store``."""
+        return self.of(final).least_range(final, size)
+
+    def create_output(self, final: bytes, size: int) -> bytes:
+        """See ``Store``."""
+        return self.of(final).create_output(final, size)
+
+    def write_range(self, output: bytes, offset: int, buffers: Iterable[Buffer]) -> bytes:
+        """See ``Store``."""
+        return self.of(output).write_range(output, offset, buffers)
+
+    def commit_output(self, output: bytes, final: bytes, receipts: Sequence[bytes], *, replace: bool) -> None:
+        """See ``Store``."""
+        self.of(output).commit_output(output, final, receipts, replace=replace)
+
+    def abort_output(self, output: bytes) -> None:
+        """See ``Store``."""
+        self.of(output).abort_output(output)
