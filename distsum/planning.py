@@ -175,7 +175,7 @@ def plan_candidates(workload: Workload, limits: Limits, rates: Rates) -> tuple[C
         raise PlanError(f"--tiles {limits.tiles} is not a number of index ranges; it must be at least 1")
     if limits.tiles is not None and limits.tiles > 1 and not workload.ranged:
         raise PlanError(f"--tiles {limits.tiles}: inputs of this format cannot be read by index range; leave it at 1")
-    if limits.tiles is not None and -(-workload.count // limits.tiles) < workload.least_tile_length:
+    if limits.tiles is not None and -(-max(1, workload.count) // limits.tiles) < workload.least_tile_length:
         raise PlanError(
             f"--tiles {limits.tiles} cuts the result into ranges of fewer than "
             f"{byte_size(workload.least_range_bytes)}, the shortest part of an upload; give at most "
