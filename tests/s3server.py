@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -74,6 +76,7 @@ class S3Server:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
+                preexec_fn=_end_with_parent,  # noqa: PLW1509 - one call of the kernel, and no thread holds a lock it needs
             )
         deadline = time.monotonic() + _START_SECONDS
         while not self._ready():
@@ -97,6 +100,12 @@ class S3Server:
         assert self._process is not None
         self._process.kill()
         self._process.wait()
+
+
+def _end_with_parent() -> None:
+    """Have the kernel end this process when the tests do, also where those are killed."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
 
 
 def environment(endpoint: str, folder: Path) -> dict[str, str]:
