@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -12,6 +14,9 @@ import time
 import urllib.error
 import urllib.request
 from typing import TYPE_CHECKING
+
+import botocore.session
+from botocore.exceptions import ClientError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -74,9 +79,10 @@ class S3Server:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
+                preexec_fn=_end_with_parent,  # noqa: PLW1509 - one call of the kernel, and no thread holds a lock it needs
             )
         deadline = time.monotonic() + _START_SECONDS
-        while not self._ready():
+        while not (self._ready() and self._has_bucket()):
             assert self._process.poll() is None, (self._folder / "log").read_text(errors="replace")[-2000:]
             assert time.monotonic() < deadline, "the S3 server does not answer"
             time.sleep(0.05)
@@ -92,11 +98,34 @@ class S3Server:
         except OSError:
             return False
 
+    def _has_bucket(self) -> bool:
+        """Whether the bucket has been made, which happens after the first requests are answered."""
+        client = botocore.session.get_session().create_client(
+            "s3",
+            region_name="us-east-1",
+            endpoint_url=self.endpoint,
+            aws_access_key_id=ACCESS_KEY,
+            aws_secret_access_key=SECRET_KEY,
+        )
+        try:
+            client.head_bucket(Bucket="tests")
+        except ClientError:
+            return False
+        finally:
+            client.close()
+        return True
+
     def kill(self) -> None:
         """End the server, as a crash would."""
         assert self._process is not None
         self._process.kill()
         self._process.wait()
+
+
+def _end_with_parent() -> None:
+    """Have the kernel end this process when the tests do, also where those are killed."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
 
 
 def environment(endpoint: str, folder: Path) -> dict[str, str]:

@@ -8,7 +8,6 @@ becomes visible when it is completed.
 from __future__ import annotations
 
 import email.utils
-import hashlib
 import itertools
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final
@@ -20,6 +19,17 @@ from distsum.manifest import Input
 from distsum.stores.base import Aged, Begun
 from distsum.stores.s3_client import SCHEME, Patience, RefusedError, S3Client, split
 from distsum.stores.s3_lock import Lease
+from distsum.stores.s3_parts import (
+    LEAST_PART_BYTES,
+    Part,
+    Upload,
+    all_parts,
+    cut_into_parts,
+    decode_handle,
+    encode_handle,
+    stride,
+    whole_etag,
+)
 from distsum.stores.s3_reading import BLOCK_BYTES, S3Reader, Target
 from distsum.wording import printable
 
@@ -30,8 +40,6 @@ if TYPE_CHECKING:
 
     from distsum.stores.base import Buffer
 
-LEAST_PART_BYTES: Final = 5 << 20
-MOST_PARTS: Final = 10_000
 _LEAST_LISTED: Final = 20
 """Objects of one folder from which on a listing is cheaper than a request for each."""
 _LONGEST_RUN: Final = 20_000
@@ -40,28 +48,6 @@ _LONGEST_PUT: Final = 4 << 30
 _BRIEF_SECONDS: Final = 5.0
 """What is waited for where a person waits for an answer, or only tidiness is at stake."""
 _LONGEST_VERSION: Final = 255
-_MD5_DIGITS: Final = 32
-
-
-class Part(msgspec.Struct, frozen=True, array_like=True):
-    """One uploaded part of an output."""
-
-    number: int
-    etag: str
-    offset: int
-    size: int
-
-
-_PARTS: Final = msgspec.msgpack.Decoder(list[Part])
-
-
-class Upload(msgspec.Struct, frozen=True, array_like=True):
-    """The upload of an output, as its handle tells it."""
-
-    key: bytes
-    upload: str
-    size: int
-    stride: int
 
 
 class S3Store:
@@ -228,7 +214,7 @@ class S3Store:
             for entry in page.get("Uploads", ()):
                 final = SCHEME + f"{bucket}/{entry['Key']}".encode()
                 told = Upload(final, str(entry["UploadId"]), 0, LEAST_PART_BYTES)
-                yield Begun(final, _handle(told), now - entry["Initiated"].timestamp())
+                yield Begun(final, encode_handle(told), now - entry["Initiated"].timestamp())
 
     def _pages(self, name: str, prefix: bytes, arguments: dict[str, str]) -> Iterator[tuple[dict[str, Any], float]]:
         """Yield the pages of a listing, and the server's time."""
@@ -310,54 +296,28 @@ class S3Store:
 
     def least_range(self, final: bytes, size: int) -> int:
         """Return the least bytes of a range of an output that is not its last: those of a part."""
-        return max(LEAST_PART_BYTES, -(-size // (MOST_PARTS - 1)))
+        return stride(size)
 
     def create_output(self, final: bytes, size: int) -> bytes:
         """Begin a multi-part upload; the handle names it. See ``Store``."""
         bucket, key = split(final)
         answer = self._request("begin to write", final, "create_multipart_upload", Bucket=bucket, Key=key)
-        told = Upload(final, str(answer["UploadId"]), size, self.least_range(final, size))
-        return _handle(told)
+        return encode_handle(Upload(final, str(answer["UploadId"]), size, self.least_range(final, size)))
 
     def write_range(self, output: bytes, offset: int, buffers: Iterable[Buffer]) -> bytes:
-        """Send a range as one part or several; the receipt lists them. See ``Store``.
-
-        A part's number follows from where it begins, so that workers need not agree on any. Parts are as long as a
-        stride, and the last of a range is up to twice as long, so that no two begin in the same stride.
-        """
-        upload = _upload(output)
+        """Send a range as one part or several; the receipt lists them. See ``Store``."""
+        upload = decode_handle(output)
         parts: list[Part] = []
-        held: deque[memoryview] = deque()
-        size = 0
-        for buffer in buffers:
-            # A copy: whoever gives the buffers may use one over and over.
-            held.append(memoryview(bytes(buffer)))
-            size += len(held[-1])
-            while size >= 2 * upload.stride:
-                parts.append(self._send_part(upload, offset, _first(held, upload.stride)))
-                offset += upload.stride
-                size -= upload.stride
-        if size:
-            parts.append(self._send_part(upload, offset, held))
+        for start, views in cut_into_parts(buffers, offset, upload.stride):
+            number = 1 + start // upload.stride
+            answer = self._request_part("write", "upload_part", upload, views=views, PartNumber=number)
+            parts.append(Part(number, str(answer["ETag"]), start, sum(map(len, views))))
         return msgspec.msgpack.encode(parts)
-
-    def _send_part(self, upload: Upload, offset: int, views: Sequence[memoryview]) -> Part:
-        number = 1 + offset // upload.stride
-        answer = self._request_part("write", "upload_part", upload, views=views, PartNumber=number)
-        return Part(number, str(answer["ETag"]), offset, sum(map(len, views)))
 
     def commit_output(self, output: bytes, final: bytes, receipts: Sequence[bytes], *, replace: bool) -> None:
         """Complete the upload, which makes the object visible at once; see ``Store``."""
-        upload = _upload(output)
-        parts = [part for receipt in receipts if receipt for part in _PARTS.decode(receipt)]
-        parts.sort(key=lambda part: part.offset)
-        end = 0
-        for part in parts:
-            if part.offset != end:
-                break
-            end += part.size
-        if end != upload.size:
-            raise StorageError(f"cannot finish {printable(final)}: of its {upload.size} bytes {end} were written")
+        upload = decode_handle(output)
+        parts = all_parts(receipts, upload)
         condition = {} if replace else {"IfNoneMatch": "*"}
         if not parts:
             # An upload has at least one part, and an empty object none.
@@ -417,18 +377,15 @@ class S3Store:
         return [{"PartNumber": part.number, "ETag": held[part.number][0]} for part in parts]
 
     def _is_completed(self, upload: Upload, parts: Sequence[Part]) -> bool:
-        """Whether the object is what these parts make, as far as its ETag tells: where those of parts are MD5."""
-        digests = [part.etag.strip('"') for part in parts]
-        if any(len(digest) != _MD5_DIGITS for digest in digests):
-            return False
-        found = self._head(upload.key)
-        whole = hashlib.md5(b"".join(map(bytes.fromhex, digests)), usedforsecurity=False).hexdigest()
-        return found is not None and found["ETag"].strip('"') == f"{whole}-{len(parts)}"
+        """Whether the object is what these parts make, as far as its ETag tells."""
+        expected = whole_etag(parts)
+        found = self._head(upload.key) if expected is not None else None
+        return found is not None and found["ETag"].strip('"') == expected
 
     def abort_output(self, output: bytes) -> None:
         """Remove what was sent of an output that is not finished; see ``Store``."""
         try:
-            self._request_part("give up", "abort_multipart_upload", _upload(output), patience=self._brief())
+            self._request_part("give up", "abort_multipart_upload", decode_handle(output), patience=self._brief())
         except RefusedError as error:
             if error.fault.kind not in {"no upload", "missing", "no bucket"}:
                 raise
@@ -466,19 +423,6 @@ def _run_end(uris: Sequence[bytes], start: int) -> int:
     return stop
 
 
-def _first(held: deque[memoryview], size: int) -> list[memoryview]:
-    """Take the first bytes out of a queue of buffers."""
-    taken = []
-    while size:
-        view = held.popleft()
-        if len(view) > size:
-            held.appendleft(view[size:])
-            view = view[:size]
-        taken.append(view)
-        size -= len(view)
-    return taken
-
-
 def _input(uri: bytes, size: int, etag: str) -> Input:
     bare = etag[1:-1] if etag.startswith('"') and etag.endswith('"') else etag
     version = bare.encode()
@@ -487,16 +431,6 @@ def _input(uri: bytes, size: int, etag: str) -> Input:
             f"{printable(uri)}: its server gives {printable(etag, 80)!r} as its ETag, which cannot pin it"
         )
     return Input(uri, size, version)
-
-
-def _handle(upload: Upload) -> bytes:
-    """Return what names an upload; it begins like the object's URI, so that it goes to the same store."""
-    bucket, _ = split(upload.key)
-    return SCHEME + bucket.encode() + b"/" + msgspec.json.encode(upload)
-
-
-def _upload(output: bytes) -> Upload:
-    return msgspec.json.decode(output[output.index(b"[") :], type=Upload)
 
 
 def _place(upload: Upload) -> dict[str, str]:

@@ -354,6 +354,14 @@ def test_a_server_that_refuses_half_of_everything_costs_time_and_no_bits(tmp_pat
     assert get("out.npy") == (tmp_path / "plain.npy").read_bytes()
 
 
+@pytest.mark.parametrize("most", [1, 3])
+def test_no_more_bodies_are_open_than_files_may_be(tmp_path, place, both, slow, most):
+    # A slow network, so that each worker has as many open as it may.
+    slow.choose = lambda request: Fault(stall=240_118, drip_seconds=0.02) if "/runs/" in request.target else None
+    run(f"{place}/runs", f"{tmp_path}/out.npy", partition=25, max_open_files=most, work_dir=f"{place}/work")
+    assert slow.most_open_bodies == most
+
+
 def test_a_damaged_or_missing_partial_in_s3_is_made_again(tmp_path, place, both, get, s3_store, s3_prefix):
     run(str(both), f"{tmp_path}/plain.npy")
     options = {"partition": 5, "force": True, "work_dir": f"{place}/work", "keep_partials": True}
