@@ -59,15 +59,19 @@ def many(tmp_path_factory):
     return paths, reference_reduce(arrays, 5, "mean").tobytes()
 
 
-@pytest.fixture(scope="module")
-def plant(tmp_path_factory):
-    """A module that makes workers slow, so that a job is still under way when its fault strikes."""
-    folder = tmp_path_factory.mktemp("plant")
+@pytest.fixture
+def plant(tmp_path):
+    """A module that makes workers slow while a file ``slow`` lies beside it, so that no job ends before its fault."""
+    folder = tmp_path / "plant"
+    folder.mkdir()
+    folder.joinpath("slow").touch()
     (folder / "sitecustomize.py").write_text(
         "import os, sys, time\n"
+        f"SLOW = {str(folder / 'slow')!r}\n"
         "def watch(event, arguments):\n"
-        "    if event == 'open' and os.fsencode(str(arguments[0])).endswith(b'.npy'):\n"
-        "        time.sleep(0.005)\n"
+        "    if event == 'open' and isinstance(arguments[0], bytes) and arguments[0].endswith(b'.npy'):\n"
+        "        if os.path.exists(SLOW):\n"
+        "            time.sleep(0.05)\n"
         "sys.addaudithook(watch)\n"
     )
     return folder
@@ -89,6 +93,7 @@ def run(node: Node, many, plant, tmp_path, caplog):
             await cluster.wait_for_successes(20)
             await fault(cluster)
             assert not cluster.finished.done(), "the fault came too late to be one"
+            plant.joinpath("slow").unlink()
             result = await cluster.result()
             assert result[len(cluster.spec.output_header) :] == expected
             assert len(cluster.succeeded) == cluster.settled == TASKS_OF_JOB
