@@ -10,7 +10,7 @@ from typing import Final, Literal
 
 import msgspec
 
-PROTOCOL: Final = 1
+PROTOCOL: Final = 2
 """Raised whenever a message changes so that an older peer would misread it."""
 
 
@@ -48,6 +48,8 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         max_open_files: Inputs a worker holds open at once.
         buffer_bytes: Bytes read at once.
         hold_bytes: Bytes of each open input that a store may hold before they are read.
+        checkpoint_seconds: A child node inside a task that took so long to make is stored as soon as it is finished, so
+            that another attempt need not make it again.
         work: URI of the work folder.
         output: Handle of the result at its store, until it is whole.
         output_format: Name of the output's format.
@@ -79,6 +81,7 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     output_dtype: str
     output_header: bytes
     output_number_bytes: int
+    checkpoint_seconds: float = 3.0
 
     @property
     def tiles(self) -> int:
@@ -101,16 +104,28 @@ class RunTask(Message, frozen=True):
 
     ``delivery`` counts how often the broker has handed this message out, from 1. ``attempt`` is a number that no other
     attempt of this or an earlier master has; what a worker says of the attempt repeats it.
+
+    ``resume`` says that child nodes of it may be stored, from which to start: another attempt has run, or runs. With a
+    ``child``, from 0, only that child of the node is made and stored (see ``Tree.splits``), for another to take.
     """
 
     task: TaskId
     work: bytes
     delivery: int = 1
     attempt: int = 0
+    resume: bool = False
+    child: int | None = None
 
 
 class CancelTask(Message, frozen=True):
     """Stop this attempt of a task if it is running; its result is not wanted any more."""
+
+    task: TaskId
+    attempt: int = 0
+
+
+class ShareTask(Message, frozen=True):
+    """Others help with the task of this attempt: store each of its children when it is finished, and take theirs."""
 
     task: TaskId
     attempt: int = 0
@@ -126,7 +141,7 @@ class Shutdown(Message, frozen=True):
     reason: str = ""
 
 
-ToWorker = RunTask | CancelTask | Introduce | Shutdown
+ToWorker = RunTask | CancelTask | ShareTask | Introduce | Shutdown
 
 
 class PauseTasks(Message, frozen=True):
@@ -157,12 +172,13 @@ class WorkerJoined(Message, frozen=True):
 
 
 class TaskStarted(Message, frozen=True):
-    """A worker has begun an attempt."""
+    """A worker has begun an attempt, at the whole task or at one ``child`` of it."""
 
     worker: str
     task: TaskId
     delivery: int
     attempt: int = 0
+    child: int | None = None
 
 
 class Skipped(msgspec.Struct, frozen=True, array_like=True):
@@ -176,7 +192,8 @@ class Effort(msgspec.Struct, frozen=True, array_like=True):
     """What an attempt took.
 
     ``objects_read`` counts inputs or partials opened, ``objects_written`` partials and ranges of the result. Waiting is
-    the time between the end of the worker's last attempt and the start of this one.
+    the time between the end of the worker's last attempt and the start of this one. Storing includes that of the
+    child nodes on the way, which alone took ``checkpoint_seconds``.
     """
 
     bytes_read: int
@@ -188,13 +205,14 @@ class Effort(msgspec.Struct, frozen=True, array_like=True):
     adding_seconds: float
     storing_seconds: float
     peak_bytes: int
+    checkpoint_seconds: float = 0.0
 
 
 class TaskSucceeded(Message, frozen=True):
     """The node is stored, and in the last phase its range of the result is written.
 
     ``reused`` says that its partial was there already. ``inputs`` counts the inputs in it, without the skipped ones.
-    ``receipt`` is what the store needs to put the result together.
+    ``receipt`` is what the store needs to put the result together. With a ``child`` only that child is stored.
     """
 
     worker: str
@@ -205,6 +223,7 @@ class TaskSucceeded(Message, frozen=True):
     receipt: bytes
     effort: Effort
     attempt: int = 0
+    child: int | None = None
 
 
 class TaskFailed(Message, frozen=True):
@@ -213,7 +232,7 @@ class TaskFailed(Message, frozen=True):
     ``cancelled`` is one that was called back, or that the worker hands back because it leaves.
 
     ``index`` is the input at fault where there is one. ``missing`` are the children, by index in the phase below, whose
-    partials are not there or damaged (kind ``blocked``).
+    partials are not there or damaged (kind ``blocked``). ``bytes_read`` were read for nothing, but for what is stored.
     """
 
     worker: str
@@ -223,16 +242,23 @@ class TaskFailed(Message, frozen=True):
     index: int | None = None
     missing: tuple[int, ...] = ()
     attempt: int = 0
+    child: int | None = None
+    bytes_read: int = 0
 
 
 class Heartbeat(Message, frozen=True):
-    """A worker lives; ``task`` is what it works on (in which ``attempt``), of which it has read ``bytes_read``."""
+    """A worker lives; ``task`` is what it works on (in which ``attempt``), of which it has read ``bytes_read``.
+
+    ``progress`` is the share of the attempt's inputs that is in its sums, from 0 to 1; children that it found stored
+    count as soon as they are taken.
+    """
 
     worker: str
     task: TaskId | None
     bytes_read: int
     resident_bytes: int = 0
     attempt: int = 0
+    progress: float = 0.0
 
 
 FromWorker = WorkerJoined | TaskStarted | TaskSucceeded | TaskFailed | Heartbeat
@@ -275,11 +301,15 @@ FromBroker = WorkerLost | TaskReturned | TaskDeadLettered | WorkersCannotStart
 
 
 class SubmitJob(Message, frozen=True):
-    """Run a job. ``states`` holds one byte a task for each phase, from the inputs up (see ``actors.phase``)."""
+    """Run a job. ``states`` holds one byte a task for each phase, from the inputs up (see ``actors.phase``).
+
+    ``resume`` says that child nodes inside its tasks are stored, too.
+    """
 
     spec: JobSpec
     states: tuple[bytes, ...]
     priority: int = 0
+    resume: bool = False
 
 
 class CancelJob(Message, frozen=True):
@@ -314,10 +344,20 @@ class TakeTasks(Message, frozen=True):
 
 
 class OfferTask(Message, frozen=True):
-    """A task for the tracker to get done."""
+    """A task for the tracker to get done; ``resume`` as in ``RunTask``."""
 
     task: TaskId
     work: bytes
+    resume: bool = False
+
+
+class CountPhase(Message, frozen=True):
+    """So many tasks a phase has to have done in all, and so many of them are; later ones the tracker counts itself."""
+
+    job: str
+    phase: int
+    tasks: int
+    done: int
 
 
 class SlotsChanged(Message, frozen=True):
