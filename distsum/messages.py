@@ -90,7 +90,9 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         return tile * self.tile_length, min(self.count, (tile + 1) * self.tile_length)
 
 
-FailureKind = Literal["bad_input", "input_changed", "inexact", "storage", "blocked", "abandoned", "cancelled", "error"]
+FailureKind = Literal[
+    "bad_input", "input_changed", "inexact", "storage", "not_served", "blocked", "abandoned", "cancelled", "error"
+]
 
 
 # Process to worker ----------------------------------------------------------------------------------------------------
@@ -211,6 +213,8 @@ class TaskFailed(Message, frozen=True):
     """An attempt ended without a result.
 
     ``cancelled`` is one that was called back, or that the worker hands back because it leaves.
+
+    ``not_served`` is one that would have gone where this worker was told not to; another may.
 
     ``index`` is the input at fault where there is one. ``missing`` are the children, by index in the phase below, whose
     partials are not there or damaged (kind ``blocked``).

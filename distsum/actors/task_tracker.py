@@ -104,6 +104,8 @@ class TaskTracker:
         self._settings = settings
         self._workers: dict[str, _Worker] = {}
         self._tasks: dict[TaskId, _Task] = {}
+        self._refusals: dict[tuple[str, str], set[str]] = {}
+        """Who may not do a job's tasks, by the reason: what lies where they must not go."""
         self._taking = 0
         self._slots = 0
         self._next_attempt = settings.first_attempt
@@ -235,6 +237,8 @@ class TaskTracker:
     def _cancel(self, job: str) -> None:
         for task in [task for task in self._tasks if task.job == job]:
             del self._tasks[task]
+        for key in [key for key in self._refusals if key[0] == job]:
+            del self._refusals[key]
         for name, worker in self._workers.items():
             if worker.running is not None and worker.running[0].job == job:
                 self._context.send(WORKERS, TellWorker(name, CancelTask(*worker.running)))
@@ -291,6 +295,9 @@ class TaskTracker:
                 phase_address(message.task.job, message.task.phase), TaskBlocked(message.task, message.missing)
             )
             return
+        if message.kind == "not_served":
+            self._hand_on(message, task)
+            return
         task.failures += 1
         may_pass = message.kind == "error" or (message.kind == "storage" and self._settings.retry_storage)
         if may_pass:
@@ -301,6 +308,20 @@ class TaskTracker:
             return
         self._settle(message.task)
         self._context.send(MASTER, TaskGaveUp(message.task, message.kind, message.reason, message.index))
+
+    def _hand_on(self, message: TaskFailed, task: _Task) -> None:
+        """Hand a task out again that a worker may not do, until every worker that takes tasks has said the same.
+
+        It is the worker's rule and not its fault, so it is not counted against it.
+        """
+        refusals = self._refusals.setdefault((message.task.job, message.reason), set())
+        refusals.add(message.worker)
+        if any(not worker.paused and name not in refusals for name, worker in self._workers.items()):
+            self._context.emit(TaskRetried(message.task, message.worker, task.failures + 1, message.reason))
+            self._publish(message.task, task)
+            return
+        self._settle(message.task)
+        self._context.send(MASTER, TaskGaveUp(message.task, message.kind, message.reason))
 
     def _dead_lettered(self, message: TaskDeadLettered) -> None:
         if self._settle(message.task):

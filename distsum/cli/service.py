@@ -101,15 +101,26 @@ def worker(
     slots: Annotated[
         str | None, Parameter(metavar="N", help="Tasks at a time, each in a process. [default: one a CPU]")
     ] = None,
+    serve: Annotated[
+        list[str] | None,
+        Parameter(
+            negative=(),
+            metavar="PLACE",
+            help="Read and write nothing but what lies in this folder or below s3://BUCKET/PREFIX; may be given "
+            "several times. [default: everything]",
+        ),
+    ] = None,
 ) -> int:
     """Do tasks for a master. SIGTERM lets those at hand be finished; a second one ends them."""
     from distsum.machine import usable_cpus
+    from distsum.stores.served import served_place
     from distsum.worker.slots import Slots
 
-    settings = settings_of(broker=broker)
+    settings = settings_of(broker=broker, serve=serve)
+    places = [served_place(os.fsencode(place)) for place in settings.serve or ()]
     count = usable_cpus() if slots is None else whole_number("--slots", slots, 1)
     logging.basicConfig(format="distsum: %(message)s", level=logging.WARNING, stream=sys.stderr)
-    return Slots(_address(settings), count).run()
+    return Slots(_address(settings), count, places).run()
 
 
 def submit(

@@ -7,15 +7,16 @@ import queue
 import socket
 import sys
 import threading
+import time
 import traceback
 from time import perf_counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
 from distsum import __version__
 from distsum.brokers.base import ChannelClosedError
-from distsum.errors import DistsumError, InexactError, InputChangedError, StorageError
+from distsum.errors import DistsumError, InexactError, InputChangedError, NotServedError, StorageError
 from distsum.machine import resident_bytes
 from distsum.messages import (
     JOB_SPEC,
@@ -32,11 +33,16 @@ from distsum.messages import (
     WorkerJoined,
 )
 from distsum.partials import spec_uri
+from distsum.wording import printable
 from distsum.worker.folding import BadChildError, ChildrenMissingError, JobFolder, TaskCancelledError
 
 if TYPE_CHECKING:
     from distsum.brokers.base import WorkerChannel
     from distsum.stores.base import Store
+    from distsum.stores.served import Places
+
+_REFUSAL_SECONDS: Final = 0.01
+_LONGEST_REFUSAL_SECONDS: Final = 1.0
 
 
 class Worker:
@@ -48,18 +54,27 @@ class Worker:
         store: Where everything lies.
         heartbeat_seconds: Time between heartbeats.
         start_seconds: What the process took from its start to here, for the account of time.
+        places: Where it may go, so that a job which needs more is refused before anything is read; it is ``store`` that
+            goes nowhere else. None is everywhere.
     """
 
     def __init__(
-        self, name: str, channel: WorkerChannel, store: Store, heartbeat_seconds: float, start_seconds: float
+        self,
+        name: str,
+        channel: WorkerChannel,
+        store: Store,
+        heartbeat_seconds: float,
+        start_seconds: float,
+        places: Places | None = None,
     ) -> None:
         self._name = name
         self._channel = channel
         self._store = store
         self._heartbeat_seconds = heartbeat_seconds
         self._start_seconds = start_seconds
+        self._places = places
         self._inbox: queue.SimpleQueue[RunTask] = queue.SimpleQueue()
-        self._folder: tuple[str, JobFolder] | None = None
+        self._folder: tuple[tuple[str, bytes], JobFolder] | None = None
         self._running: RunTask | None = None
         self._baseline_bytes = resident_bytes("VmRSS")
 
@@ -69,11 +84,18 @@ class Worker:
         for body in (self._listen, self._beat):
             threading.Thread(target=body, daemon=True).start()
         idle_since = perf_counter()
+        refusals = 0
         while True:
             message = self._inbox.get()
             self._running = message
             self._channel.report(TaskStarted(self._name, message.task, message.delivery, message.attempt))
             result = self._attempt(message, perf_counter() - idle_since)
+            refused = isinstance(result, TaskFailed) and result.kind == "not_served"
+            refusals = refusals + 1 if refused else 0
+            if refused:
+                # Whoever refuses is free again at once, and would be handed the same task and every other one before
+                # those who are at work on what they serve.
+                time.sleep(min(_LONGEST_REFUSAL_SECONDS, _REFUSAL_SECONDS * 2.0**refusals))
             self._channel.finish(msgspec.structs.replace(result, attempt=message.attempt))
             self._running = None
             idle_since = perf_counter()
@@ -124,14 +146,22 @@ class Worker:
     def _job_folder(self, message: RunTask) -> JobFolder:
         """Return the folder of this task's job. Only one is kept, since its buffers are what memory is planned for."""
         job = message.task.job
-        if self._folder is None or self._folder[0] != job:
+        # By its work folder, too: whoever makes up a message with another one must not decide what this job is.
+        key = job, message.work
+        if self._folder is None or self._folder[0] != key:
             self._forget_job()
+            if self._places is not None:
+                self._places.check(message.work)
             reader = self._store.open(spec_uri(message.work, job))
             if reader is None:
-                raise StorageError(f"job {job} is not described in its work folder")
+                raise StorageError(
+                    f"{printable(job)} is not described in {printable(message.work)} as {socket.gethostname()} sees it"
+                )
             with reader:
                 spec = JOB_SPEC.decode(reader.read(0, reader.size))
-            self._folder = job, JobFolder(self._store, spec, self._peak_bytes)
+            if self._places is not None:
+                self._places.check_output(spec.output)
+            self._folder = key, JobFolder(self._store, spec, self._peak_bytes)
         return self._folder[1]
 
     def _forget_job(self) -> None:
@@ -185,4 +215,6 @@ class Worker:
 def _failure_kind(error: DistsumError) -> FailureKind:
     if isinstance(error, InputChangedError):
         return "input_changed"
+    if isinstance(error, NotServedError):
+        return "not_served"
     return "storage" if isinstance(error, StorageError) else "error"
