@@ -127,7 +127,16 @@ class TaskAbandonedError(JobError):
 
 
 class NotServedError(JobError):
-    """Something lies outside of the places that workers were told to serve."""
+    """Something lies outside of the places that workers were told to serve.
+
+    Args:
+        reason: What, and what to do.
+        place: The folder that is not served, harmless to show; the object where only that is not.
+    """
+
+    def __init__(self, reason: str, place: str = "") -> None:
+        super().__init__(reason)
+        self.place = place
 
 
 class WorkerStartError(JobError):

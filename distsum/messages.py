@@ -214,7 +214,7 @@ class TaskFailed(Message, frozen=True):
 
     ``cancelled`` is one that was called back, or that the worker hands back because it leaves.
 
-    ``not_served`` is one that would have gone where this worker was told not to; another may.
+    ``not_served`` is one that would have gone to ``place``, where this worker was told not to go; another may.
 
     ``index`` is the input at fault where there is one. ``missing`` are the children, by index in the phase below, whose
     partials are not there or damaged (kind ``blocked``).
@@ -226,6 +226,7 @@ class TaskFailed(Message, frozen=True):
     reason: str
     index: int | None = None
     missing: tuple[int, ...] = ()
+    place: str = ""
     attempt: int = 0
 
 

@@ -105,7 +105,7 @@ class TaskTracker:
         self._workers: dict[str, _Worker] = {}
         self._tasks: dict[TaskId, _Task] = {}
         self._refusals: dict[tuple[str, str], set[str]] = {}
-        """Who may not do a job's tasks, by the reason: what lies where they must not go."""
+        """Who may not go where tasks of a job would lead them, by job and place."""
         self._taking = 0
         self._slots = 0
         self._next_attempt = settings.first_attempt
@@ -310,11 +310,11 @@ class TaskTracker:
         self._context.send(MASTER, TaskGaveUp(message.task, message.kind, message.reason, message.index))
 
     def _hand_on(self, message: TaskFailed, task: _Task) -> None:
-        """Hand a task out again that a worker may not do, until every worker that takes tasks has said the same.
+        """Hand a task out again that a worker may not do, unless no worker that takes tasks may go to that place.
 
         It is the worker's rule and not its fault, so it is not counted against it.
         """
-        refusals = self._refusals.setdefault((message.task.job, message.reason), set())
+        refusals = self._refusals.setdefault((message.task.job, message.place), set())
         refusals.add(message.worker)
         if any(not worker.paused and name not in refusals for name, worker in self._workers.items()):
             self._context.emit(TaskRetried(message.task, message.worker, task.failures + 1, message.reason))

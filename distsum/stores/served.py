@@ -72,12 +72,14 @@ class Places:
         Raises:
             NotServedError: It does not, or it cannot be told.
         """
-        if not (self._holds_object(uri) if is_remote(uri) else self._holds_path(uri)):
-            # The same words on every worker, so that whoever counts refusals knows that they are of one kind.
-            raise NotServedError(
-                f"{printable(uri)} lies outside of what workers were told to serve; move it to a place that they "
-                "serve, or start workers with --serve for a place that holds it"
-            )
+        if self._holds(uri):
+            return
+        folder = uri.rpartition(b"/")[0]
+        raise NotServedError(
+            f"{printable(uri)} lies outside of what workers were told to serve; move it to a place that they serve, or "
+            "start workers with --serve for a place that holds it",
+            printable(uri if self._holds(folder) else folder),
+        )
 
     def check_output(self, output: bytes) -> None:
         """Make sure that the output of a handle lies in one of the places.
@@ -93,6 +95,9 @@ class Places:
             except (ValueError, msgspec.DecodeError, UnicodeDecodeError):
                 raise NotServedError(f"{printable(output)} is no handle of an output") from None
         self.check(output)
+
+    def _holds(self, uri: bytes) -> bool:
+        return self._holds_object(uri) if is_remote(uri) else self._holds_path(uri)
 
     def _holds_object(self, uri: bytes) -> bool:
         if b"\0" in uri or _is_dotted(uri):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import queue
+import random
 import socket
 import sys
 import threading
@@ -76,6 +77,7 @@ class Worker:
         self._inbox: queue.SimpleQueue[RunTask] = queue.SimpleQueue()
         self._folder: tuple[tuple[str, bytes], JobFolder] | None = None
         self._running: RunTask | None = None
+        self._draw = random.Random()  # noqa: S311 - spreads workers in time, and keeps no secret
         self._baseline_bytes = resident_bytes("VmRSS")
 
     def run(self) -> None:
@@ -95,7 +97,8 @@ class Worker:
             if refused:
                 # Whoever refuses is free again at once, and would be handed the same task and every other one before
                 # those who are at work on what they serve.
-                time.sleep(min(_LONGEST_REFUSAL_SECONDS, _REFUSAL_SECONDS * 2.0**refusals))
+                # At random, so that tasks and workers meet in other pairs each time.
+                time.sleep(self._draw.uniform(0.5, 1.0) * min(_LONGEST_REFUSAL_SECONDS, _REFUSAL_SECONDS * 2**refusals))
             self._channel.finish(msgspec.structs.replace(result, attempt=message.attempt))
             self._running = None
             idle_since = perf_counter()
@@ -125,6 +128,9 @@ class Worker:
             return TaskFailed(self._name, task, "cancelled", "cancelled")
         except InexactError as error:
             return TaskFailed(self._name, task, "inexact", error.reason, error.position)
+        except NotServedError as error:
+            self._forget_job()
+            return TaskFailed(self._name, task, "not_served", str(error), place=error.place)
         except DistsumError as error:
             # Perhaps another master has begun the job's output anew; then its description, read again, says so.
             self._forget_job()
@@ -215,6 +221,4 @@ class Worker:
 def _failure_kind(error: DistsumError) -> FailureKind:
     if isinstance(error, InputChangedError):
         return "input_changed"
-    if isinstance(error, NotServedError):
-        return "not_served"
     return "storage" if isinstance(error, StorageError) else "error"

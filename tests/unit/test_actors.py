@@ -408,8 +408,8 @@ def test_storage_failures_are_tried_again_only_where_another_host_may_do_better(
     assert published(system) == [task]
 
 
-def refuse(system: SteppingSystem, worker: str, task: TaskId, reason: str = "/data lies outside") -> None:
-    system.tell(TRACKER, TaskFailed(worker, task, "not_served", reason))
+def refuse(system: SteppingSystem, worker: str, task: TaskId, place: str = "/data") -> None:
+    system.tell(TRACKER, TaskFailed(worker, task, "not_served", "because", place=place))
 
 
 def test_a_task_that_a_worker_may_not_do_is_handed_on_until_all_that_take_tasks_have_refused() -> None:
@@ -422,14 +422,14 @@ def test_a_task_that_a_worker_may_not_do_is_handed_on_until_all_that_take_tasks_
         assert published(system) == [task], "however often one worker gets it"
     assert system.take(CLIENT) == []
     refuse(system, "w3", task)
-    assert system.take(CLIENT) == [JobFailed("job", "not_served", "/data lies outside", task)]
+    assert system.take(CLIENT) == [JobFailed("job", "not_served", "because", task)]
 
 
-def test_what_one_task_was_refused_for_is_known_of_the_others_but_not_of_other_reasons_or_jobs() -> None:
+def test_who_may_not_go_to_a_place_is_known_for_all_tasks_of_a_job_but_not_of_other_places_or_jobs() -> None:
     system = system_with(spec(500), workers=2)
     first, second, *_ = published(system)
     refuse(system, "w1", first)
-    refuse(system, "w2", second, "/other lies outside")
+    refuse(system, "w2", second, "/other")
     assert system.take(CLIENT) == []
     system.tell(MASTER, SubmitJob(spec(500, job="next"), nothing_stored(spec(500))))
     refuse(system, "w2", second)

@@ -124,6 +124,19 @@ def test_a_key_is_served_by_its_bytes(place: bytes, uri: bytes, inside: object) 
     assert refused(Places([served_place(place)]), uri) is not inside
 
 
+def test_what_is_told_to_others_is_the_folder_or_the_object_where_its_folder_is_served(ground: Path) -> None:
+    places = Places([served_place(os.fsencode(ground / "served")), b"s3://b/pre"])
+    for uri, place in (
+        (f"{ground}/outside/d.npy", f"{ground}/outside"),
+        (f"{ground}/served/out.npy", f"{ground}/served/out.npy"),
+        ("s3://b/other/a", "s3://b/other"),
+        ("s3://c/a", "s3://c"),
+    ):
+        with pytest.raises(NotServedError) as caught:
+            places.check(uri.encode())
+        assert caught.value.place == place
+
+
 @pytest.mark.parametrize(
     "name", [b"/no/such/folder", b"s3://", b"s3:///a", b"s3://b/../a", b"s3://b/.", b"a\0", b"", b"file:///etc"]
 )
