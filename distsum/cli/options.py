@@ -53,7 +53,11 @@ class RunFlags:
 
     workers: Annotated[
         str | None,
-        Parameter(name=["--workers", "-w"], metavar="N", help="Worker processes. [default: one a CPU]"),
+        Parameter(
+            name=["--workers", "-w"],
+            metavar="N",
+            help="Worker processes; of a service, how many to plan for. [default: one a CPU; all that a service has]",
+        ),
     ] = None
     partition: Annotated[
         str | None,

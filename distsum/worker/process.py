@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from distsum.stores.served import Places
 
 _REFUSAL_SECONDS: Final = 0.01
-_LONGEST_REFUSAL_SECONDS: Final = 1.0
+_LONGEST_REFUSAL_SECONDS: Final = 0.25
 
 
 class Worker:
@@ -55,6 +55,7 @@ class Worker:
         store: Where everything lies.
         heartbeat_seconds: Time between heartbeats.
         start_seconds: What the process took from its start to here, for the account of time.
+        host: The machine's name, for failures that others may not have; None where it is that of whoever reads them.
         places: Where it may go, so that a job which needs more is refused before anything is read; it is ``store`` that
             goes nowhere else. None is everywhere.
     """
@@ -66,6 +67,7 @@ class Worker:
         store: Store,
         heartbeat_seconds: float,
         start_seconds: float,
+        host: str | None = None,
         places: Places | None = None,
     ) -> None:
         self._name = name
@@ -73,6 +75,7 @@ class Worker:
         self._store = store
         self._heartbeat_seconds = heartbeat_seconds
         self._start_seconds = start_seconds
+        self._host = host
         self._places = places
         self._inbox: queue.SimpleQueue[RunTask] = queue.SimpleQueue()
         self._folder: tuple[tuple[str, bytes], JobFolder] | None = None
@@ -134,7 +137,8 @@ class Worker:
         except DistsumError as error:
             # Perhaps another master has begun the job's output anew; then its description, read again, says so.
             self._forget_job()
-            return TaskFailed(self._name, task, _failure_kind(error), str(error))
+            reason = str(error) if self._host is None else f"{error} (on {self._host})"
+            return TaskFailed(self._name, task, _failure_kind(error), reason)
         except Exception as error:  # noqa: BLE001 - an unforeseen failure is reported, tried again, and named at the end
             where = traceback.extract_tb(error.__traceback__)[-1]
             reason = f"{type(error).__name__}: {error} ({os.path.basename(where.filename)}:{where.lineno})"
@@ -160,9 +164,7 @@ class Worker:
                 self._places.check(message.work)
             reader = self._store.open(spec_uri(message.work, job))
             if reader is None:
-                raise StorageError(
-                    f"{printable(job)} is not described in {printable(message.work)} as {socket.gethostname()} sees it"
-                )
+                raise StorageError(f"job {printable(job)} is not described in {printable(message.work)}")
             with reader:
                 spec = JOB_SPEC.decode(reader.read(0, reader.size))
             if self._places is not None:

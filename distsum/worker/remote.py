@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import socket
 import sys
 import threading
 import time
@@ -45,7 +46,7 @@ def main() -> None:
     places = Places(map(os.fsencode, served)) if served else None
     store = RoutingStore() if places is None else ServedStore(places)
     start_seconds = max(0.0, time.time() - float(started))
-    worker = Worker(name, channel, store, float(heartbeat_seconds), start_seconds, places)
+    worker = Worker(name, channel, store, float(heartbeat_seconds), start_seconds, socket.gethostname(), places)
     try:
         worker.run()
     except ChannelClosedError as closed:
