@@ -100,6 +100,8 @@ class TaskTracker:
         self._known = Known({}, {}, {}, Rates())
         self._workers = self._known.workers
         self._tasks = self._known.tasks
+        self._refusals: dict[tuple[str, str], set[str]] = {}
+        """Who may not go where tasks of a job would lead them, by job and place."""
         self._taking = 0
         self._slots = 0
         self._next_attempt = settings.first_attempt
@@ -284,6 +286,8 @@ class TaskTracker:
             self._take_off(task, "cancelled")
         for key in [key for key in self._known.phases if key[0] == job]:
             del self._known.phases[key]
+        for place in [place for place in self._refusals if place[0] == job]:
+            del self._refusals[place]
 
     # Tasks ------------------------------------------------------------------------------------------------------------
 
@@ -428,6 +432,9 @@ class TaskTracker:
                 phase_address(message.task.job, message.task.phase), TaskBlocked(message.task, message.missing)
             )
             return
+        if message.kind == "not_served":
+            self._hand_on(message, task)
+            return
         task.failures += 1
         may_pass = message.kind == "error" or (message.kind == "storage" and self._settings.retry_storage)
         if may_pass:
@@ -438,6 +445,20 @@ class TaskTracker:
             return
         self._settle(message.task, "moot")
         self._context.send(MASTER, TaskGaveUp(message.task, message.kind, message.reason, message.index))
+
+    def _hand_on(self, message: TaskFailed, task: OutTask) -> None:
+        """Hand a task out again that a worker may not do, unless no worker that takes tasks may go to that place.
+
+        It is the worker's rule and not its fault, so it is not counted against it.
+        """
+        refusals = self._refusals.setdefault((message.task.job, message.place), set())
+        refusals.add(message.worker)
+        if task.whole or any(not each.paused and name not in refusals for name, each in self._workers.items()):
+            self._context.emit(TaskRetried(message.task, message.worker, task.failures + 1, message.reason))
+            self._publish_if_none(message.task, task)
+            return
+        self._settle(message.task, "moot")
+        self._context.send(MASTER, TaskGaveUp(message.task, message.kind, message.reason))
 
     def _dead_lettered(self, message: TaskDeadLettered) -> None:
         if self._settle(message.task, "moot"):
