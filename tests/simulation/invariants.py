@@ -64,6 +64,9 @@ class Invariants:
         host = workers[event.worker].model.host
         if len({workers[name].model.host for name in tracker._workers}) > 1:
             assert host != workers[event.of_worker].model.host, f"{event.task} is copied on its own host"
+        assert event.worker not in {each.worker for each in self._backups.values()}, (
+            f"{event.worker} has a copy already"
+        )
         racing = sum(each.task == event.task for each in self._backups.values())
         assert racing < tracker._settings.speculation.copies, f"there are too many copies of {event.task}"
 
