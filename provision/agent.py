@@ -138,17 +138,17 @@ def found(fleet: str) -> dict[str, Any]:
         "unneeded": [each for each in environments if each not in needed],
         "supervisor": supervisor,
         "processes": _processes(fleet),
-        "files": os.path.lexists(folder),
+        # What an installation has left that was given up belongs to whoever comes next.
+        "files": os.path.lexists(folder) or (os.path.lexists(root()) and not _listed("fleets")),
     }
 
 
 def missing(wheels: dict[str, str]) -> list[str]:
-    """Return the digests of those wheels that are not there, and make the folder that they go into.
+    """Return the digests of those wheels that are not there.
 
     Args:
         wheels: Names of files by digest.
     """
-    os.makedirs(os.path.join(root(), "wheels"), mode=0o700, exist_ok=True)
     return [digest for digest, name in wheels.items() if not os.path.exists(_wheel(digest, name))]
 
 

@@ -138,10 +138,8 @@ def gather(wanted: Platform, cache: str, on_download: Callable[[], None]) -> Whe
     with tempfile.TemporaryDirectory(dir=cache, prefix="packing-") as packing:
         ours = pack(packing)
         digest = _digest(ours)
-        with open(ours, "rb") as file, zipfile.ZipFile(file) as wheel:
-            metadata = next(name for name in wheel.namelist() if name.endswith("/METADATA"))
-            requires = wheel.read(metadata).decode().partition("\n\n")[0]
-        # What of our wheel decides which others are needed is its metadata; its modules change more often.
+        requires = sorted(importlib.metadata.requires("distsum") or ())
+        # What of our wheel decides which others are needed is what it requires; its modules change more often.
         key = hashlib.sha256(f"{wanted}\n{requires}\n{''.join(pins)}".encode()).hexdigest()[:16]
         others = os.path.join(cache, key)
         if not os.path.isdir(others):
@@ -156,7 +154,7 @@ def gather(wanted: Platform, cache: str, on_download: Callable[[], None]) -> Whe
             os.link(ours, os.path.join(gathered, os.path.basename(ours)))
             _rename(gathered, target)
     names = {_digest(os.path.join(target, name)): name for name in sorted(os.listdir(target))}
-    pip = next(digest for digest, name in names.items() if name.startswith("pip-"))
+    (pip,) = (digest for digest, name in names.items() if name.startswith("pip-"))
     return Wheels(target, names, pip)
 
 
@@ -166,8 +164,9 @@ def pack(folder: str) -> str:
     distribution = importlib.metadata.distribution("distsum")
     information = f"distsum-{version}.dist-info"
     contents = dict(_modules())
-    for name in ("METADATA", "entry_points.txt"):
-        text = distribution.read_text(name)
+    # A checkout that was built has its metadata under setuptools' own name.
+    metadata = distribution.read_text("METADATA") or distribution.read_text("PKG-INFO")
+    for name, text in (("METADATA", metadata), ("entry_points.txt", distribution.read_text("entry_points.txt"))):
         if text is not None:
             contents[f"{information}/{name}"] = text.encode()
     contents[f"{information}/WHEEL"] = (

@@ -312,6 +312,8 @@ class HostSession:
         mark = secrets.token_hex(4)
         try:
             async with asyncio.timeout(_UPLOAD_SECONDS), self._connection.start_sftp_client() as sftp:
+                private = asyncssh.SFTPAttrs(permissions=0o700)
+                await sftp.makedirs(below, private, exist_ok=True)
                 for digest in lacking:
                     # Complete or not there at all: a folder is renamed when its wheel is whole.
                     part = f"{below}/{digest}.{mark}"

@@ -218,8 +218,9 @@ class SshHost:
 
     def processes(self) -> set[str]:
         """Return the command lines of the user's processes, but for those of its sessions."""
-        lines = self.run("ps", "-o", "args=", "-u", str(_USER_ID)).splitlines() if self._user_has_any() else []
-        return {line for line in lines if not line.startswith("sshd:")}
+        lines = self.run("ps", "-e", "-ww", "-o", "uid=,args=").splitlines()
+        mine = [line.split(maxsplit=1)[1] for line in lines if line.split()[0] == str(_USER_ID)]
+        return {line for line in mine if not line.startswith("sshd:")}
 
     def files(self) -> set[str]:
         """Return all files in the user's home folder, and those in the temporary folder."""
@@ -237,14 +238,6 @@ class SshHost:
 
     def log(self) -> str:
         return self.folder.joinpath("output").read_text(errors="replace")[-3000:]
-
-    def _user_has_any(self) -> bool:
-        done = subprocess.run(
-            ["nsenter", f"--target={self.pid}", "--mount", "--pid", "pgrep", "-u", str(_USER_ID)],
-            capture_output=True,
-            check=False,
-        )
-        return done.returncode == 0
 
     def _children(self) -> str:
         assert self._process is not None
