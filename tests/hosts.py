@@ -24,7 +24,13 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-INSTALL = "apt-get install openssh-server iptables"
+_PROGRAMS = {
+    "/usr/sbin/sshd": "openssh-server",
+    "/usr/bin/ssh-keygen": "openssh-client",
+    "/usr/sbin/iptables": "iptables",
+    "/usr/sbin/ip": "iproute2",
+    "/usr/bin/ps": "procps",
+}
 USER = "worker"
 _USER_ID = 61001
 _READY_SECONDS = 20.0
@@ -61,10 +67,13 @@ exec {sshd} -D -e -f /run/host/sshd_config
 """.format(tools=" ".join(_TOOLS), user=USER, id=_USER_ID, sshd=_SSHD)
 
 
-def missing() -> str | None:
-    """Return why there can be no such hosts here, or None."""
-    if not (os.path.exists(_SSHD) and shutil.which("ssh-keygen") and shutil.which("iptables", path="/usr/sbin:/sbin")):
-        return f"there is no OpenSSH server or no iptables; install them with `{INSTALL}`"
+def missing_packages() -> list[str]:
+    """Return the packages of Debian's that hold what is missing."""
+    return [package for program, package in _PROGRAMS.items() if not os.path.exists(program)]
+
+
+def impossible() -> str | None:
+    """Return why there can be no such hosts here, whatever is installed, or None."""
     if sys.platform != "linux" or os.geteuid() != 0:
         return "hosts of their own need Linux's namespaces, and root to make them"
     tried = subprocess.run(

@@ -109,8 +109,10 @@ class Control:
 
 @pytest.fixture(scope="module")
 def network(tmp_path_factory: pytest.TempPathFactory, missing_service: Any) -> Iterator[Network]:
-    if reason := test_hosts.missing():
-        missing_service(reason)
+    if reason := test_hosts.impossible():
+        pytest.skip(reason)
+    if packages := test_hosts.missing_packages():
+        missing_service(f"there are no hosts to test on; `apt-get install {' '.join(packages)}` makes that possible")
     with test_hosts.network(tmp_path_factory.mktemp("hosts")) as made:
         made.boot(COUNT)
         yield made
