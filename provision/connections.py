@@ -160,6 +160,12 @@ class Connections:
                     f"between; if you know why, remove the old key (`ssh-keygen -R` and `distsum fleet down`) and "
                     f"connect again"
                 )
+            case asyncssh.PermissionDenied() if self._passphrases.unanswered:
+                locked = ", ".join(map(printable, self._passphrases.unanswered))
+                return HostFault(
+                    f"refuses the user {printable(user)}; nobody could be asked for the passphrase of {locked}: run this "
+                    "in a terminal, or give the key to ssh-agent"
+                )
             case asyncssh.PermissionDenied():
                 return HostFault(
                     f"refuses the user {printable(user)}; add a public key of yours to its ~/.ssh/authorized_keys, or "
@@ -191,6 +197,11 @@ class _Passphrases:
     def __init__(self) -> None:
         self._said: dict[str, str | None] = {}
         self._asking = threading.Lock()
+
+    @property
+    def unanswered(self) -> list[str]:
+        """Keys that stayed locked, since nobody was there to be asked."""
+        return [path for path, said in self._said.items() if said is None]
 
     def ask(self, path: str) -> str | None:
         """Return the passphrase of a key; None where nobody is there to be asked. Called in a thread."""
