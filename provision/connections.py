@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import getpass
 import os
-import threading
 from typing import TYPE_CHECKING, Any, Final, Self
 
 import asyncssh
@@ -17,7 +16,7 @@ from distsum.wording import printable
 from .faults import HostFault
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Sequence
     from types import TracebackType
 
     from .fleetfile import Host
@@ -47,8 +46,7 @@ class Connections:
         self._configuration = [configuration] if os.path.exists(configuration) else []
         self._starting = asyncio.Semaphore(SIMULTANEOUS)
         self._jumps: dict[str, asyncio.Task[asyncssh.SSHClientConnection]] = {}
-        self._passphrases = _Passphrases()
-        self._has_agent = bool(os.environ.get("SSH_AUTH_SOCK"))
+        self._keys = _Keys()
 
     async def __aenter__(self) -> Self:
         return self
@@ -72,7 +70,7 @@ class Connections:
         if host.user is not None:
             given["username"] = host.user
         if host.keys:
-            given["client_keys"] = list(map(os.path.expanduser, host.keys))
+            given["client_keys"] = await self._keys.read(host.keys)
         connection = await self._open(host.name, host.port, host.jump, given)
         try:
             yield connection
@@ -96,7 +94,6 @@ class Connections:
             "connect_timeout": CONNECT_SECONDS,
             "login_timeout": CONNECT_SECONDS,
             "agent_forwarding": False,
-            "passphrase": self._passphrases.ask if "client_keys" in given or not self._has_agent else None,
         }
         try:
             options = await asyncssh.SSHClientConnectionOptions.construct(**settings)
@@ -160,12 +157,6 @@ class Connections:
                     f"between; if you know why, remove the old key (`ssh-keygen -R` and `distsum fleet down`) and "
                     f"connect again"
                 )
-            case asyncssh.PermissionDenied() if self._passphrases.unanswered:
-                locked = ", ".join(map(printable, self._passphrases.unanswered))
-                return HostFault(
-                    f"refuses the user {printable(user)}; nobody could be asked for the passphrase of {locked}: run this "
-                    "in a terminal, or give the key to ssh-agent"
-                )
             case asyncssh.PermissionDenied():
                 return HostFault(
                     f"refuses the user {printable(user)}; add a public key of yours to its ~/.ssh/authorized_keys, or "
@@ -191,24 +182,48 @@ class Connections:
         return HostFault(f"SSH failed: {printable(str(error) or type(error).__name__, 200)}; try `ssh {where}`")
 
 
-class _Passphrases:
-    """Asks a person for the passphrases of keys, each once."""
+class _Keys:
+    """Private keys that a fleet's file names, each read once; a person is asked for the passphrase of a locked one."""
 
     def __init__(self) -> None:
-        self._said: dict[str, str | None] = {}
-        self._asking = threading.Lock()
+        self._has_agent = bool(os.environ.get("SSH_AUTH_SOCK"))
+        self._read: dict[str, asyncssh.SSHKey] = {}
+        self._asking = asyncio.Lock()
 
-    @property
-    def unanswered(self) -> list[str]:
-        """Keys that stayed locked, since nobody was there to be asked."""
-        return [path for path, said in self._said.items() if said is None]
+    async def read(self, paths: Sequence[str]) -> list[asyncssh.SSHKey]:
+        """Return the keys; those that are locked are left to the agent, if there is one.
 
-    def ask(self, path: str) -> str | None:
-        """Return the passphrase of a key; None where nobody is there to be asked. Called in a thread."""
-        with self._asking:
-            if path not in self._said:
-                self._said[path] = getpass.getpass(f"Passphrase of {printable(path)}: ") if os.isatty(0) else None
-            return self._said[path]
+        Raises:
+            HostFault: One cannot be read, or nobody is there to be asked.
+        """
+        keys = []
+        for path in map(os.path.expanduser, paths):
+            async with self._asking:
+                if path not in self._read:
+                    key = await asyncio.to_thread(self._unlock, path)
+                    if key is None:
+                        continue
+                    self._read[path] = key
+            keys.append(self._read[path])
+        return keys
+
+    def _unlock(self, path: str) -> asyncssh.SSHKey | None:
+        name = printable(path)
+        try:
+            return asyncssh.read_private_key(path)
+        except OSError as error:
+            raise HostFault(f"its key {name} cannot be read: {error.strerror}; set keys to where it is") from None
+        except asyncssh.KeyImportError as error:
+            if not str(error).startswith("Passphrase"):
+                raise HostFault(f"its key {name} is none: {error}; set keys to private keys") from None
+        if self._has_agent:
+            return None
+        if not os.isatty(0):
+            raise HostFault(f"its key {name} is locked, and nobody is there to be asked; give it to ssh-agent")
+        try:
+            return asyncssh.read_private_key(path, getpass.getpass(f"Passphrase of {name}: "))
+        except (OSError, asyncssh.KeyImportError, asyncssh.KeyEncryptionError):
+            raise HostFault(f"its key {name} is not unlocked by that passphrase; run the command again") from None
 
 
 def _place(text: str) -> tuple[str, int | None]:

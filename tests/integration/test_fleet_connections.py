@@ -116,14 +116,15 @@ def test_the_passphrase_of_a_key_is_asked_for_once(
     key = client.folder / "locked"
     local_sshd.keygen(key, "open sesame")
     server.let_in(key)
-    host = client.host(keys=(str(key),), jump=f"{server.user}@127.0.0.1:{server.port}")
-    assert "passphrase" in str(client.fault(client.host(keys=(str(key),)))).lower(), "nobody is there to be asked"
+    host = client.host(keys=(str(key), str(key)))
+    assert f"its key {key} is locked, and nobody is there to be asked; give it to ssh-agent" in str(client.fault(host))
     asked: list[str] = []
     monkeypatch.setattr(os, "isatty", lambda _: True)
     monkeypatch.setattr("getpass.getpass", lambda prompt: asked.append(prompt) or "open sesame")
-    client.configuration.write_text(f"Host *\n  IdentityFile {key}\n")
     assert client.run(host) == str(server.home)
     assert asked == [f"Passphrase of {key}: "]
+    monkeypatch.setattr("getpass.getpass", lambda _: "open barley")
+    assert f"its key {key} is not unlocked by that passphrase" in str(client.fault(host))
 
 
 def test_openssh_configuration_is_honoured(client: Client, server: LocalSshd) -> None:
@@ -149,7 +150,11 @@ def test_a_jump_host_is_gone_through_and_verified(client: Client, server: LocalS
     ("host", "words", "unreachable"),
     [
         (lambda client: client.host(keys=(str(client.folder / "other"),)), "refuses the user", False),
-        (lambda client: client.host(keys=("/nonexistent",)), "cannot be set up: ", False),
+        (
+            lambda client: client.host(keys=("/nonexistent",)),
+            "its key /nonexistent cannot be read: No such file or directory; set keys",
+            False,
+        ),
         (lambda client: client.host(port=1), "has no SSH server at 127.0.0.1:1; start sshd, or set port", True),
         (lambda client: client.host(name="no-such-host.invalid"), "cannot be reached at no-such-host.invalid:", True),
     ],
