@@ -161,13 +161,15 @@ class Upgrade(msgspec.Struct, frozen=True, tag=True):
 Action = Install | Stop | Switch | Start | Scale | Prune | Remove | Upgrade
 
 
-def actions(wanted: Wanted | None, found: Found, *, upgrade: bool = False) -> tuple[Action, ...]:
+def actions(wanted: Wanted | None, found: Found, *, upgrade: bool = False, stop: bool = False) -> tuple[Action, ...]:
     """Return what leads from what was found to what is wanted, in order; nothing where both agree.
 
     Args:
         wanted: None is that nothing is left.
         found: What there is.
         upgrade: Whether workers that run in another environment may be ended for it.
+        stop: Whether a host that is to have no workers needs no supervisor either. It keeps one otherwise, so that it
+            can get workers again from whoever holds it.
 
     >>> found = Found(current="e1", environments=("e1",), files=True)
     >>> actions(Wanted(environment="e1", workers=2), found)
@@ -181,7 +183,11 @@ def actions(wanted: Wanted | None, found: Found, *, upgrade: bool = False) -> tu
         return (*steps, Remove()) if steps or found.files else ()
     if wanted.workers == 0:
         # A host that is to have none is neither installed on nor pruned: that is asked for when it gets some.
-        return (Stop(len(running.workers)),) if running is not None else ()
+        if running is None:
+            return ()
+        if stop:
+            return (Stop(len(running.workers)),)
+        return (Scale(running.wanted, 0),) if running.wanted else ()
     moved = running is not None and running.environment != wanted.environment
     if moved and not upgrade:
         assert running is not None

@@ -145,7 +145,7 @@ class Rollout:
         async def work(session: HostSession) -> Report:
             found = await session.found()
             environment = found.current or ""
-            steps = actions(Wanted(environment=environment, workers=0), found)
+            steps = actions(Wanted(environment=environment, workers=0), found, stop=True)
             for step in steps:
                 await session.carry_out(step, None, detached=False)
             return _report(session, await session.found(), steps)

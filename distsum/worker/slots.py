@@ -128,7 +128,7 @@ class Slots:
             if all(slot.process is None for slot in self._slots):
                 if self._draining:
                     return 0
-                if refused >= len(self._slots):
+                if self._slots and refused >= len(self._slots):
                     return _UNREACHABLE
             time.sleep(_POLL_SECONDS)
 

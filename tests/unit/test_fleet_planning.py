@@ -1,3 +1,4 @@
+import msgspec
 from distsum.provision.fleetfile import Host
 from distsum.provision.planning import (
     Found,
@@ -47,8 +48,11 @@ def test_more_and_fewer_workers_are_a_matter_of_the_supervisor_that_runs():
 
 def test_no_workers_are_an_end_in_peace_that_installs_and_prunes_nothing():
     found = Found(current="old", environments=("old", "older"), unneeded=("older",), supervisor=running("old"))
-    assert actions(Wanted(environment="new", workers=0), found) == (Stop(2),)
-    assert actions(Wanted(environment="new", workers=0), Found()) == ()
+    none = Wanted(environment="new", workers=0)
+    assert actions(none, found, stop=True) == (Stop(2),)
+    assert actions(none, found) == (Scale(2, 0),), "whoever holds the host keeps it"
+    assert actions(none, msgspec.structs.replace(found, supervisor=running("old", 0))) == ()
+    assert actions(none, Found()) == actions(none, Found(), stop=True) == ()
 
 
 def test_workers_of_another_environment_are_left_alone_but_by_an_upgrade():

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 from distsum.provision.fleetfile import Host, parse_fleet
 from distsum.provision.ranges import MOST_HOSTS, expand
@@ -36,6 +38,13 @@ def test_what_the_file_sets_counts_for_every_host_and_a_host_for_itself():
     )
     assert [fleet.hosts[0], fleet.hosts[2]] == [node, odd]
     assert fleet.hosts[1].name == "node09.lab"
+
+
+def test_the_example_of_the_docs_is_a_fleet():
+    text = Path(__file__).parents[2].joinpath("docs", "fleet.md").read_text()
+    fleet = parse_fleet(text.partition("```toml\n")[2].partition("```")[0], "fleet.toml")
+    assert len(fleet.hosts) == 17
+    assert fleet.hosts[0].name == "node01.lab"
 
 
 def test_a_name_is_all_that_a_host_must_have():
