@@ -58,35 +58,48 @@ class Task(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     detached: bool
 
 
-class _AloneError(Exception):
+class AloneError(Exception):
     """Nobody holds this supervisor any more."""
 
 
-class _Tether:
-    """Hears whether whoever has started us is still there; a thread, since reading may take for ever."""
+class Tether:
+    """Hears whether whoever has started us is still there; in a thread, since reading may take for ever.
 
-    def __init__(self) -> None:
+    Args:
+        descriptor: Where something is written every few seconds.
+        lease_seconds: How long silence may last.
+    """
+
+    def __init__(self, descriptor: int, lease_seconds: float = LEASE_SECONDS) -> None:
+        self._descriptor = descriptor
+        self._lease_seconds = lease_seconds
         self._heard = time.monotonic()
         self._ended = False
         threading.Thread(target=self._listen, daemon=True).start()
 
     def _listen(self) -> None:
-        while os.read(0, 1 << 10):
+        while os.read(self._descriptor, 1 << 10):
             self._heard = time.monotonic()
         self._ended = True
 
     def check(self) -> None:
-        """Raise where we are alone."""
+        """Raise where we are alone.
+
+        Raises:
+            AloneError: The other end is closed, or silent for too long.
+        """
         if self._ended:
-            raise _AloneError("the connection that held these workers has ended")
-        if time.monotonic() - self._heard > LEASE_SECONDS:
-            raise _AloneError(f"nothing was heard for {LEASE_SECONDS:.0f} s from the command that holds these workers")
+            raise AloneError("the connection that held these workers has ended")
+        if time.monotonic() - self._heard > self._lease_seconds:
+            raise AloneError(
+                f"nothing was heard for {self._lease_seconds:.0f} s from the command that holds these workers"
+            )
 
 
 class _Supervisor:
     def __init__(self, task: Task) -> None:
         self._task = task
-        self._tether = None if task.detached else _Tether()
+        self._tether = None if task.detached else Tether(0)
         self._wanted = task.workers
         self._slots = Slots(BrokerAddress.parse(task.broker), task.workers, task.host)
         self._told: dict[str, Any] = {}
@@ -94,7 +107,7 @@ class _Supervisor:
     def run(self) -> int:
         try:
             return self._slots.run(self._poll)
-        except _AloneError as alone:
+        except AloneError as alone:
             logging.getLogger(__name__).warning("%s; they are ended", alone)
             return 0
         finally:
@@ -122,7 +135,7 @@ class _Supervisor:
             with open("state.json.new", "w", encoding="utf-8") as file:
                 json.dump(state, file)
             os.replace("state.json.new", "state.json")
-        _cut_log()
+        cut_log(2)
 
 
 def main() -> int:
@@ -176,9 +189,9 @@ def _redirect(task: Task) -> None:
     os.close(nothing)
 
 
-def _cut_log() -> None:
+def cut_log(descriptor: int, most_bytes: int = _LOG_BYTES) -> None:
     """Start the log anew where it has grown long; one old part is kept. Workers hold it open, so it is not renamed."""
-    if os.fstat(2).st_size > _LOG_BYTES:
+    if os.fstat(descriptor).st_size > most_bytes:
         shutil.copyfile("log", "log.1")
         os.truncate("log", 0)
 
