@@ -7,6 +7,7 @@ import json as json_module
 import os
 import signal
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
 import msgspec
@@ -29,65 +30,91 @@ if TYPE_CHECKING:
 
 app = App(name="fleet", help="Keep workers on other hosts, over SSH.", help_format="plaintext")
 
-File = Annotated[
-    FileName,
-    Parameter(name=["--file", "-f"], metavar="FILE", converter=as_given, help="What is wanted."),
-]
-Hosts = Annotated[list[str] | None, Parameter(name="--host", negative=(), help="Only this host; may be repeated.")]
-Labels = Annotated[
-    list[str] | None, Parameter(name="--label", negative=(), help="Only hosts with this label; may be repeated.")
-]
+_DRAIN = "300"
+_READY_SECONDS = 60.0
+_DEFAULT_FILE = "fleet.toml"
+
 Broker = Annotated[
     str | None, Parameter(metavar="URI", help="Instead of the file's. Better in DISTSUM_BROKER: others see options.")
-]
-Management = Annotated[
-    str | None,
-    Parameter(metavar="URI", help="RabbitMQ's management API, to give each host a user. Better in DISTSUM_MANAGEMENT."),
-]
-TrustNew = Annotated[
-    bool,
-    Parameter(
-        negative=(), show_default=False, help="Pin the keys of hosts of which none is known. Changed keys are refused."
-    ),
 ]
 DrainSeconds = Annotated[
     str, Parameter(metavar="N", help="How long tasks at hand may take to be finished before workers are ended.")
 ]
-_DRAIN = "300"
-_READY_SECONDS = 60.0
-_DEFAULT_FILE = "fleet.toml"
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class File:
+    """The option that names the fleet."""
+
+    file: Annotated[
+        FileName,
+        Parameter(name=["--file", "-f"], metavar="FILE", converter=as_given, help="What is wanted."),
+    ] = _DEFAULT_FILE
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class Selection:
+    """Options that select hosts; without any all are meant."""
+
+    host: Annotated[
+        list[str] | None, Parameter(name="--host", negative=(), help="Only this host; may be repeated.")
+    ] = None
+    label: Annotated[
+        list[str] | None, Parameter(name="--label", negative=(), help="Only hosts with this label; may be repeated.")
+    ] = None
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class Access:
+    """Options of commands that let hosts in, or shut them out."""
+
+    broker: Broker = None
+    management: Annotated[
+        str | None,
+        Parameter(
+            metavar="URI", help="RabbitMQ's management API, to give each host a user. Better in DISTSUM_MANAGEMENT."
+        ),
+    ] = None
+    trust_new: Annotated[
+        bool,
+        Parameter(
+            negative=(), show_default=False, help="Pin the keys of hosts of which none is known; refuse changed ones."
+        ),
+    ] = False
+
+
+_FILE = File()
+_ALL = Selection()
+_AS_SET = Access()
 
 
 @app.command
 def plan(
     *,
-    file: File = _DEFAULT_FILE,
-    host: Hosts = None,
-    label: Labels = None,
-    broker: Broker = None,
-    management: Management = None,
-    trust_new: TrustNew = False,
+    fleet: File = _FILE,
+    selected: Selection = _ALL,
+    access: Access = _AS_SET,
     quiet: Quiet = None,
     json: Json = False,
 ) -> int:
     """Show what up would change; nothing is changed."""
-    command = _Command(file, host, label, broker, management, trust_new=trust_new, quiet=quiet, json=json)
+    command = _Command(fleet.file, selected, access, quiet=quiet, json=json)
     return command.run(lambda rollout: rollout.plan(), starts=True, done="would change")
 
 
 @app.command
-def up(  # noqa: PLR0913 - its options
+def up(
     *,
-    file: File = _DEFAULT_FILE,
+    fleet: File = _FILE,
     detach: Annotated[
         bool, Parameter(negative=(), show_default=False, help="End when workers are ready; they live on until down.")
     ] = False,
     dry_run: Annotated[bool, Parameter(negative=(), show_default=False, help="Only show what would change.")] = False,
-    host: Hosts = None,
-    label: Labels = None,
-    broker: Broker = None,
-    management: Management = None,
-    trust_new: TrustNew = False,
+    selected: Selection = _ALL,
+    access: Access = _AS_SET,
     drain_seconds: DrainSeconds = _DRAIN,
     quiet: Quiet = None,
     json: Json = False,
@@ -96,9 +123,7 @@ def up(  # noqa: PLR0913 - its options
 
     Without --detach it goes on, and holds them: Ctrl-C drains and ends them, and so does the end of the connection.
     """
-    command = _Command(
-        file, host, label, broker, management, drain_seconds, trust_new=trust_new, quiet=quiet, json=json
-    )
+    command = _Command(fleet.file, selected, access, drain_seconds, quiet=quiet, json=json)
     if dry_run:
         return command.run(lambda rollout: rollout.plan(), starts=True, done="would change")
     if detach:
@@ -109,11 +134,9 @@ def up(  # noqa: PLR0913 - its options
 
 
 @app.command
-def status(
-    *, file: File = _DEFAULT_FILE, host: Hosts = None, label: Labels = None, quiet: Quiet = None, json: Json = False
-) -> int:
+def status(*, fleet: File = _FILE, selected: Selection = _ALL, quiet: Quiet = None, json: Json = False) -> int:
     """Show what the hosts have, and how their workers are doing."""
-    return _Command(file, host, label, quiet=quiet, json=json).run(lambda rollout: rollout.status(), done=None)
+    return _Command(fleet.file, selected, quiet=quiet, json=json).run(lambda rollout: rollout.status(), done=None)
 
 
 @app.command
@@ -121,9 +144,8 @@ def scale(
     workers: Annotated[str, Parameter(name="N", help="Workers in all; `file` is what the file says.")],
     /,
     *,
-    file: File = _DEFAULT_FILE,
-    broker: Broker = None,
-    management: Management = None,
+    fleet: File = _FILE,
+    access: Access = _AS_SET,
     drain_seconds: DrainSeconds = _DRAIN,
     quiet: Quiet = None,
     json: Json = False,
@@ -132,7 +154,7 @@ def scale(
 
     They are spread over the hosts in proportion to what the file says of each. The number counts for up as well.
     """
-    command = _Command(file, None, None, broker, management, drain_seconds, quiet=quiet, json=json)
+    command = _Command(fleet.file, _ALL, access, drain_seconds, quiet=quiet, json=json)
     command.state.scale(None if workers == "file" else whole_number("N", workers, 0))
     return command.run(lambda rollout: rollout.up(), starts=True, done="changed")
 
@@ -140,49 +162,45 @@ def scale(
 @app.command
 def drain(
     *,
-    file: File = _DEFAULT_FILE,
-    host: Hosts = None,
-    label: Labels = None,
+    fleet: File = _FILE,
+    selected: Selection = _ALL,
     drain_seconds: DrainSeconds = _DRAIN,
     quiet: Quiet = None,
     json: Json = False,
 ) -> int:
     """Let the workers finish their tasks, and end them; what is installed stays."""
-    command = _Command(file, host, label, None, None, drain_seconds, quiet=quiet, json=json)
+    command = _Command(fleet.file, selected, _AS_SET, drain_seconds, quiet=quiet, json=json)
     return command.run(lambda rollout: rollout.drain(), done="changed")
 
 
 @app.command
 def upgrade(
     *,
-    file: File = _DEFAULT_FILE,
-    host: Hosts = None,
-    label: Labels = None,
-    broker: Broker = None,
-    management: Management = None,
+    fleet: File = _FILE,
+    selected: Selection = _ALL,
+    access: Access = _AS_SET,
     drain_seconds: DrainSeconds = _DRAIN,
     quiet: Quiet = None,
     json: Json = False,
 ) -> int:
     """Move detached workers to this version, one host after the other; a host that fails goes back, and ends it."""
-    command = _Command(file, host, label, broker, management, drain_seconds, quiet=quiet, json=json)
+    command = _Command(fleet.file, selected, access, drain_seconds, quiet=quiet, json=json)
     return command.run(lambda rollout: rollout.upgrade(), starts=True, done="changed")
 
 
 @app.command
 def logs(
     *,
-    file: File = _DEFAULT_FILE,
+    file: Annotated[FileName, Parameter(metavar="FILE", converter=as_given, help="What is wanted.")] = _DEFAULT_FILE,
     follow: Annotated[
         bool, Parameter(name=["--follow", "-f"], negative=(), show_default=False, help="Go on with what comes.")
     ] = False,
     lines: Annotated[str, Parameter(metavar="N", help="The last lines of each host.")] = "20",
-    host: Hosts = None,
-    label: Labels = None,
+    selected: Selection = _ALL,
 ) -> int:
     """Show what supervisors and workers have said, each line after its host's name."""
     count = whole_number("--lines", lines, 0)
-    command = _Command(file, host, label)
+    command = _Command(file, selected)
 
     async def work(session: HostSession) -> Report:
         from .rollout import Report
@@ -197,15 +215,14 @@ def logs(
 @app.command
 def exec_check(
     *,
-    file: File = _DEFAULT_FILE,
-    host: Hosts = None,
-    label: Labels = None,
+    fleet: File = _FILE,
+    selected: Selection = _ALL,
     broker: Broker = None,
     quiet: Quiet = None,
     json: Json = False,
 ) -> int:
     """Have each host's environment import what workers need, and enter the broker."""
-    command = _Command(file, host, label, broker, None, quiet=quiet, json=json)
+    command = _Command(fleet.file, selected, Access(broker=broker), quiet=quiet, json=json)
 
     async def work(session: HostSession) -> Report:
         from .rollout import Report
@@ -220,11 +237,9 @@ def exec_check(
 @app.command
 def down(
     *,
-    file: File = _DEFAULT_FILE,
-    host: Hosts = None,
-    label: Labels = None,
-    broker: Broker = None,
-    management: Management = None,
+    fleet: File = _FILE,
+    selected: Selection = _ALL,
+    access: Access = _AS_SET,
     drain_seconds: DrainSeconds = _DRAIN,
     quiet: Quiet = None,
     json: Json = False,
@@ -233,7 +248,7 @@ def down(
 
     Each host is looked at afterwards, and what was not found there is told.
     """
-    command = _Command(file, host, label, broker, management, drain_seconds, quiet=quiet, json=json)
+    command = _Command(fleet.file, selected, access, drain_seconds, quiet=quiet, json=json)
     code = command.run(lambda rollout: rollout.down(), done="changed")
     if code == 0 and len(command.hosts) == len(command.fleet.hosts):
         command.state.remove()
@@ -249,13 +264,10 @@ class _Command:
     def __init__(
         self,
         file: FileName,
-        names: Sequence[str] | None,
-        labels: Sequence[str] | None,
-        broker: str | None = None,
-        management: str | None = None,
+        selected: Selection,
+        access: Access = _AS_SET,
         drain_seconds: str = _DRAIN,
         *,
-        trust_new: bool = False,
         quiet: bool | None = None,
         json: bool = False,
     ) -> None:
@@ -270,19 +282,20 @@ class _Command:
         # What it logs is what it raises as well; we say that in our words.
         logging.getLogger(asyncssh.__name__).setLevel(logging.CRITICAL)
         self.fleet = _read(str(file))
-        for name in names or ():
+        names, labels = selected.host or (), selected.label or ()
+        for name in names:
             if name not in {each.name for each in self.fleet.hosts}:
                 raise UsageError(
                     f"--host {printable(name, 80)}: the fleet has no such host; see {printable(str(file))}"
                 )
-        self.hosts: tuple[Host, ...] = select(self.fleet.hosts, names or (), labels or ())
+        self.hosts: tuple[Host, ...] = select(self.fleet.hosts, names, labels)
         if not self.hosts:
-            raise UsageError(f"--label {printable(', '.join(labels or ()), 80)}: no host of the fleet has it")
-        settings = settings_of(quiet=quiet, broker=broker, management=management)
-        self._broker = settings.broker if broker is not None or self.fleet.broker is None else self.fleet.broker
+            raise UsageError(f"--label {printable(', '.join(labels), 80)}: no host of the fleet has it")
+        settings = settings_of(quiet=quiet, broker=access.broker, management=access.management)
+        self._broker = settings.broker if access.broker is not None or self.fleet.broker is None else self.fleet.broker
         self._management = settings.management
         self._drain_seconds = float(whole_number("--drain-seconds", drain_seconds, 0))
-        self._trust_new = trust_new
+        self._trust_new = access.trust_new
         self._quiet = settings.quiet
         self._json = json
         self._home = os.path.expanduser("~")

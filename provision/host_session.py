@@ -241,6 +241,7 @@ class HostSession:
         """
         folder = f"$HOME/.distsum/fleets/{self._id}/current/bin/python"
         command = f'exec "{folder}" -I {shlex.join(arguments)}'
+        await self._open_tunnels()
         task = await self._task(0, "", detached=False)
         try:
             async with asyncio.timeout(seconds):

@@ -101,7 +101,7 @@ class _Supervisor:
         self._task = task
         self._tether = None if task.detached else Tether(0)
         self._wanted = task.workers
-        self._slots = Slots(BrokerAddress.parse(task.broker), task.workers, task.host)
+        self._slots = Slots(BrokerAddress.parse(task.broker), task.workers, host=task.host)
         self._told: dict[str, Any] = {}
 
     def run(self) -> int:

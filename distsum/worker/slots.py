@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from distsum.worker.launch import exit_words, worker_environment
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from distsum.brokers.address import BrokerAddress
 
@@ -76,11 +76,15 @@ class Slots:
     Args:
         address: The broker; its password travels over the processes' standard input.
         count: How many.
+        places: Where they may go, as ``stores.served.served_place`` returns it; everywhere if there is none.
         host: What workers' names begin with; None is what this machine calls itself.
     """
 
-    def __init__(self, address: BrokerAddress, count: int, host: str | None = None) -> None:
+    def __init__(
+        self, address: BrokerAddress, count: int, places: Sequence[bytes] = (), host: str | None = None
+    ) -> None:
         self._address = address
+        self._places = places
         self._slots = [_Slot() for _ in range(count)]
         self._draining = False
         self._host = re.sub(r"[^A-Za-z0-9-]+", "-", host or socket.gethostname())[:60] or "host"
@@ -136,7 +140,7 @@ class Slots:
         slot.name = f"{self._host}-{secrets.token_hex(4)}"
         command = [sys.executable, "-P", "-m", "distsum.worker.remote"]
         slot.process = subprocess.Popen(
-            [*command, slot.name, str(_HEARTBEAT_SECONDS), f"{time.time():.6f}"],
+            [*command, slot.name, str(_HEARTBEAT_SECONDS), f"{time.time():.6f}", *self._places],
             env=worker_environment(os.environ, sys.path),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
