@@ -250,6 +250,10 @@ def _tile_lengths(workload: Workload, limits: Limits, tree: Tree) -> Iterator[in
         if length <= smallest or half < workload.least_tile_length:
             break
         length = half
+    # One for each worker, which halving meets only where they are a power of two.
+    share = _rounded(-(-whole // limits.workers))
+    if share >= smallest:
+        yield min(whole, share)
     if workload.least_tile_length < whole:
         yield min(whole, _rounded(workload.least_tile_length))
     room = limits.memory_bytes - _fixed_bytes(workload, tree)
