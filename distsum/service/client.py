@@ -27,7 +27,10 @@ if TYPE_CHECKING:
 
 _Reply = TypeVar("_Reply", bound=channel.Reply)
 _ANSWER_SECONDS = 30.0
-_POLL_SECONDS = 0.3
+_POLL_SECONDS = (0.02, 0.3)
+"""The shortest and the longest pause between two questions how a job is doing."""
+_POLL_SHARE = 0.05
+"""Of the time that it has been waited for: so much later than it could be is an end heard of."""
 
 
 class Transport(Protocol):
@@ -174,7 +177,8 @@ class ServiceClient:
             UnreachableError: No master answers.
             TimeoutError: It has not ended in time.
         """
-        deadline = None if timeout_seconds is None else time.monotonic() + timeout_seconds
+        began = time.monotonic()
+        deadline = None if timeout_seconds is None else began + timeout_seconds
         while True:
             status = self.status(job)
             if on_status is not None:
@@ -183,7 +187,8 @@ class ServiceClient:
                 return result_of(status)
             if deadline is not None and time.monotonic() >= deadline:
                 raise TimeoutError(f"job {job} has not ended within {timeout_seconds:g} s; it goes on")
-            time.sleep(_POLL_SECONDS)
+            shortest, longest = _POLL_SECONDS
+            time.sleep(min(longest, max(shortest, _POLL_SHARE * (time.monotonic() - began))))
 
     def cancel(self, job: str) -> None:
         """Stop a job, and have what it has left removed.
