@@ -21,13 +21,13 @@ from typing import TYPE_CHECKING
 from benchmarks.cluster_hosts import hosts
 from benchmarks.measure import interleaved, middle, report
 from benchmarks.single_machine import compile_all, python
-from stack.processes import Tether, tail
-from stack.running import BUCKET, servers, start
+from tests.stack.processes import Tether, tail
+from tests.stack.running import BUCKET, servers, start
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from stack.processes import Starter
+    from tests.stack.processes import Starter
 
 DISTSUM = [sys.executable, "-m", "distsum"]
 FILES = 100
@@ -110,7 +110,7 @@ with connect(BrokerAddress.parse(os.environ["DISTSUM_BROKER"]), RoutingStore(), 
         began = time.perf_counter()
         inputs = expand([f"s3://{bucket}/in/*.npy"])
         options = Options(force=True, digest=True)
-        client.wait(client.submit("mean", inputs, f"s3://{bucket}/ours.npy".encode(), options))
+        client.wait(client.submit_job("mean", inputs, f"s3://{bucket}/ours.npy".encode(), options))
         print(time.perf_counter() - began)
 """
 """A client that goes on: the first job, with which it connects, does not count."""

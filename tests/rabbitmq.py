@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Any
 import aio_pika
 import trustme
 
-from stack import rabbitmq
-from stack.processes import Tether, free_ports
-from stack.rabbitmq import INSTALL, PROGRAMS, START_SECONDS, installed
+from tests.stack import rabbitmq
+from tests.stack.processes import Tether, free_ports
+from tests.stack.rabbitmq import INSTALL, PROGRAMS, START_SECONDS, installed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from stack.processes import Starter
+    from tests.stack.processes import Starter
 
 __all__ = ["INSTALL", "Node", "installed", "running_node"]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING
 
-from stack import seaweedfs
-from stack.processes import Tether, free_ports
+from tests.stack import seaweedfs
+from tests.stack.processes import Tether, free_ports
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

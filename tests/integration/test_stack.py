@@ -16,9 +16,9 @@ import pytest
 from distsum.brokers.address import BrokerAddress
 from distsum.brokers.management import Management
 from distsum.stores.routing import RoutingStore
-from stack import processes, rabbitmq, running
-from stack.processes import Identity, listens
 from tests.command import wait_until
+from tests.stack import processes, rabbitmq, running
+from tests.stack.processes import Identity, listens
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

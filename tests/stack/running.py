@@ -13,16 +13,16 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from stack import rabbitmq
-from stack.processes import Identity, ServerError, detached, end, identify, runs
-from stack.rabbitmq import Node
-from stack.seaweedfs import S3Server
+from tests.stack import rabbitmq
+from tests.stack.processes import Identity, ServerError, detached, end, identify, runs
+from tests.stack.rabbitmq import Node
+from tests.stack.seaweedfs import S3Server
 
 if TYPE_CHECKING:
     import subprocess
     from collections.abc import Iterator, Mapping, Sequence
 
-    from stack.processes import Starter
+    from tests.stack.processes import Starter
 
 BUCKET = "distsum"
 VHOST = "distsum"

@@ -9,21 +9,21 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from stack.processes import ServerError
-from stack.running import BUCKET, down, up
+from tests.stack.processes import ServerError
+from tests.stack.running import BUCKET, down, up
 
 if TYPE_CHECKING:
     from types import FrameType
     from typing import NoReturn
 
-    from stack.running import State
+    from tests.stack.running import State
 
-FOLDER = Path(__file__).parents[1] / ".stack"
+FOLDER = Path(__file__).parents[2] / ".stack"
 
 
 def main() -> int:
     """Do what the command line says; return the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m stack", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m tests.stack", description=__doc__)
     parser.add_argument("--folder", type=Path, default=FOLDER, help="where the stack is (default: %(default)s)")
     actions = parser.add_subparsers(dest="action", required=True)
     actions.add_parser("up", help="start it, unless it runs; say how to reach it")
@@ -42,7 +42,7 @@ def main() -> int:
             case "down":
                 say("the stack is gone" if down(folder) else "no stack runs")
             case _:
-                from stack.demo import demo
+                from tests.stack.demo import demo
 
                 return demo(folder, given.files, given.count)
     except ServerError as error:

@@ -11,12 +11,12 @@ import urllib.request
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from stack.processes import ServerError, free_ports, tail
+from tests.stack.processes import ServerError, free_ports, tail
 
 if TYPE_CHECKING:
     import subprocess
 
-    from stack.processes import Starter
+    from tests.stack.processes import Starter
 
 INSTALL = "uv sync"
 _ROLES = ("s3", "master", "filer", "volume", "admin")
@@ -121,7 +121,7 @@ class S3Server:
     def _refuses_strangers(self) -> bool:
         """Whether a request without a signature is refused, as it is once the keys are known."""
         try:
-            with urllib.request.urlopen(f"{self.endpoint}/{self._bucket}", timeout=10):  # noqa: S310 - http
+            with urllib.request.urlopen(f"{self.endpoint}/{self._bucket}", timeout=10):
                 return False
         except urllib.error.HTTPError as error:
             error.close()
@@ -154,7 +154,7 @@ class S3Server:
         """The sockets that it makes outside its folder, wherever it is told to put things, and that a kill leaves."""
         ports = iter(self._ports)
         pairs = [(role, kind, next(ports)) for role in _ROLES for kind in ("", "-grpc")]
-        return [Path(f"/tmp/seaweedfs-{role}{kind}-{port}.sock") for role, kind, port in pairs]  # noqa: S108 - its choice
+        return [Path(f"/tmp/seaweedfs-{role}{kind}-{port}.sock") for role, kind, port in pairs]
 
 
 def environment(endpoint: str, folder: Path, keys: tuple[str, str]) -> dict[str, str]:

@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit
 
-from stack.processes import ServerError, free_ports, listens, tail
+from tests.stack.processes import ServerError, free_ports, listens, tail
 
 if TYPE_CHECKING:
     import subprocess
     from collections.abc import Iterator
 
-    from stack.processes import Starter
+    from tests.stack.processes import Starter
 
 PROGRAMS = Path("/usr/lib/rabbitmq/bin")
 INSTALL = "apt-get install rabbitmq-server"
@@ -170,7 +170,7 @@ def call_management(url: str, method: str, path: str, body: object = None) -> An
         data=None if body is None else json.dumps(body).encode(),
         headers={"Authorization": f"Basic {token}", "Content-Type": "application/json"},
     )
-    with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310 - likewise
+    with urllib.request.urlopen(request, timeout=30) as answer:
         content = answer.read()
     return json.loads(content) if content else None
 
