@@ -120,7 +120,7 @@ Json = Annotated[
 ]
 
 
-def settings_of(flags: RunFlags = NO_FLAGS, *, quiet: bool | None = None, **others: str | None) -> Settings:
+def settings_of(flags: RunFlags = NO_FLAGS, *, quiet: bool | None = None, **others: str | bool | None) -> Settings:
     """Return the settings for these flags and this environment.
 
     Raises:

@@ -37,6 +37,7 @@ from distsum.worker.folding import BadChildError, ChildrenMissingError, JobFolde
 if TYPE_CHECKING:
     from distsum.brokers.base import WorkerChannel
     from distsum.stores.base import Store
+    from distsum.worker.task_log import TaskLog
 
 
 class Worker:
@@ -48,16 +49,24 @@ class Worker:
         store: Where everything lies.
         heartbeat_seconds: Time between heartbeats.
         start_seconds: What the process took from its start to here, for the account of time.
+        task_log: Told of every task.
     """
 
     def __init__(
-        self, name: str, channel: WorkerChannel, store: Store, heartbeat_seconds: float, start_seconds: float
+        self,
+        name: str,
+        channel: WorkerChannel,
+        store: Store,
+        heartbeat_seconds: float,
+        start_seconds: float,
+        task_log: TaskLog | None = None,
     ) -> None:
         self._name = name
         self._channel = channel
         self._store = store
         self._heartbeat_seconds = heartbeat_seconds
         self._start_seconds = start_seconds
+        self._task_log = task_log
         self._inbox: queue.SimpleQueue[RunTask] = queue.SimpleQueue()
         self._folder: tuple[str, JobFolder] | None = None
         self._running: RunTask | None = None
@@ -72,9 +81,13 @@ class Worker:
         while True:
             message = self._inbox.get()
             self._running = message
+            if self._task_log is not None:
+                self._task_log.begins(message)
             self._channel.report(TaskStarted(self._name, message.task, message.delivery, message.attempt))
             result = self._attempt(message, perf_counter() - idle_since)
             self._channel.finish(msgspec.structs.replace(result, attempt=message.attempt))
+            if self._task_log is not None:
+                self._task_log.ends(result)
             self._running = None
             idle_since = perf_counter()
 
@@ -149,6 +162,8 @@ class Worker:
             except ChannelClosedError as closed:
                 # Whoever gave us work is gone. What is half done is worth nothing without it, so leave at once, also
                 # from the middle of an addition: nothing half written is ever visible.
+                if self._task_log is not None:
+                    self._task_log.leaves("the channel to its master is closed")
                 os._exit(closed.exit_code)
             match message:
                 case RunTask():
@@ -158,7 +173,9 @@ class Worker:
                 case Introduce():
                     self._introduce()
                 case Shutdown():
-                    if message.reason:
+                    if message.reason and self._task_log is not None:
+                        self._task_log.leaves(message.reason)
+                    elif message.reason:
                         sys.stderr.write(f"distsum: worker {self._name}: {message.reason}\n")
                         sys.stderr.flush()
                     os._exit(0)

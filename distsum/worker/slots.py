@@ -13,6 +13,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, Final
 
+from distsum.logs import LogStyle, concerning
 from distsum.worker.launch import exit_words, worker_environment
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ _STEADY_SECONDS: Final = 60.0
 """A process that has lived for so long crashed for a new reason."""
 _LONGEST_PAUSE_SECONDS: Final = 60.0
 _UNREACHABLE: Final = 3
+_USUAL_STYLE: Final = LogStyle()
 
 
 class _Slot:
@@ -45,10 +47,12 @@ class Slots:
     Args:
         address: The broker; its password travels over the processes' standard input.
         count: How many.
+        log_style: How they log, to the standard error of this process.
     """
 
-    def __init__(self, address: BrokerAddress, count: int) -> None:
+    def __init__(self, address: BrokerAddress, count: int, log_style: LogStyle = _USUAL_STYLE) -> None:
         self._address = address
+        self._log_style = log_style
         self._slots = [_Slot() for _ in range(count)]
         self._draining = False
         self._host = re.sub(r"[^A-Za-z0-9-]+", "-", socket.gethostname())[:60] or "host"
@@ -67,7 +71,12 @@ class Slots:
 
     def _serve(self) -> int:
         refused = 0
+        told = False
         while True:
+            if self._draining and not told:
+                # Not in the handler of the signal, which may have come in the middle of a line.
+                log.info("tasks at hand are finished, and no more are taken")
+                told = True
             now = time.monotonic()
             for slot in self._slots:
                 if slot.process is None:
@@ -86,7 +95,7 @@ class Slots:
         slot.name = f"{self._host}-{secrets.token_hex(4)}"
         command = [sys.executable, "-P", "-m", "distsum.worker.remote"]
         slot.process = subprocess.Popen(
-            [*command, slot.name, str(_HEARTBEAT_SECONDS), f"{time.time():.6f}"],
+            [*command, slot.name, str(_HEARTBEAT_SECONDS), f"{time.time():.6f}", *self._log_style.words()],
             env=worker_environment(os.environ, sys.path),
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
@@ -98,7 +107,7 @@ class Slots:
             slot.process.stdin.write(self._address.uri().encode() + b"\n")
             slot.process.stdin.flush()
         except BrokenPipeError:
-            log.debug("worker %s ended at once", slot.name)  # its status tells
+            log.debug("worker %s ended at once", slot.name, extra=concerning(worker=slot.name))  # its status tells
 
     def _ended(self, slot: _Slot, status: int, now: float) -> int:
         """Note that a process has ended; return whether the broker has refused it for good."""
@@ -106,14 +115,17 @@ class Slots:
         assert slot.process.stdin is not None
         slot.process.stdin.close()
         slot.process = None
+        concerns = concerning(worker=slot.name)
         if self._draining:
+            log.info("worker %s has left", slot.name, extra=concerns)
             return 0
         if status == _UNREACHABLE:
             return 1
         slot.crashes = slot.crashes + 1 if now - slot.started < _STEADY_SECONDS else 1
         pause = min(_LONGEST_PAUSE_SECONDS, 2.0 ** (slot.crashes - 1))
         slot.next_start = now + pause
-        log.warning("worker %s ended with %s; another is started in %.0f s", slot.name, exit_words(status), pause)
+        words = exit_words(status)
+        log.warning("worker %s ended with %s; another is started in %.0f s", slot.name, words, pause, extra=concerns)
         return 0
 
     def _drain(self) -> None:

@@ -49,6 +49,8 @@ VALUES = {
         (MANAGEMENT, BrokerAddress.parse(MANAGEMENT, "--management")),
         ("http://h", BrokerAddress(scheme="http", host="h", port=15672)),
     ],
+    "log_json": [("yes", True), ("no", False)],
+    "log_level": [("debug", "debug"), ("error", "error")],
 }
 """Each key with some values, as people write them and as they are meant (on a little-endian machine)."""
 

@@ -1,0 +1,71 @@
+"""Masters and workers of a service as their own processes, and what its commands answer."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import subprocess
+from typing import TYPE_CHECKING, Any
+
+from tests.command import COMMAND, distsum, wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+
+@contextlib.contextmanager
+def running(log: Path, *arguments: str, environment: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a command until the end of the block; what it says goes to a file."""
+    with open(log, "ab") as said:
+        process = subprocess.Popen(
+            [*COMMAND, *arguments],
+            env=dict(os.environ) | environment,
+            stdin=subprocess.DEVNULL,
+            stdout=said,
+            stderr=said,
+        )
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            process.kill()
+        process.wait()
+
+
+@contextlib.contextmanager
+def master(
+    tmp_path: Path,
+    environment: dict[str, str],
+    name: str = "master",
+    work: str | None = None,
+    arguments: Sequence[str] = (),
+) -> Iterator[subprocess.Popen[bytes]]:
+    log = tmp_path / f"{name}.log"
+    work = work or str(tmp_path / "work")
+    with running(log, "master", "--work-dir", work, *arguments, environment=environment) as process:
+        wait_until(lambda: re.search(r'\bready"?', log.read_text()) or process.poll() is not None, "a master")
+        assert process.poll() is None, log.read_text()
+        yield process
+
+
+@contextlib.contextmanager
+def worker(
+    tmp_path: Path, environment: dict[str, str], slots: int = 2, arguments: Sequence[str] = ()
+) -> Iterator[subprocess.Popen[bytes]]:
+    command = ("worker", "--slots", str(slots), *arguments)
+    with running(tmp_path / "worker.log", *command, environment=environment) as process:
+        yield process
+
+
+def asked(environment: dict[str, str], *arguments: str) -> Any:
+    done = distsum(*arguments, "--json", env=environment)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def slot_processes(process: subprocess.Popen[bytes]) -> list[int]:
+    with open(f"/proc/{process.pid}/task/{process.pid}/children", encoding="ascii") as file:
+        return [int(pid) for pid in file.read().split()]
