@@ -140,6 +140,13 @@ class Session:
         """Whether the session has ended."""
         return self._lost.done()
 
+    @property
+    def broker_version(self) -> str:
+        """The version that the broker says it has; empty if it says none."""
+        transport = self._consuming.transport
+        told = transport.connection.server_properties.get("version", "") if transport is not None else ""
+        return printable(told.decode("utf-8", "replace") if isinstance(told, bytes) else str(told), 40)
+
     async def wait_lost(self) -> str:
         """Return when the session has ended, with the reason.
 

@@ -93,10 +93,10 @@ async def serve(
 
 def connect(address: BrokerAddress, store: Store, patience_seconds: float) -> Client:
     """Return a client of a virtual host's service; nothing is asked yet."""
-    return Client(_Transport(address), store, patience_seconds)
+    return Client(Transport(address), store, patience_seconds)
 
 
-class _Transport:
+class Transport:
     """Requests as bytes through the broker."""
 
     def __init__(self, address: BrokerAddress) -> None:

@@ -26,7 +26,7 @@ from distsum.stores.routing import RoutingStore
 from distsum.worker.process import Worker
 from distsum.worker.task_log import TaskLog
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("distsum.worker.remote")  # not `__main__`, which is what this is called here
 
 
 def main() -> None:
