@@ -24,6 +24,7 @@ from distsum.errors import DistsumError, StorageError
 from distsum.logs import concerning
 from distsum.messages import (
     PROTOCOL,
+    AssignTask,
     CancelJob,
     ChangePriority,
     DismissWorker,
@@ -262,6 +263,8 @@ class Service:
                 self._deliver(WorkerLost(message.worker, message.reason))
             case TellWorker():
                 self._broker.send(message.worker, message.message)
+            case AssignTask():
+                self._broker.assign(message.worker, message.message)
             case PauseWorker():
                 self._broker.pause(message.worker)
             case ResumeWorker():
