@@ -11,6 +11,7 @@ import json
 import logging
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final, NamedTuple
+from urllib.parse import quote
 
 from distsum.request import LOG_LEVELS, LogLevel
 from distsum.wording import printable
@@ -49,6 +50,11 @@ def concerning(
     }
 
 
+def task_words(child: int | None) -> str:
+    """Return what an attempt works on: the whole task, or one child of its node."""
+    return "the task" if child is None else f"child {child} of the task"
+
+
 class Subject(logging.Filter):
     """What the lines of a process concern unless they say so themselves; lets every line pass.
 
@@ -78,7 +84,9 @@ class _Formatter(logging.Formatter):
 
     def __init__(self, secrets: Sequence[str]) -> None:
         super().__init__()
-        self._secrets = tuple(secret for secret in secrets if len(secret) >= _LEAST_SECRET)
+        # Also as a URI would have them.
+        kept = [secret for secret in secrets if len(secret) >= _LEAST_SECRET]
+        self._secrets = (*kept, *(quote(secret, safe="") for secret in kept))
 
     def _time(self, record: logging.LogRecord) -> str:
         return datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

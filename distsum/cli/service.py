@@ -136,7 +136,7 @@ def _logged(settings: Settings, run: Callable[[], int]) -> int:
     """Run a process of the service; where its log is JSON, the error that it ends with is, too."""
     from distsum.logs import LogStyle, begin_logging
 
-    secrets = [each.password for each in (settings.broker, settings.management) if each is not None]
+    secrets = [secret for each in (settings.broker, settings.management) if each is not None for secret in each.secrets]
     begin_logging(sys.stderr, LogStyle(settings.log_level, settings.log_json), secrets=secrets)
     try:
         return run()

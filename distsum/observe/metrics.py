@@ -16,6 +16,9 @@ from typing import TYPE_CHECKING, Final
 from distsum.brokers.base import LEFT
 from distsum.errors import UsageError
 from distsum.messages import (
+    BackupDeclined,
+    BackupEnded,
+    BackupStarted,
     JobFailed,
     TaskFailed,
     TaskRetried,
@@ -76,7 +79,8 @@ class Metrics:
         )
         self._tasks = Counter(
             "distsum_tasks",
-            "Attempts by how they ended: computed, reused (the partial was there), or the kind of failure.",
+            "Attempts by how they ended: computed, reused (the partial was there), child (help for another attempt), "
+            "or the kind of failure.",
             ["outcome"],
             registry=registry,
         )
@@ -108,9 +112,27 @@ class Metrics:
         self._quarantined = Counter(
             "distsum_workers_quarantined", "Workers paused because their attempts failed in a row.", registry=registry
         )
+        self._backups = Counter("distsum_backups_started", "Backup attempts, for stragglers.", registry=registry)
+        self._backups_ended = Counter(
+            "distsum_backups_ended", "Backup attempts that are over, by outcome.", ["outcome"], registry=registry
+        )
+        self._backups_declined = Counter(
+            "distsum_backups_declined",
+            "Stragglers that were given no backup, by reason.",
+            ["reason"],
+            registry=registry,
+        )
+        self._saved = Counter(
+            "distsum_backup_saved_seconds", "What backups that won are thought to have saved.", registry=registry
+        )
+        self._wasted = Counter(
+            "distsum_backup_wasted_bytes", "Bytes read by attempts that did not do the task.", registry=registry
+        )
         # So that what has not happened yet is 0, and not missing.
         for outcome in ("computed", "reused"):
             self._tasks.labels(outcome)
+        for end in ("won", "lost", "cancelled", "moot"):
+            self._backups_ended.labels(end)
         for reason in ("failed", "returned"):
             self._retries.labels(reason)
         for state in ("succeeded", "failed", "cancelled"):
@@ -130,6 +152,8 @@ class Metrics:
             case TaskFailed():
                 self._tasks.labels(event.kind).inc()
                 self._read.inc(event.bytes_read)
+            case BackupStarted() | BackupEnded() | BackupDeclined():
+                self._take_backup(event)
             case TaskRetried():
                 self._retries.labels("failed").inc()
             case TaskReturned():
@@ -188,6 +212,18 @@ class Metrics:
         redelivered.add_metric([], found.redelivered)
         yield from (workers, jobs, messages, consumers, redelivered)
 
+    def _take_backup(self, event: BackupStarted | BackupEnded | BackupDeclined) -> None:
+        match event:
+            case BackupStarted():
+                self._backups.inc()
+            case BackupDeclined():
+                self._backups_declined.labels(event.reason).inc()
+            case BackupEnded():
+                self._backups_ended.labels(event.outcome).inc()
+                self._wasted.inc(event.wasted_bytes)
+                if event.outcome == "won" and event.saved_seconds is not None:
+                    self._saved.inc(max(0.0, event.saved_seconds))
+
     def _succeed(self, event: TaskSucceeded) -> None:
         effort: Effort = event.effort
         spent = {
@@ -198,9 +234,12 @@ class Metrics:
         }
         for activity, seconds in spent.items():
             self._worker_seconds.labels(activity).inc(max(0.0, seconds))
-        self._tasks.labels("reused" if event.reused else "computed").inc()
         self._read.inc(effort.bytes_read)
         self._written.inc(effort.bytes_written)
+        if event.child is not None:
+            self._tasks.labels("child").inc()
+            return
+        self._tasks.labels("reused" if event.reused else "computed").inc()
         phase = event.task.phase
         label = str(phase) if phase <= _HIGHEST_PHASE else f"over {_HIGHEST_PHASE}"
         self._seconds.labels(label).observe(sum(spent.values()) - effort.waiting_seconds)

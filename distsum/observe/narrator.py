@@ -5,8 +5,11 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, NamedTuple
 
-from distsum.logs import concerning
+from distsum.logs import concerning, task_words
 from distsum.messages import (
+    BackupDeclined,
+    BackupEnded,
+    BackupStarted,
     JobFailed,
     JobQueued,
     JobStarted,
@@ -58,6 +61,8 @@ class Narrator:
         match event:
             case TaskStarted() | TaskSucceeded() | TaskFailed() | TaskRetried() | TaskReturned() | NodeReopened():
                 return self._of_task(event)
+            case BackupStarted() | BackupEnded() | BackupDeclined():
+                return _of_backup(event)
             case WorkerJoined() | WorkerLost() | WorkerRefused() | WorkerPaused() | WorkerResumed():
                 return _of_worker(event)
             case JobQueued() | JobStarted() | JobSucceeded() | JobFailed():
@@ -73,17 +78,18 @@ class Narrator:
         else:
             last = self._attempts.get(task, _Attempt(0, getattr(event, "worker", "")))
         concerns = concerning(task=task, attempt=last.number, worker=last.worker or None)
+        what = task_words(getattr(event, "child", None))
         match event:
             case TaskStarted():
-                return Line(logging.DEBUG, f"{_what(event)} begins; it is delivery {event.delivery}", concerns)
+                return Line(logging.DEBUG, f"{what} begins; it is delivery {event.delivery}", concerns)
             case TaskSucceeded():
                 if event.child is None:
                     del self._attempts[task]
                 how = "was stored already" if event.reused else "is done"
-                return Line(logging.DEBUG, f"{_what(event)} {how}", concerns)
+                return Line(logging.DEBUG, f"{what} {how}", concerns)
             case TaskFailed():
                 level = logging.INFO if event.kind in {"cancelled", "blocked"} else logging.WARNING
-                return Line(level, f"{_what(event)} failed: {event.kind}: {printable(event.reason, 2000)}", concerns)
+                return Line(level, f"{what} failed: {event.kind}: {printable(event.reason, 2000)}", concerns)
             case TaskRetried():
                 return Line(logging.INFO, f"the task is handed out again, now for attempt {event.attempt}", concerns)
             case TaskReturned():
@@ -111,8 +117,20 @@ class Narrator:
         return Line(level, f"job {event.job} failed: {event.kind}: {printable(event.reason, 2000)}", concerns)
 
 
-def _what(event: TaskStarted | TaskSucceeded | TaskFailed) -> str:
-    return "the task" if event.child is None else f"child {event.child} of the task"
+def _of_backup(event: BackupStarted | BackupEnded | BackupDeclined) -> Line:
+    concerns = concerning(task=event.task, attempt=event.attempt, worker=event.worker)
+    match event:
+        case BackupStarted():
+            evidence = event.evidence
+            words = (
+                f"the task gets a backup on {event.worker}: {event.reason}, {evidence.elapsed_seconds:.1f} s on "
+                f"{event.of_worker} in attempt {event.of_attempt}, {evidence.done} of {evidence.tasks} tasks done"
+            )
+            return Line(logging.INFO, words, concerns)
+        case BackupEnded():
+            words = f"the backup {event.outcome} after {event.took_seconds:.1f} s, {event.wasted_bytes:,} bytes wasted"
+            return Line(logging.INFO, words, concerns)
+    return Line(logging.DEBUG, f"a straggler ({event.suspicion}) gets no backup: {event.reason}", concerns)
 
 
 def _of_worker(event: WorkerJoined | WorkerLost | WorkerRefused | WorkerPaused | WorkerResumed) -> Line:

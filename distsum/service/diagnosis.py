@@ -98,7 +98,7 @@ def broker_checks(found: BrokerFound, management: ManagementFound | None) -> lis
         checks = [Check("broker", "failed", entered, "distsum needs RabbitMQ 3.10 or later")]
     if found.blocked:
         remedy = "see its log, free some, and it goes on by itself"
-        checks.append(Check("alarm", "failed", "it takes no messages: it is short of memory or disk", remedy))
+        checks.append(Check("publishing", "failed", "it takes no messages: it is short of memory or disk", remedy))
         return checks
     if found.missing:
         checks.append(_missing_queues(found))

@@ -87,7 +87,7 @@ class Worker:
             result = self._attempt(message, perf_counter() - idle_since)
             self._channel.finish(msgspec.structs.replace(result, attempt=message.attempt))
             if self._task_log is not None:
-                self._task_log.ends(result)
+                self._task_log.ends(message, result)
             self._running = None
             idle_since = perf_counter()
 

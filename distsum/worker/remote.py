@@ -37,7 +37,7 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     address = BrokerAddress.parse(sys.stdin.readline().strip())
     subject = Subject(name)
-    begin_logging(sys.stderr, style, secrets=[address.password], subject=subject)
+    begin_logging(sys.stderr, style, secrets=address.secrets, subject=subject)
     log.info("worker %s starts, process %d, distsum %s", name, os.getpid(), __version__)
     channel = RabbitWorkerChannel(address, name)
     try:

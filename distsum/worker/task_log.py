@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
+from distsum.logs import task_words
 from distsum.messages import TaskFailed
 
 if TYPE_CHECKING:
@@ -29,20 +30,19 @@ class TaskLog:
     def begins(self, message: RunTask) -> None:
         """An attempt begins."""
         self._subject.work_on(message.task, message.attempt)
-        log.debug("the task begins; it is delivery %d", message.delivery)
+        log.debug("%s begins; it is delivery %d", task_words(message.child), message.delivery)
 
-    def ends(self, result: TaskSucceeded | TaskFailed) -> None:
+    def ends(self, message: RunTask, result: TaskSucceeded | TaskFailed) -> None:
         """An attempt has ended, and its result is delivered."""
+        what = task_words(message.child)
         if isinstance(result, TaskFailed):
-            expected = result.kind in {"cancelled", "blocked"}
-            log.log(
-                logging.INFO if expected else logging.WARNING, "the task failed: %s: %s", result.kind, result.reason
-            )
+            level = logging.INFO if result.kind in {"cancelled", "blocked"} else logging.WARNING
+            log.log(level, "%s failed: %s: %s", what, result.kind, result.reason)
         else:
             effort = result.effort
             seconds = effort.reading_seconds + effort.adding_seconds + effort.storing_seconds
-            what = "was stored already" if result.reused else "is stored"
-            log.debug("the task %s; %.3f s, %d bytes read", what, seconds, effort.bytes_read)
+            how = "was stored already" if result.reused else "is stored"
+            log.debug("%s %s; %.3f s, %d bytes read", what, how, seconds, effort.bytes_read)
         self._subject.work_on(None)
 
     def leaves(self, reason: str) -> None:

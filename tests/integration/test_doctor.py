@@ -258,8 +258,8 @@ def test_a_broker_short_of_disk_is_told_with_and_without_the_management_api(
         rabbitmq.control("set_disk_free_limit", "1000000GB")
         try:
             code, checks = examined(environment)
-            assert (code, checks["alarm"].state, checks["master"].state) == (1, "failed", "failed")
-            assert "it takes no messages" in checks["alarm"].found
+            assert (code, checks["publishing"].state, checks["master"].state) == (1, "failed", "failed")
+            assert "it takes no messages" in checks["publishing"].found
             api = {"DISTSUM_MANAGEMENT": management_of(rabbitmq)}
             wait_until(lambda: "short of disk" in str(examined(environment | api)[1]), "the API's word")
         finally:

@@ -156,15 +156,17 @@ def test_every_line_of_a_json_log_is_one_object_with_the_same_fields(observed: O
 
 def test_each_attempt_is_told_by_its_worker_and_by_the_master_alike(observed: Observed) -> None:
     begun = concerned(observed.worker_log, "the task begins", observed.done_job)
-    assert len(begun) == TASKS
-    assert len({task for _, task, _, _ in begun}) == TASKS
     assert all(all(each) for each in begun), "job, task, attempt and worker are in each"
-    assert concerned(observed.worker_log, "the task is stored", observed.done_job) == begun
+    stored = concerned(observed.worker_log, "the task is stored", observed.done_job)
+    assert stored <= begun
+    assert len({task for _, task, _, _ in stored}) == TASKS
     # That an attempt begins is telemetry, of which some may come too late.
     told = concerned(observed.master_log, "the task begins", observed.done_job)
     assert told
     assert told <= begun
-    assert concerned(observed.master_log, "the task is done", observed.done_job) == begun
+    done = concerned(observed.master_log, "the task is done", observed.done_job)
+    assert done <= stored
+    assert len(done) == TASKS
 
 
 def test_a_failed_attempt_is_a_warning_that_names_what_failed(observed: Observed) -> None:
