@@ -9,11 +9,18 @@ import re
 import subprocess
 from typing import TYPE_CHECKING, Any
 
+from distsum.brokers.address import BrokerAddress
+from distsum.service.rabbitmq import connect
+from distsum.stores.routing import RoutingStore
 from tests.command import COMMAND, distsum, wait_until
+from tests.rabbitmq import USER
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
+
+    from distsum.service.client import Client
+    from tests.rabbitmq import Node
 
 
 @contextlib.contextmanager
@@ -66,6 +73,18 @@ def asked(environment: dict[str, str], *arguments: str) -> Any:
     return json.loads(done.stdout.splitlines()[-1])
 
 
+@contextlib.contextmanager
+def client_of(environment: dict[str, str]) -> Iterator[Client]:
+    """Give a client in this process, for what is asked again and again: starting a command takes longer."""
+    with connect(BrokerAddress.parse(environment["DISTSUM_BROKER"]), RoutingStore(), 30.0) as client:
+        yield client
+
+
 def slot_processes(process: subprocess.Popen[bytes]) -> list[int]:
     with open(f"/proc/{process.pid}/task/{process.pid}/children", encoding="ascii") as file:
         return [int(pid) for pid in file.read().split()]
+
+
+def management_of(node: Node) -> str:
+    """Return the address of a node's management API, as its administrator."""
+    return f"http://{USER}:{node.password}@127.0.0.1:{node.management_port}"

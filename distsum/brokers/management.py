@@ -110,7 +110,8 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
 
 def _refusal(error: urllib.error.HTTPError, address: BrokerAddress) -> str:
     if error.code in {401, 403}:
-        return f"the user {printable(address.user)} was refused; it must be an administrator, with the right password"
+        user = printable(address.user)
+        return f"the user {user} was refused; check its password and tag: administrator to set up, monitoring to look"
     try:
         said = json.loads(error.read(_ANSWER_BYTES)).get("reason", "")
     except (OSError, ValueError, AttributeError):

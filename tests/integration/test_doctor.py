@@ -20,7 +20,7 @@ from distsum.service.diagnosis import Check, diagnose, exit_code
 from distsum.service.doctor import examine
 from distsum.stores.routing import RoutingStore
 from tests.command import distsum, wait_until
-from tests.running import asked, master, running, worker
+from tests.running import client_of, management_of, master, worker
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -41,10 +41,6 @@ folding.JobFolder.fold = fold
 @pytest.fixture
 def environment(rabbitmq: Node, vhost: str) -> dict[str, str]:
     return {"DISTSUM_BROKER": rabbitmq.url(vhost)}
-
-
-def management_of(node: Node) -> str:
-    return f"http://operator:{node.password}@127.0.0.1:{node.management_port}"
 
 
 def examined(environment: dict[str, str], work: bytes | None = None) -> tuple[int, dict[str, Check]]:
@@ -102,8 +98,12 @@ def test_a_service_that_is_well_has_no_fault_and_a_paused_worker_is_told(
 ) -> None:
     environment |= {"DISTSUM_MANAGEMENT": management_of(rabbitmq)}
     (tmp_path / "work").mkdir()
-    with master(tmp_path, environment), worker(tmp_path, environment, slots=1):
-        wait_until(lambda: asked(environment, "workers"), "a worker")
+    with (
+        master(tmp_path, environment),
+        worker(tmp_path, environment, slots=1),
+        client_of(environment) as client,
+    ):
+        wait_until(client.workers, "a worker")
         wait_until(lambda: "3 clocks" in examined(environment)[1]["clocks"].found, "the first words of a worker")
         code, checks = examined(environment)
         assert code == 0
@@ -128,9 +128,9 @@ def test_a_service_that_is_well_has_no_fault_and_a_paused_worker_is_told(
         assert str(tmp_path / "work") in checks["store"].found
         assert not list((tmp_path / "work").glob("doctor*"))
 
-        (name,) = [each["worker"] for each in asked(environment, "workers")]
-        assert distsum("workers", "--pause", name, env=environment).returncode == 0
-        wait_until(lambda: asked(environment, "workers")[0]["state"] == "paused", "its pause")
+        (name,) = [each.worker for each in client.workers()]
+        client.command_worker(name, "pause")
+        wait_until(lambda: client.workers()[0].state == "paused", "its pause")
         code, checks = examined(environment)
         assert (code, checks["workers"].state, checks["paused"].state) == (1, "failed", "warning")
         assert name in checks["paused"].found
@@ -162,9 +162,10 @@ def test_workers_that_are_refused_or_quarantined_are_told_with_the_reason(
         changed(OTHER_VERSION, remote, *slot("old"), environment=environment, log=log) as old,
         changed(BROKEN_DISK, remote, *slot("broken"), environment=environment, log=log),
         worker(tmp_path, environment, slots=1),
+        client_of(environment) as client,
     ):
         assert old.wait(30) == 0
-        wait_until(lambda: len(asked(environment, "workers")) == 3, "all workers")
+        wait_until(lambda: len(client.workers()) == 3, "all workers")
         arguments = ("mean", str(tmp_path / "in"), "-o", str(tmp_path / "out.npy"), "-p", "5")
         done = distsum("submit", *arguments, "--wait", env=environment)
         assert done.returncode == 0, done.stderr
@@ -253,8 +254,7 @@ def test_a_virtual_host_without_a_master_permissions_or_peace_is_told(
 def test_a_broker_short_of_disk_is_told_with_and_without_the_management_api(
     tmp_path: Path, environment: dict[str, str], rabbitmq: Node
 ) -> None:
-    with running(tmp_path / "m.log", "master", "--work-dir", str(tmp_path / "work"), environment=environment):
-        wait_until(lambda: "ready" in (tmp_path / "m.log").read_text().split(), "a master")
+    with master(tmp_path, environment):
         rabbitmq.control("set_disk_free_limit", "1000000GB")
         try:
             code, checks = examined(environment)

@@ -17,10 +17,12 @@ from urllib.parse import quote
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from distsum.cli.options import plain
+from distsum.errors import RemoteJobError
 from distsum.generate import generate
 from distsum.logs import FIELDS
 from tests.command import distsum, wait_until
-from tests.running import asked, master, slot_processes, worker
+from tests.running import asked, client_of, management_of, master, slot_processes, worker
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -65,10 +67,6 @@ def scraped(url: str) -> dict[str, float]:
     }
 
 
-def management_of(node: Node) -> str:
-    return f"http://operator:{node.password}@127.0.0.1:{node.management_port}"
-
-
 def said(path: Path, words: str) -> bool:
     return any(words in line for line in path.read_text().splitlines())
 
@@ -83,8 +81,9 @@ def observed(rabbitmq: Node, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         with (
             master(place, environment, arguments=("--metrics-port", "0", *JSON_LOG)),
             worker(place, environment, arguments=JSON_LOG) as working,
+            client_of(environment) as client,
         ):
-            wait_until(lambda: len(asked(environment, "workers")) == 2, "workers")
+            wait_until(lambda: len(client.workers()) == 2, "workers")
             found = re.search(r"http://127\.0\.0\.1:\d+/metrics", master_log.read_text())
             assert found is not None
             before = scraped(found[0])
@@ -93,16 +92,17 @@ def observed(rabbitmq: Node, tmp_path_factory: pytest.TempPathFactory) -> Iterat
             )
             assert submitted.returncode == 0, submitted.stderr
             job = submitted.stdout.strip()
-            done = asked(environment, "wait", job)
+            done = plain(client.wait(job))
             names = sorted(os.listdir(place / "in"))
             with open(place / "in" / names[77], "r+b") as file:
                 file.write(b"no magic")  # of the same size, so that a worker finds it
             failing = distsum("submit", "sum", str(place / "in"), "-o", str(place / "sum.npy"), env=environment)
             failed_job = failing.stdout.strip()
-            assert distsum("wait", failed_job, env=environment).returncode == 1
+            with pytest.raises(RemoteJobError):
+                client.wait(failed_job)
             # The management API gathers what it tells, so it is some time behind.
             wait_until(
-                lambda: all(each["unacknowledged"] is not None for each in asked_queues(environment, job)),
+                lambda: all(each.unacknowledged is not None for each in client.queues().queues),
                 "figures of the management API",
             )
             status = asked(environment, "status", job)
@@ -134,11 +134,6 @@ def observed(rabbitmq: Node, tmp_path_factory: pytest.TempPathFactory) -> Iterat
             worker_log=lines(worker_log),
             texts=texts,
         )
-
-
-def asked_queues(environment: dict[str, str], job: str) -> list[dict[str, Any]]:
-    queues: list[dict[str, Any]] = asked(environment, "status", job)["queues"]["queues"]
-    return queues
 
 
 def concerned(found: list[dict[str, Any]], words: str, job: str) -> set[tuple[str, ...]]:
