@@ -136,13 +136,14 @@ class LogStyle(NamedTuple):
     level: LogLevel = "info"
     as_json: bool = False
 
-    def words(self) -> tuple[str, str]:
-        """Return the two arguments of a command that tell it to another process."""
-        return self.level, "json" if self.as_json else "text"
+    def word(self) -> str:
+        """Return the option of a worker process that tells it."""
+        return f"--log={self.level},{'json' if self.as_json else 'text'}"
 
     @classmethod
-    def of_words(cls, level: str, form: str) -> LogStyle:
-        """Return what ``words`` told."""
+    def of_word(cls, word: str) -> LogStyle:
+        """Return what ``word`` told."""
+        level, _, form = word.removeprefix("--log=").partition(",")
         return cls(next(each for each in LOG_LEVELS if each == level), form == "json")
 
 

@@ -23,7 +23,10 @@ INTERRUPTED = 130
 USAGE = 2
 
 _JOB = "INPUT... -o OUT [OPTIONS]"
-_GOES_ON = "A run that was interrupted or killed goes on from what it has stored when the same command is given again."
+_GOES_ON = (
+    "With --broker a service does it. A run here that was interrupted or killed goes on from what it has stored when "
+    "the same command is given again."
+)
 _COMMANDS = {
     "mean": ("reduce:mean", _JOB, "Write the mean at every index of many files.", _GOES_ON),
     "sum": ("reduce:sum_", _JOB, "Write the sum at every index; exact for integers.", _GOES_ON),

@@ -88,7 +88,7 @@ class Narrator:
                 how = "was stored already" if event.reused else "is done"
                 return Line(logging.DEBUG, f"{what} {how}", concerns)
             case TaskFailed():
-                level = logging.INFO if event.kind in {"cancelled", "blocked"} else logging.WARNING
+                level = logging.INFO if event.kind in {"blocked", "cancelled", "not_served"} else logging.WARNING
                 return Line(level, f"{what} failed: {event.kind}: {printable(event.reason, 2000)}", concerns)
             case TaskRetried():
                 return Line(logging.INFO, f"the task is handed out again, now for attempt {event.attempt}", concerns)

@@ -59,7 +59,7 @@ def examine(
 
 def ask_master(broker: BrokerAddress, found: BrokerFound) -> MasterFound:
     """Ask the master what it sees."""
-    from distsum.service.rabbitmq import Transport
+    from distsum.service.rabbitmq import RabbitTransport
 
     if not serves(found):
         return MasterFound(fault="none serves this virtual host; start one with `distsum master`")
@@ -69,7 +69,7 @@ def ask_master(broker: BrokerAddress, found: BrokerFound) -> MasterFound:
         return MasterFound(
             fault=f"one serves, and {printable(found.user)} may not ask it; name the master's user to know more"
         )
-    transport = Transport(broker)
+    transport = RabbitTransport(broker)
     try:
         before = time.time()
         reply = transport.ask(channel.Diagnose(), _ANSWER_SECONDS)

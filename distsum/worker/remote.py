@@ -1,10 +1,9 @@
-"""``python -m distsum.worker.remote NAME HEARTBEAT_SECONDS STARTED [LEVEL FORM]``: a worker of RabbitMQ, for one slot.
+"""``python -m distsum.worker.remote NAME HEARTBEAT_SECONDS STARTED [--log=…] [PLACE...]``: a worker of RabbitMQ.
 
-LEVEL and FORM say how it logs (see ``logs.LogStyle``).
-
-The first line of its standard input is the broker's address, which others may not see. The worker says ``ready`` on its
-standard output once it is connected, and ends when its standard input does: whoever started it is gone then. On SIGTERM
-it finishes its task and leaves.
+One process for one slot. It reads and writes nothing outside of the places, if any are given; ``logs.LogStyle`` says
+how it logs. The first line of its standard input is the broker's address, which others may not see. The worker says
+``ready`` on its standard output once it is connected, and ends when its standard input does: whoever started it is gone
+then. On SIGTERM it finishes its task and leaves.
 """
 
 from __future__ import annotations
@@ -12,6 +11,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import socket
 import sys
 import threading
 import time
@@ -23,6 +23,7 @@ from distsum.brokers.rabbitmq_worker import RabbitWorkerChannel
 from distsum.errors import DistsumError
 from distsum.logs import LogStyle, Subject, begin_logging
 from distsum.stores.routing import RoutingStore
+from distsum.stores.served import Places, ServedStore
 from distsum.worker.process import Worker
 from distsum.worker.task_log import TaskLog
 
@@ -31,8 +32,8 @@ log = logging.getLogger("distsum.worker.remote")  # not `__main__`, which is wha
 
 def main() -> None:
     """Serve until the channel closes."""
-    name, heartbeat_seconds, started, *words = sys.argv[1:]
-    style = LogStyle.of_words(*words) if words else LogStyle()
+    name, heartbeat_seconds, started, *served = sys.argv[1:]
+    style = LogStyle.of_word(served.pop(0)) if served and served[0].startswith("--log=") else LogStyle()
     # Ctrl-C reaches the whole group of the terminal; whoever started us ends us.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     address = BrokerAddress.parse(sys.stdin.readline().strip())
@@ -50,8 +51,12 @@ def main() -> None:
     threading.Thread(target=_end_with_input, daemon=True).start()
     sys.stdout.write("ready\n")
     sys.stdout.flush()
+    places = Places(map(os.fsencode, served)) if served else None
+    store = RoutingStore() if places is None else ServedStore(places)
     start_seconds = max(0.0, time.time() - float(started))
-    worker = Worker(name, channel, RoutingStore(), float(heartbeat_seconds), start_seconds, TaskLog(subject))
+    worker = Worker(
+        name, channel, store, float(heartbeat_seconds), start_seconds, socket.gethostname(), places, TaskLog(subject)
+    )
     try:
         worker.run()
     except ChannelClosedError as closed:

@@ -17,6 +17,8 @@ from distsum.logs import LogStyle, concerning
 from distsum.worker.launch import exit_words, worker_environment
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from distsum.brokers.address import BrokerAddress
 
 log = logging.getLogger(__name__)
@@ -47,11 +49,19 @@ class Slots:
     Args:
         address: The broker; its password travels over the processes' standard input.
         count: How many.
+        places: Where they may go, as ``stores.served.served_place`` returns it; everywhere if there is none.
         log_style: How they log, to the standard error of this process.
     """
 
-    def __init__(self, address: BrokerAddress, count: int, log_style: LogStyle = _USUAL_STYLE) -> None:
+    def __init__(
+        self,
+        address: BrokerAddress,
+        count: int,
+        places: Sequence[bytes] = (),
+        log_style: LogStyle = _USUAL_STYLE,
+    ) -> None:
         self._address = address
+        self._places = places
         self._log_style = log_style
         self._slots = [_Slot() for _ in range(count)]
         self._draining = False
@@ -95,7 +105,14 @@ class Slots:
         slot.name = f"{self._host}-{secrets.token_hex(4)}"
         command = [sys.executable, "-P", "-m", "distsum.worker.remote"]
         slot.process = subprocess.Popen(
-            [*command, slot.name, str(_HEARTBEAT_SECONDS), f"{time.time():.6f}", *self._log_style.words()],
+            [
+                *command,
+                slot.name,
+                str(_HEARTBEAT_SECONDS),
+                f"{time.time():.6f}",
+                self._log_style.word(),
+                *self._places,
+            ],
             env=worker_environment(os.environ, sys.path),
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,

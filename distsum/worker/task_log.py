@@ -36,7 +36,7 @@ class TaskLog:
         """An attempt has ended, and its result is delivered."""
         what = task_words(message.child)
         if isinstance(result, TaskFailed):
-            level = logging.INFO if result.kind in {"cancelled", "blocked"} else logging.WARNING
+            level = logging.INFO if result.kind in {"blocked", "cancelled", "not_served"} else logging.WARNING
             log.log(level, "%s failed: %s: %s", what, result.kind, result.reason)
         else:
             effort = result.effort

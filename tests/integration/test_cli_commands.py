@@ -28,8 +28,8 @@ from tests.command import (
 from tests.reference import reference_reduce
 
 COMMANDS = ["mean", "sum", "min", "max", "plan", "verify", "generate", "gc", "demo", "config"]
-SERVICE = ["master", "worker", "submit", "jobs", "status", "wait", "cancel", "prioritize", "workers", "broker"]
-COMMANDS += SERVICE
+SERVICE = ["master", "worker", "submit", "jobs", "status", "wait", "cancel", "prioritize", "workers", "doctor"]
+COMMANDS += [*SERVICE, "broker"]
 RUN_OPTIONS = [
     "--workers -w",
     "--partition -p",
@@ -47,15 +47,17 @@ RUN_OPTIONS = [
     "--json",
 ]
 OPTIONS = {
-    **{name: ["INPUT", "--output -o", *RUN_OPTIONS, "--quiet"] for name in ("mean", "sum", "min", "max")},
+    **{name: ["INPUT", "--output -o", *RUN_OPTIONS, "--broker", "--quiet"] for name in ("mean", "sum", "min", "max")},
     "plan": ["INPUT", "--output -o", "--reduction", *RUN_OPTIONS],
     "verify": ["RESULT", "INPUT", "--reduction", "--sample", "--seed", "--fan-in", "--on-bad-input", "--json"],
     "generate": ["DEST", "--files", "--count", "--dtype", "--format", "--seed", "--distribution", "--workers -w"],
     "gc": ["PLACE", "--older-than", "--partials", "--dry-run", "--quiet", "--json"],
     "demo": [],
     "config": ["--json"],
-    "master": ["--broker", "--work-dir"],
-    "worker": ["--broker", "--slots"],
+    "master": [
+        *("--broker", "--work-dir", "--management", "--metrics-port", "--metrics-host", "--log-json", "--log-level")
+    ],
+    "worker": ["--broker", "--slots", "--serve", "--log-json", "--log-level"],
     "submit": ["REDUCTION", "INPUT", "--output -o", "--broker", "--priority", "--wait", *RUN_OPTIONS, "--quiet"],
     "jobs": ["--broker", "--json"],
     "status": ["JOB", "--broker", "--json"],
@@ -63,6 +65,7 @@ OPTIONS = {
     "cancel": ["JOB", "--broker"],
     "prioritize": ["JOB", "N", "--broker"],
     "workers": ["--pause", "--resume", "--drain", "--shutdown", "--broker", "--json"],
+    "doctor": ["--broker", "--work-dir", "--management", "--json"],
     "broker": ["setup"],
 }
 JSON_FIELDS = {
@@ -145,6 +148,12 @@ MISTAKES = [
     (["mean", "a.npy", "-o", ""], "the output is an empty name"),
     (["mean", "a.npy", "./a.npy", "-o", "o.npy"], "./a.npy is named twice"),
     (["min", "z.npy", "-o", "o.npy"], "min needs numbers with an order"),
+    (["max", "a.npy", "-o", "o.npy", "--broker", ""], "--broker '': must be a text that is not empty"),
+    (
+        ["sum", "a.npy", "-o", "o.npy", "--broker", "amqp://h", "--work-dir", "w"],
+        "--work-dir w: a service keeps jobs in",
+    ),
+    (["submit", "sum", "a.npy", "-o", "o.npy", "--broker", "amqp://h", "--work-dir", "w"], "--work-dir w: a service"),
     (["plan"], "no inputs are named"),
     (["verify"], "verify needs RESULT"),
     (["generate", "g"], "generate needs --files"),

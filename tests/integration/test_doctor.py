@@ -20,7 +20,7 @@ from distsum.service.diagnosis import Check, diagnose, exit_code
 from distsum.service.doctor import examine
 from distsum.stores.routing import RoutingStore
 from tests.command import distsum, wait_until
-from tests.running import client_of, management_of, master, worker
+from tests.servicecommands import client_of, management_of, master, worker
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

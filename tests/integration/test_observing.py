@@ -22,7 +22,7 @@ from distsum.errors import RemoteJobError
 from distsum.generate import generate
 from distsum.logs import FIELDS
 from tests.command import distsum, wait_until
-from tests.running import asked, client_of, management_of, master, slot_processes, worker
+from tests.servicecommands import asked, client_of, management_of, master, slot_processes, worker
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -79,8 +79,8 @@ def observed(rabbitmq: Node, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         environment = {"DISTSUM_BROKER": rabbitmq.url(vhost), "DISTSUM_MANAGEMENT": management_of(rabbitmq)}
         master_log, worker_log = place / "master.log", place / "worker.log"
         with (
-            master(place, environment, arguments=("--metrics-port", "0", *JSON_LOG)),
-            worker(place, environment, arguments=JSON_LOG) as working,
+            master(place, environment, "--metrics-port", "0", *JSON_LOG),
+            worker(place, environment, *JSON_LOG) as working,
             client_of(environment) as client,
         ):
             wait_until(lambda: len(client.workers()) == 2, "workers")

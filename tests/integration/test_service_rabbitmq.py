@@ -13,7 +13,7 @@ import pytest
 
 from distsum.generate import generate
 from tests.command import alive, distsum, wait_until
-from tests.running import asked, master, running, slot_processes, worker
+from tests.servicecommands import asked, master, running, slot_processes, worker
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -92,5 +92,5 @@ def test_the_level_hides_what_matters_less_and_libraries_are_told_of_from_warnin
 
 
 @pytest.mark.parametrize("style", [LogStyle(), LogStyle("error", as_json=True)])
-def test_a_style_reaches_another_process_as_words(style):
-    assert LogStyle.of_words(*style.words()) == style
+def test_a_style_reaches_another_process_as_a_word(style):
+    assert LogStyle.of_word(style.word()) == style

@@ -1,4 +1,4 @@
-"""Masters and workers of a service as their own processes, and what its commands answer."""
+"""The service's commands as processes: a master, workers, and what clients are told."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from tests.command import COMMAND, distsum, wait_until
 from tests.rabbitmq import USER
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
     from pathlib import Path
 
-    from distsum.service.client import Client
+    from distsum.service.client import ServiceClient
     from tests.rabbitmq import Node
 
 
@@ -44,26 +44,22 @@ def running(log: Path, *arguments: str, environment: dict[str, str]) -> Iterator
 
 @contextlib.contextmanager
 def master(
-    tmp_path: Path,
-    environment: dict[str, str],
-    name: str = "master",
-    work: str | None = None,
-    arguments: Sequence[str] = (),
+    tmp_path: Path, environment: dict[str, str], *arguments: str, name: str = "master", work: str | None = None
 ) -> Iterator[subprocess.Popen[bytes]]:
     log = tmp_path / f"{name}.log"
     work = work or str(tmp_path / "work")
     with running(log, "master", "--work-dir", work, *arguments, environment=environment) as process:
-        wait_until(lambda: re.search(r'\bready"?', log.read_text()) or process.poll() is not None, "a master")
+        wait_until(lambda: re.search(r"\bready\b", log.read_text()) or process.poll() is not None, "a master")
         assert process.poll() is None, log.read_text()
         yield process
 
 
 @contextlib.contextmanager
 def worker(
-    tmp_path: Path, environment: dict[str, str], slots: int = 2, arguments: Sequence[str] = ()
+    tmp_path: Path, environment: dict[str, str], *arguments: str, slots: int = 2
 ) -> Iterator[subprocess.Popen[bytes]]:
-    command = ("worker", "--slots", str(slots), *arguments)
-    with running(tmp_path / "worker.log", *command, environment=environment) as process:
+    arguments = ("worker", "--slots", str(slots), *arguments)
+    with running(tmp_path / "worker.log", *arguments, environment=environment) as process:
         yield process
 
 
@@ -74,7 +70,7 @@ def asked(environment: dict[str, str], *arguments: str) -> Any:
 
 
 @contextlib.contextmanager
-def client_of(environment: dict[str, str]) -> Iterator[Client]:
+def client_of(environment: dict[str, str]) -> Iterator[ServiceClient]:
     """Give a client in this process, for what is asked again and again: starting a command takes longer."""
     with connect(BrokerAddress.parse(environment["DISTSUM_BROKER"]), RoutingStore(), 30.0) as client:
         yield client
