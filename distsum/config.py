@@ -19,7 +19,9 @@ from distsum.request import (
     DEFAULT_FAN_IN,
     DEFAULT_MAX_OPEN_FILES,
     DEFAULT_MEMORY_BYTES,
+    LOG_LEVELS,
     FormatName,
+    LogLevel,
     OnBadInput,
 )
 from distsum.stores.routing import is_remote
@@ -54,6 +56,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     broker: BrokerAddress | None = None
     management: BrokerAddress | None = None
     serve: tuple[str, ...] | None = None
+    log_json: bool = False
+    log_level: LogLevel = "info"
 
 
 class Layer(msgspec.Struct, frozen=True):
@@ -190,6 +194,8 @@ _PARSERS: Final[dict[str, Callable[[Any], Any]]] = {
     "broker": _broker("--broker"),
     "management": _broker("--management"),
     "serve": _places,
+    "log_json": _switch,
+    "log_level": _one_of(*LOG_LEVELS),
 }
 KEYS: Final = tuple(_PARSERS)
 

@@ -7,6 +7,8 @@ from typing import Final, Literal
 import msgspec
 
 FormatName = Literal["auto", "npy", "raw", "text"]
+LogLevel = Literal["debug", "info", "warning", "error"]
+LOG_LEVELS: Final[tuple[LogLevel, ...]] = ("debug", "info", "warning", "error")
 OnBadInput = Literal["fail", "skip"]
 ReductionName = Literal["mean", "sum", "min", "max"]
 

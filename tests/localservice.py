@@ -83,7 +83,8 @@ class _Figures:
     """What a local broker has to say of queues: nothing."""
 
     redelivered = 0
-    management = None
+    management = management_fault = None
+    ahead_seconds: dict[str, float] = {}  # noqa: RUF012 - nothing is put into it
 
     async def queues(self) -> tuple[channel.Queue, ...]:
         return ()

@@ -5,14 +5,22 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import subprocess
 from typing import TYPE_CHECKING, Any
 
+from distsum.brokers.address import BrokerAddress
+from distsum.service.rabbitmq import connect
+from distsum.stores.routing import RoutingStore
 from tests.command import COMMAND, distsum, wait_until
+from tests.rabbitmq import USER
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from distsum.service.client import ServiceClient
+    from tests.rabbitmq import Node
 
 
 @contextlib.contextmanager
@@ -36,12 +44,12 @@ def running(log: Path, *arguments: str, environment: dict[str, str]) -> Iterator
 
 @contextlib.contextmanager
 def master(
-    tmp_path: Path, environment: dict[str, str], name: str = "master", work: str | None = None
+    tmp_path: Path, environment: dict[str, str], *arguments: str, name: str = "master", work: str | None = None
 ) -> Iterator[subprocess.Popen[bytes]]:
     log = tmp_path / f"{name}.log"
     work = work or str(tmp_path / "work")
-    with running(log, "master", "--work-dir", work, environment=environment) as process:
-        wait_until(lambda: "ready" in log.read_text().split() or process.poll() is not None, "a master")
+    with running(log, "master", "--work-dir", work, *arguments, environment=environment) as process:
+        wait_until(lambda: re.search(r"\bready\b", log.read_text()) or process.poll() is not None, "a master")
         assert process.poll() is None, log.read_text()
         yield process
 
@@ -61,6 +69,18 @@ def asked(environment: dict[str, str], *arguments: str) -> Any:
     return json.loads(done.stdout.splitlines()[-1])
 
 
+@contextlib.contextmanager
+def client_of(environment: dict[str, str]) -> Iterator[ServiceClient]:
+    """Give a client in this process, for what is asked again and again: starting a command takes longer."""
+    with connect(BrokerAddress.parse(environment["DISTSUM_BROKER"]), RoutingStore(), 30.0) as client:
+        yield client
+
+
 def slot_processes(process: subprocess.Popen[bytes]) -> list[int]:
     with open(f"/proc/{process.pid}/task/{process.pid}/children", encoding="ascii") as file:
         return [int(pid) for pid in file.read().split()]
+
+
+def management_of(node: Node) -> str:
+    """Return the address of a node's management API, as its administrator."""
+    return f"http://{USER}:{node.password}@127.0.0.1:{node.management_port}"

@@ -107,6 +107,13 @@ _COMMANDS = {
         "List the service's workers, or manage one.",
         "The last that are gone are listed, too, with the reason.",
     ),
+    "doctor": (
+        "doctor:doctor",
+        "[OPTIONS]",
+        "Check broker, store and service, and say what to do.",
+        "Each line is ok, warning or failed. The exit code is 0 if nothing failed, 3 if the broker or the store cannot "
+        "be reached, and else 1. A small object is written into the work folder, and removed.",
+    ),
 }
 """Where each command is, what it takes, and what it does, in short and in full: known without importing it."""
 

@@ -124,7 +124,9 @@ Json = Annotated[
 ]
 
 
-def settings_of(flags: RunFlags = NO_FLAGS, *, quiet: bool | None = None, **others: str | list[str] | None) -> Settings:
+def settings_of(
+    flags: RunFlags = NO_FLAGS, *, quiet: bool | None = None, **others: str | bool | list[str] | None
+) -> Settings:
     """Return the settings for these flags and this environment.
 
     Raises:

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import msgspec
 from cyclopts import Parameter
 
+from distsum import __version__
+from distsum.brokers.topology import DEAD
 from distsum.cli import streams
 from distsum.cli.options import (
     NO_FLAGS,
@@ -32,19 +34,22 @@ from distsum.cli.options import (
     whole_number,
 )
 from distsum.cli.progress import Progress, size_words, summary_lines, time_words
-from distsum.errors import InterruptedRunError, UsageError
-from distsum.request import ReductionName
+from distsum.errors import DistsumError, InterruptedRunError, UsageError
+from distsum.request import LogLevel, ReductionName
 from distsum.wording import counted, printable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from distsum.brokers.address import BrokerAddress
     from distsum.config import Settings
+    from distsum.observe.metrics import Metrics
     from distsum.observe.workers import WorkerStatus
     from distsum.request import Options, Summary
     from distsum.service.client import ServiceClient
     from distsum.service.messages import JobStatus, Queues, WorkerAction
+
+log = logging.getLogger(__name__)
 
 Broker = Annotated[
     str | None,
@@ -55,6 +60,26 @@ Broker = Annotated[
     ),
 ]
 JobId = Annotated[str, Parameter(name="JOB", help="Its id, as submit has printed it.")]
+LogJson = Annotated[
+    bool | None,
+    Parameter(name="--log-json", help="Log JSON objects, one a line, for what collects logs. [default: no]"),
+]
+Level = Annotated[
+    LogLevel | None,
+    Parameter(
+        name="--log-level",
+        metavar="LEVEL",
+        help="debug tells of every task, too; info, warning, error. [default: info]",
+    ),
+]
+Management = Annotated[
+    str | None,
+    Parameter(
+        name="--management",
+        metavar="URI",
+        help="http://USER:PASSWORD@HOST:PORT of RabbitMQ's management API. Better set DISTSUM_MANAGEMENT.",
+    ),
+]
 _PATIENCE_SECONDS = 20.0
 
 
@@ -65,7 +90,16 @@ def master(
         FileName | None,
         Parameter(metavar="URI", converter=as_given, help="Folder of jobs and partials, which all workers reach."),
     ] = None,
-) -> None:
+    management: Management = None,
+    metrics_port: Annotated[
+        str | None, Parameter(metavar="N", help="Serve figures for Prometheus at this port; 0 is any. [default: none]")
+    ] = None,
+    metrics_host: Annotated[
+        str, Parameter(metavar="ADDRESS", help="Where to listen for that: whoever reaches it may read the figures.")
+    ] = "127.0.0.1",
+    log_json: LogJson = None,
+    log_level: Level = None,
+) -> int:
     """Serve a broker's virtual host: take jobs, and have workers do them."""
     import asyncio
     from contextlib import closing
@@ -73,18 +107,67 @@ def master(
     from distsum.service.rabbitmq import serve
     from distsum.stores.routing import RoutingStore, absolute_folder, is_remote
 
-    settings = settings_of(RunFlags(work_dir=work_dir), broker=broker)
+    settings = settings_of(
+        RunFlags(work_dir=work_dir), broker=broker, management=management, log_json=log_json, log_level=log_level
+    )
     if settings.work_dir is None:
         raise UsageError("master needs --work-dir, a folder that it and all workers reach")
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.WARNING, stream=sys.stderr)
-    logging.getLogger("distsum").setLevel(logging.INFO)
+    port = None if metrics_port is None else whole_number("--metrics-port", metrics_port)
     address = _address(settings)
     work = absolute_folder(os.fsencode(settings.work_dir))
     if not is_remote(work):
         _make(work)  # clients look whether they see it, too
-    streams.say(f"serving {address}, with work in {printable(work)}")
-    with closing(RoutingStore()) as store:
-        asyncio.run(_until_terminated(serve(address, store, work, on_ready=lambda: streams.say("ready"))))
+
+    def run() -> int:
+        words = printable(work)
+        log.info("serving %s, with work in %s; distsum %s, process %d", address, words, __version__, os.getpid())
+        with closing(RoutingStore()) as store, _metrics(port, metrics_host) as metrics:
+            serving = serve(
+                address,
+                store,
+                work,
+                on_ready=lambda: log.info("ready"),
+                management=settings.management,
+                metrics=metrics,
+            )
+            asyncio.run(_until_terminated(serving))
+        return 0
+
+    return _logged(settings, run)
+
+
+def _logged(settings: Settings, run: Callable[[], int]) -> int:
+    """Run a process of the service; where its log is JSON, the error that it ends with is, too."""
+    from distsum.logs import LogStyle, begin_logging
+
+    secrets = [secret for each in (settings.broker, settings.management) if each is not None for secret in each.secrets]
+    begin_logging(sys.stderr, LogStyle(settings.log_level, settings.log_json), secrets=secrets)
+    try:
+        return run()
+    except DistsumError as error:
+        if not settings.log_json:
+            raise
+        log.error("%s", error)  # noqa: TRY400 - a person's own mistake has no traceback
+        return error.exit_code
+    except Exception:
+        if not settings.log_json:
+            raise
+        log.exception("this is a fault in distsum; please report it")
+        return DistsumError.exit_code
+
+
+@contextlib.contextmanager
+def _metrics(port: int | None, host: str) -> Iterator[Metrics | None]:
+    """Serve the figures for Prometheus, if that is asked for, until the end of the block."""
+    if port is None:
+        yield None
+        return
+    from distsum.observe.metrics import Metrics, served
+
+    metrics = Metrics()
+    with served(metrics, host, port) as url:
+        log.info("figures for Prometheus are at %s", url)
+        yield metrics
 
 
 def _make(folder: bytes) -> None:
@@ -105,7 +188,7 @@ async def _until_terminated(serving: Any) -> None:
     try:
         await task
     except asyncio.CancelledError:
-        streams.say("ended; jobs go on when there is a master again")
+        log.info("ended; jobs go on when there is a master again")
 
 
 def worker(
@@ -114,6 +197,8 @@ def worker(
     slots: Annotated[
         str | None, Parameter(metavar="N", help="Tasks at a time, each in a process. [default: one a CPU]")
     ] = None,
+    log_json: LogJson = None,
+    log_level: Level = None,
     serve: Annotated[
         list[str] | None,
         Parameter(
@@ -125,15 +210,17 @@ def worker(
     ] = None,
 ) -> int:
     """Do tasks for a master. SIGTERM lets those at hand be finished; a second one ends them."""
+    from distsum.logs import LogStyle
     from distsum.machine import usable_cpus
     from distsum.stores.served import served_place
     from distsum.worker.slots import Slots
 
-    settings = settings_of(broker=broker, serve=serve)
+    settings = settings_of(broker=broker, serve=serve, log_json=log_json, log_level=log_level)
     places = [served_place(os.fsencode(place)) for place in settings.serve or ()]
     count = usable_cpus() if slots is None else whole_number("--slots", slots, 1)
-    logging.basicConfig(format="distsum: %(message)s", level=logging.WARNING, stream=sys.stderr)
-    return Slots(_address(settings), count, places).run()
+    address = _address(settings)
+    style = LogStyle(settings.log_level, settings.log_json)
+    return _logged(settings, lambda: Slots(address, count, places, log_style=style).run())
 
 
 def submit(
@@ -394,10 +481,22 @@ def _status_lines(found: JobStatus) -> list[str]:
 
 
 def _queue_lines(queues: Queues) -> list[str]:
-    rows = [("queue", "ready", "consumers")]
-    rows += [(each.name, f"{each.ready:,}", f"{each.consumers:,}") for each in queues.queues]
-    lines = [*_table(rows), f"{counted(queues.redelivered, 'task')} redelivered"]
-    return lines if queues.management is None else [*lines, f"more at {queues.management}"]
+    """Return the table of queues, with what only the management API tells where it has told it."""
+    told = any(each.unacknowledged is not None for each in queues.queues)
+    more = ("unacked", "redelivered") if told else ()
+    rows: list[tuple[str, ...]] = [("queue", "ready", *more, "consumers")]
+    for each in queues.queues:
+        counts = (each.ready, *((each.unacknowledged, each.redelivered or 0) if told else ()), each.consumers)
+        rows.append((each.name, *("-" if count is None else f"{count:,}" for count in counts)))
+    lines = [*_table(rows), f"{counted(queues.redelivered, 'task')} redelivered since the master began"]
+    dead = sum(each.ready for each in queues.queues if each.name == DEAD)
+    if dead:
+        lines.append(f"{counted(dead, 'dead task')}: they took their workers down, and their jobs fail")
+    if queues.management_fault is not None:
+        lines.append(f"the management API tells nothing: {printable(queues.management_fault, 1000)}")
+    elif queues.management is not None:
+        lines.append(f"more at {queues.management}")
+    return lines
 
 
 def _worker_row(found: WorkerStatus) -> tuple[str, ...]:

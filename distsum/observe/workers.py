@@ -125,7 +125,8 @@ class WorkerTable:
                 tally.paused = tally.reason = None
                 return
             case WorkerLost():
-                self._leave(event.worker, "lost", event.reason)
+                if tally.gone is None:  # One that was refused leaves, too, and why is what a person should see.
+                    self._leave(event.worker, "lost", event.reason)
                 return
         tally.heard_seconds = now
 

@@ -12,6 +12,7 @@ from distsum.brokers.rabbitmq_requests import RequestClient, RequestServer
 from distsum.errors import UnreachableError
 from distsum.service import messages as channel
 from distsum.service.client import ServiceClient
+from distsum.service.queue_figures import QueueFigures
 from distsum.service.server import Service
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from distsum.actors.master import MasterSettings
     from distsum.actors.task_tracker import TrackerSettings
     from distsum.brokers.address import BrokerAddress
+    from distsum.observe.metrics import Metrics
     from distsum.stores.base import Store
 
 
@@ -31,6 +33,8 @@ async def serve(
     on_ready: Callable[[], None],
     master: MasterSettings | None = None,
     tracker: TrackerSettings | None = None,
+    management: BrokerAddress | None = None,
+    metrics: Metrics | None = None,
 ) -> None:
     """Serve a virtual host until cancelled; where another master does so, wait until it is gone.
 
@@ -41,6 +45,8 @@ async def serve(
         on_ready: Told when workers and clients are served.
         master: Settings of the master actor.
         tracker: Settings of the tracker.
+        management: The broker's management API, which tells more of its queues.
+        metrics: Figures to keep.
 
     Raises:
         UnreachableError: There is no broker, or it does not let us in.
@@ -53,7 +59,8 @@ async def serve(
             failed.set_exception(error)
 
     broker = RabbitBroker(address, fail, lock_seconds=None)
-    service = Service(store, work, broker, _Figures(broker), master, tracker)
+    figures = QueueFigures(broker, address.vhost, management)
+    service = Service(store, work, broker, figures, master, tracker, metrics)
 
     async def answer(question: bytes) -> bytes:
         try:
@@ -66,6 +73,8 @@ async def serve(
     try:
         await service.start()
         await server.start()
+        if metrics is not None:
+            metrics.attach(service.gauges)
         on_ready()
         ended = asyncio.ensure_future(service.wait())
         try:
@@ -76,6 +85,8 @@ async def serve(
             if each.done() and not each.cancelled():
                 each.result()
     finally:
+        if metrics is not None:
+            metrics.detach()
         await server.close()
         await service.close()
 
@@ -101,22 +112,3 @@ class RabbitTransport:
 
     def close(self) -> None:
         self._client.close()
-
-
-class _Figures:
-    """What the broker tells of its queues."""
-
-    def __init__(self, broker: RabbitBroker) -> None:
-        self._broker = broker
-
-    async def queues(self) -> tuple[channel.Queue, ...]:
-        counts = await self._broker.counts()
-        return tuple(channel.Queue(name, ready, None, consumers) for name, (ready, consumers) in counts.items())
-
-    @property
-    def redelivered(self) -> int:
-        return self._broker.redelivered
-
-    @property
-    def management(self) -> str | None:
-        return None

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from distsum.brokers.base import WorkerChannel
     from distsum.stores.base import Store
     from distsum.stores.served import Places
+    from distsum.worker.task_log import TaskLog
 
 _REFUSAL_SECONDS: Final = 0.01
 _LONGEST_REFUSAL_SECONDS: Final = 0.25
@@ -58,6 +59,7 @@ class Worker:
         host: The machine's name, for failures that others may not have; None where it is that of whoever reads them.
         places: Where it may go, so that a job which needs more is refused before anything is read; it is ``store`` that
             goes nowhere else. None is everywhere.
+        task_log: Told of every task.
     """
 
     def __init__(
@@ -69,6 +71,7 @@ class Worker:
         start_seconds: float,
         host: str | None = None,
         places: Places | None = None,
+        task_log: TaskLog | None = None,
     ) -> None:
         self._name = name
         self._channel = channel
@@ -77,6 +80,7 @@ class Worker:
         self._start_seconds = start_seconds
         self._host = host
         self._places = places
+        self._task_log = task_log
         self._inbox: queue.SimpleQueue[RunTask] = queue.SimpleQueue()
         self._folder: tuple[tuple[str, bytes], JobFolder] | None = None
         self._running: RunTask | None = None
@@ -93,6 +97,8 @@ class Worker:
         while True:
             message = self._inbox.get()
             self._running = message
+            if self._task_log is not None:
+                self._task_log.begins(message)
             self._channel.report(TaskStarted(self._name, message.task, message.delivery, message.attempt))
             result = self._attempt(message, perf_counter() - idle_since)
             refused = isinstance(result, TaskFailed) and result.kind == "not_served"
@@ -103,6 +109,8 @@ class Worker:
                 # At random, so that tasks and workers meet in other pairs each time.
                 time.sleep(self._draw.uniform(0.5, 1.0) * min(_LONGEST_REFUSAL_SECONDS, _REFUSAL_SECONDS * 2**refusals))
             self._channel.finish(msgspec.structs.replace(result, attempt=message.attempt))
+            if self._task_log is not None:
+                self._task_log.ends(message, result)
             self._running = None
             idle_since = perf_counter()
 
@@ -187,6 +195,8 @@ class Worker:
             except ChannelClosedError as closed:
                 # Whoever gave us work is gone. What is half done is worth nothing without it, so leave at once, also
                 # from the middle of an addition: nothing half written is ever visible.
+                if self._task_log is not None:
+                    self._task_log.leaves("the channel to its master is closed")
                 os._exit(closed.exit_code)
             match message:
                 case RunTask():
@@ -196,7 +206,9 @@ class Worker:
                 case Introduce():
                     self._introduce()
                 case Shutdown():
-                    if message.reason:
+                    if message.reason and self._task_log is not None:
+                        self._task_log.leaves(message.reason)
+                    elif message.reason:
                         sys.stderr.write(f"distsum: worker {self._name}: {message.reason}\n")
                         sys.stderr.flush()
                     os._exit(0)

@@ -14,6 +14,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from distsum.logs import LogStyle, concerning
 from distsum.worker.launch import exit_words, worker_environment
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ _STEADY_SECONDS: Final = 60.0
 """A process that has lived for so long crashed for a new reason."""
 _LONGEST_PAUSE_SECONDS: Final = 60.0
 _UNREACHABLE: Final = 3
+_USUAL_STYLE: Final = LogStyle()
 
 
 class SlotState(NamedTuple):
@@ -78,13 +80,20 @@ class Slots:
         count: How many.
         places: Where they may go, as ``stores.served.served_place`` returns it; everywhere if there is none.
         host: What workers' names begin with; None is what this machine calls itself.
+        log_style: How they log, to the standard error of this process.
     """
 
     def __init__(
-        self, address: BrokerAddress, count: int, places: Sequence[bytes] = (), host: str | None = None
+        self,
+        address: BrokerAddress,
+        count: int,
+        places: Sequence[bytes] = (),
+        host: str | None = None,
+        log_style: LogStyle = _USUAL_STYLE,
     ) -> None:
         self._address = address
         self._places = places
+        self._log_style = log_style
         self._slots = [_Slot() for _ in range(count)]
         self._draining = False
         self._host = re.sub(r"[^A-Za-z0-9-]+", "-", host or socket.gethostname())[:60] or "host"
@@ -117,7 +126,12 @@ class Slots:
 
     def _serve(self, on_poll: Callable[[], None]) -> int:
         refused = 0
+        told = False
         while True:
+            if self._draining and not told:
+                # Not in the handler of the signal, which may have come in the middle of a line.
+                log.info("tasks at hand are finished, and no more are taken")
+                told = True
             now = time.monotonic()
             self._slots = [slot for slot in self._slots if slot.process is not None or not slot.leaving]
             for slot in self._slots:
@@ -140,7 +154,14 @@ class Slots:
         slot.name = f"{self._host}-{secrets.token_hex(4)}"
         command = [sys.executable, "-P", "-m", "distsum.worker.remote"]
         slot.process = subprocess.Popen(
-            [*command, slot.name, str(_HEARTBEAT_SECONDS), f"{time.time():.6f}", *self._places],
+            [
+                *command,
+                slot.name,
+                str(_HEARTBEAT_SECONDS),
+                f"{time.time():.6f}",
+                self._log_style.word(),
+                *self._places,
+            ],
             env=worker_environment(os.environ, sys.path),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -153,7 +174,7 @@ class Slots:
             slot.process.stdin.write(self._address.uri().encode() + b"\n")
             slot.process.stdin.flush()
         except BrokenPipeError:
-            log.debug("worker %s ended at once", slot.name)  # its status tells
+            log.debug("worker %s ended at once", slot.name, extra=concerning(worker=slot.name))  # its status tells
 
     def _ended(self, slot: _Slot, status: int, now: float) -> int:
         """Note that a process has ended; return whether the broker has refused it for good."""
@@ -163,7 +184,9 @@ class Slots:
         slot.process.stdin.close()
         slot.process.stdout.close()
         slot.process = None
+        concerns = concerning(worker=slot.name)
         if self._draining or slot.leaving:
+            log.info("worker %s has left", slot.name, extra=concerns)
             return 0
         slot.reason = exit_words(status)
         if status == _UNREACHABLE:
@@ -171,7 +194,8 @@ class Slots:
         slot.crashes = slot.crashes + 1 if now - slot.started < _STEADY_SECONDS else 1
         pause = min(_LONGEST_PAUSE_SECONDS, 2.0 ** (slot.crashes - 1))
         slot.next_start = now + pause
-        log.warning("worker %s ended with %s; another is started in %.0f s", slot.name, slot.reason, pause)
+        told = "worker %s ended with %s; another is started in %.0f s"
+        log.warning(told, slot.name, slot.reason, pause, extra=concerns)
         return 0
 
     def _drain(self) -> None:

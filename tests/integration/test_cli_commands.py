@@ -28,8 +28,8 @@ from tests.command import (
 from tests.reference import reference_reduce
 
 COMMANDS = ["mean", "sum", "min", "max", "plan", "verify", "generate", "gc", "demo", "config"]
-SERVICE = ["master", "worker", "submit", "jobs", "status", "wait", "cancel", "prioritize", "workers", "broker"]
-COMMANDS += SERVICE
+SERVICE = ["master", "worker", "submit", "jobs", "status", "wait", "cancel", "prioritize", "workers", "doctor"]
+COMMANDS += [*SERVICE, "broker"]
 RUN_OPTIONS = [
     "--workers -w",
     "--partition -p",
@@ -54,8 +54,10 @@ OPTIONS = {
     "gc": ["PLACE", "--older-than", "--partials", "--dry-run", "--quiet", "--json"],
     "demo": [],
     "config": ["--json"],
-    "master": ["--broker", "--work-dir"],
-    "worker": ["--broker", "--slots", "--serve"],
+    "master": [
+        *("--broker", "--work-dir", "--management", "--metrics-port", "--metrics-host", "--log-json", "--log-level")
+    ],
+    "worker": ["--broker", "--slots", "--serve", "--log-json", "--log-level"],
     "submit": ["REDUCTION", "INPUT", "--output -o", "--broker", "--priority", "--wait", *RUN_OPTIONS, "--quiet"],
     "jobs": ["--broker", "--json"],
     "status": ["JOB", "--broker", "--json"],
@@ -63,6 +65,7 @@ OPTIONS = {
     "cancel": ["JOB", "--broker"],
     "prioritize": ["JOB", "N", "--broker"],
     "workers": ["--pause", "--resume", "--drain", "--shutdown", "--broker", "--json"],
+    "doctor": ["--broker", "--work-dir", "--management", "--json"],
     "broker": ["setup"],
 }
 JSON_FIELDS = {

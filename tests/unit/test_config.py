@@ -50,6 +50,8 @@ VALUES = {
         ("http://h", BrokerAddress(scheme="http", host="h", port=15672)),
     ],
     "serve": [("/a", ("/a",)), ("s3://b/c,/d e", ("s3://b/c", "/d e"))],
+    "log_json": [("yes", True), ("no", False)],
+    "log_level": [("debug", "debug"), ("error", "error")],
 }
 """Each key with some values, as people write them and as they are meant (on a little-endian machine)."""
 
