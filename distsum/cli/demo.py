@@ -10,11 +10,11 @@ import tempfile
 import time
 from typing import TYPE_CHECKING
 
-from distsum.cli.progress import Progress, size_words, summary_lines, time_words
+from distsum.cli.progress import Progress, summary_lines, time_words
 from distsum.cli.streams import say
 from distsum.cli.verify import verification_lines
 from distsum.errors import StorageError
-from distsum.wording import printable
+from distsum.wording import printable, size_words
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

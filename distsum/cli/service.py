@@ -28,10 +28,10 @@ from distsum.cli.options import (
     settings_of,
     whole_number,
 )
-from distsum.cli.progress import Progress, size_words, summary_lines, time_words
+from distsum.cli.progress import Progress, summary_lines, time_words
 from distsum.errors import InterruptedRunError, UsageError
 from distsum.request import ReductionName
-from distsum.wording import counted, printable
+from distsum.wording import counted, printable, size_words
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

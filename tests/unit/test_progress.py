@@ -20,13 +20,13 @@ from distsum.cli.progress import (
     count_words,
     phase_line,
     short_time_words,
-    size_words,
     snapshot_lines,
     summary_lines,
     time_words,
 )
 from distsum.observe.snapshot import PhaseProgress, Snapshot
 from distsum.request import PlanSummary, SkippedInput, Summary
+from distsum.wording import size_words
 
 COLUMNS = 80
 HOSTILE = "a\x1b[2Jb\nc\u202e\x9b31m[bold red]\udcff"
