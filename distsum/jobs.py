@@ -307,7 +307,9 @@ class Job:
             peak_worker_bytes=tally.peak_worker_bytes,
             digest=digest,
             phase_seconds=tally.phase_seconds(),
-            worker_seconds=tally.worker_seconds(),
+            worker_seconds=tally.accounts.seconds(seconds),
+            backups=tally.ledger.totals(),
+            worker_accounts=tally.accounts.accounts(seconds),
         )
 
 

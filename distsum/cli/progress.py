@@ -7,6 +7,7 @@ import sys
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from distsum.cli import streams
+from distsum.observe.ledger import totals_words
 from distsum.wording import counted, digits, printable, size_unit, size_words
 
 if TYPE_CHECKING:
@@ -102,6 +103,8 @@ def snapshot_lines(snapshot: Snapshot, width: int = 80) -> list[str]:
         unusual.append(f"{snapshot.workers_lost:,} lost")
     if snapshot.retries:
         unusual.append(f"{counted(snapshot.retries, 'attempt')} repeated")
+    if snapshot.backups.started:
+        unusual.append(counted(snapshot.backups.started, "backup"))
     lines.append(", ".join([counted(snapshot.workers, "worker"), *unusual]))
     return lines
 
@@ -163,8 +166,12 @@ def summary_lines(summary: Summary) -> list[str]:
         lines.append(f"stored already: {counted(summary.tasks_reused, 'task')}")
     if summary.retries:
         lines.append(f"repeated: {counted(summary.retries, 'attempt')}")
+    if summary.backups.started:
+        lines += totals_words(summary.backups, summary.bytes_read).split("; ", 1)
     if summary.workers_lost:
         lines.append(f"lost: {counted(summary.workers_lost, 'worker')}")
+    if (busy := summary.busy_share) is not None:
+        lines.append(f"workers were busy for {busy:.0%} of their time")
     return lines + skipped_lines(summary.skipped, summary.files)
 
 

@@ -67,7 +67,8 @@ OPTIONS = {
 }
 JSON_FIELDS = {
     *("output", "reduction", "files", "count", "skipped", "seconds", "bytes_read", "bytes_written", "tasks"),
-    *("tasks_reused", "attempts", "retries", "workers", "plan", "peak_worker_bytes", "digest"),
+    *("tasks_reused", "attempts", "retries", "workers", "plan", "peak_worker_bytes", "digest", "backups"),
+    "worker_accounts",
 }
 
 
@@ -193,6 +194,7 @@ def test_the_result_goes_to_the_file_and_words_to_stderr_a_line_a_phase(runs, tm
     assert all(re.search(r" in [\d.]+ s$", line) for line in phases), "each ended"
     assert "mean of 30 files of 400 numbers" in lines
     assert f"written to {tmp_path / 'mean.npy'}" in lines
+    assert re.fullmatch(r"workers were busy for \d+% of their time", lines[-1])
     assert not any(byte < 32 and byte != 10 for byte in done.stderr), "an escape, where there is no terminal"
     assert np.load(tmp_path / "mean.npy").tobytes() == reference_reduce(arrays, 5, "mean").tobytes()
     assert [path.name for path in tmp_path.iterdir()] == ["mean.npy"]
@@ -217,6 +219,13 @@ def test_the_json_object_has_the_documented_fields_and_tells_what_ran(runs, tmp_
     assert told["bytes_written"] == 8 * (256 + 3200) + (128 + 3200)
     assert 0 < told["peak_worker_bytes"] <= told["plan"]["worker_bytes"]
     assert 0 < told["seconds"] < DEADLINE_SECONDS
+    ended = ("won", "lost", "cancelled", "moot")
+    assert told["backups"].keys() == {"started", *ended, "declined", "saved_seconds", "wasted_bytes"}
+    assert told["backups"]["started"] == sum(told["backups"][name] for name in ended)
+    assert sum(account["tasks"] for account in told["worker_accounts"]) == 8
+    for account in told["worker_accounts"]:
+        assert list(account["seconds"]) == ["starting", "waiting", "reading", "adding", "storing", "discarded"]
+        assert 0 < sum(account["seconds"].values()) - account["seconds"]["starting"] < told["seconds"]
 
 
 def test_quiet_says_nothing_but_errors(runs, tmp_path):
