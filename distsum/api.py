@@ -10,6 +10,8 @@ import os
 import tempfile
 from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, Unpack
 
+from distsum.actors.speculation import SpeculationSettings
+from distsum.actors.speculation_words import parse_speculation, speculation_settings
 from distsum.dtypes import ACCEPTED, parse_dtype
 from distsum.errors import ConfigurationError, InterruptedRunError
 from distsum.request import DEFAULT_FAN_IN, FormatName, OnBadInput, Options, ReductionName
@@ -17,7 +19,7 @@ from distsum.stores.routing import RoutingStore, is_remote
 from distsum.wording import parse_byte_size, printable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     import numpy.typing as npt
 
@@ -49,6 +51,9 @@ class RunOptions(TypedDict, total=False):
         out_dtype: dtype of the result; None for the accumulator's.
         on_bad_input: ``"fail"``, or ``"skip"`` to leave bad inputs out.
         force: Whether an existing output is replaced (False).
+        speculation: When slow tasks get a second worker: text such as ``"quantile=0.75,multiplier=1.2"``, a mapping of
+            such keys, or ``"none"``, as False; None for the default.
+        history: A file to store everything that happens in; None for none.
     """
 
     workers: int | None
@@ -64,6 +69,8 @@ class RunOptions(TypedDict, total=False):
     out_dtype: object
     on_bad_input: OnBadInput
     force: bool
+    speculation: str | Mapping[str, Any] | bool | None
+    history: Name | None
 
 
 def mean(inputs: Inputs, output: Name | None = None, **options: Unpack[RunOptions]) -> Array:
@@ -171,13 +178,17 @@ def _reduced(reduction: ReductionName, inputs: Inputs, output: Name | None, **gi
     from distsum.embedded import run
 
     options = _options(given)
+    speculation = _speculation(given.get("speculation"))
+    history = given.get("history")
+    recorded = None if history is None else os.fsencode(history)
     paths = _paths(inputs, options.format)
     if output is not None:
-        return _mapped(run(reduction, paths, os.fsencode(output), options), os.fsencode(output))
+        path = os.fsencode(output)
+        return _mapped(run(reduction, paths, path, options, speculation=speculation, history=recorded), path)
     with tempfile.TemporaryDirectory(prefix="distsum-") as folder:
         written = os.fsencode(os.path.join(folder, "result.npy"))
         try:
-            run(reduction, paths, written, options)
+            run(reduction, paths, written, options, speculation=speculation, history=recorded)
         except InterruptedRunError:
             if options.work_dir is not None:
                 raise
@@ -258,6 +269,21 @@ def _work_dir(value: Name | None) -> str | None:
     if not path or "\0" in path:
         raise _unacceptable("work_dir", value, "must name a folder")
     return path
+
+
+def _speculation(value: object) -> SpeculationSettings:
+    if value is None or value is True:
+        return SpeculationSettings()
+    if value is False:
+        return SpeculationSettings(policy="none")
+    try:
+        if isinstance(value, str):
+            return parse_speculation(value)
+        return speculation_settings(dict(value))  # type: ignore[call-overload]  # this is how it is found out
+    except ValueError as error:
+        raise _unacceptable("speculation", value, str(error)) from None
+    except TypeError:
+        raise _unacceptable("speculation", value, "must be text, a mapping, True or False") from None
 
 
 def _unacceptable(name: str, value: object, what: str) -> ConfigurationError:

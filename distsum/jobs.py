@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from distsum.manifest import Input, Manifest
     from distsum.messages import JobFailed, JobSucceeded, TaskId
     from distsum.observe.fold import JobTally
+    from distsum.observe.history import HistoryHeader
     from distsum.stores.base import Store
 
 _DIGEST_BLOCK: Final = 1 << 20
@@ -192,6 +193,20 @@ class Job:
             partials = tree.partials_read(phase)
             work.append(PhaseWork(tree.tasks(phase) * spec.tiles, partials * spec.tiles, partials * partial_bytes))
         return tuple(work)
+
+    def history_header(self, began_seconds: float, *, resumed: bool = False) -> HistoryHeader:
+        """Return what its history is of; ``began_seconds`` is when its clock began, in seconds of the Unix epoch."""
+        from distsum.observe.history import HistoryHeader
+
+        return HistoryHeader(
+            job=self.spec.job,
+            reduction=self.spec.reduction,
+            files=self.spec.files,
+            output=printable(self.record.output),
+            work=self.work_by_phase(),
+            began_seconds=began_seconds,
+            resumed=resumed,
+        )
 
     def stored_states(self, *, sweep: bool = False) -> tuple[bytes, ...]:
         """Return what is stored already, as ``actors.phase`` takes it."""

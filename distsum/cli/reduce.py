@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json as json_module
 import os
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
 
 from distsum.cli import streams
 from distsum.cli.options import (
@@ -13,13 +15,17 @@ from distsum.cli.options import (
     Force,
     Inputs,
     Json,
+    NoSpeculation,
     Output,
     Quiet,
     RunFlags,
+    Speculation,
+    as_given,
     options_of,
     paths_of,
     plain,
     settings_of,
+    speculation_flag,
 )
 from distsum.cli.progress import Progress, summary_lines
 
@@ -27,6 +33,15 @@ if TYPE_CHECKING:
     from distsum.request import ReductionName, Summary
 
 
+History = Annotated[
+    FileName | None,
+    Parameter(
+        name="--history",
+        metavar="FILE",
+        converter=as_given,
+        help="Where everything that happens is stored, for distsum status --history. [default: nowhere]",
+    ),
+]
 _ONLY_IN_WORDS = frozenset({"shape", "dtype", "order", "workers_lost", "phase_seconds", "worker_seconds"})
 
 
@@ -34,48 +49,64 @@ def mean(
     *inputs: Inputs,
     output: Output,
     flags: RunFlags = NO_FLAGS,
+    speculation: Speculation = None,
+    no_speculation: NoSpeculation = False,
+    history: History = None,
     force: Force = False,
     quiet: Quiet = None,
     json: Json = False,
 ) -> None:
     """Write the mean at every index of many files."""
-    _reduce("mean", inputs, output, flags, force=force, quiet=quiet, as_json=json)
+    wanted = speculation_flag(speculation, off=no_speculation)
+    _reduce("mean", inputs, output, flags, wanted, history, force=force, quiet=quiet, as_json=json)
 
 
 def sum_(
     *inputs: Inputs,
     output: Output,
     flags: RunFlags = NO_FLAGS,
+    speculation: Speculation = None,
+    no_speculation: NoSpeculation = False,
+    history: History = None,
     force: Force = False,
     quiet: Quiet = None,
     json: Json = False,
 ) -> None:
     """Write the sum at every index of many files; exact for integers."""
-    _reduce("sum", inputs, output, flags, force=force, quiet=quiet, as_json=json)
+    wanted = speculation_flag(speculation, off=no_speculation)
+    _reduce("sum", inputs, output, flags, wanted, history, force=force, quiet=quiet, as_json=json)
 
 
 def min_(
     *inputs: Inputs,
     output: Output,
     flags: RunFlags = NO_FLAGS,
+    speculation: Speculation = None,
+    no_speculation: NoSpeculation = False,
+    history: History = None,
     force: Force = False,
     quiet: Quiet = None,
     json: Json = False,
 ) -> None:
     """Write the smallest number at every index of many files."""
-    _reduce("min", inputs, output, flags, force=force, quiet=quiet, as_json=json)
+    wanted = speculation_flag(speculation, off=no_speculation)
+    _reduce("min", inputs, output, flags, wanted, history, force=force, quiet=quiet, as_json=json)
 
 
 def max_(
     *inputs: Inputs,
     output: Output,
     flags: RunFlags = NO_FLAGS,
+    speculation: Speculation = None,
+    no_speculation: NoSpeculation = False,
+    history: History = None,
     force: Force = False,
     quiet: Quiet = None,
     json: Json = False,
 ) -> None:
     """Write the largest number at every index of many files."""
-    _reduce("max", inputs, output, flags, force=force, quiet=quiet, as_json=json)
+    wanted = speculation_flag(speculation, off=no_speculation)
+    _reduce("max", inputs, output, flags, wanted, history, force=force, quiet=quiet, as_json=json)
 
 
 def _reduce(
@@ -83,6 +114,8 @@ def _reduce(
     inputs: tuple[FileName, ...],
     output: FileName,
     flags: RunFlags,
+    speculation: str | None,
+    history: FileName | None,
     *,
     force: bool,
     quiet: bool | None,
@@ -90,11 +123,19 @@ def _reduce(
 ) -> None:
     from distsum.embedded import run
 
-    settings = settings_of(flags, quiet=quiet)
+    settings = settings_of(flags, quiet=quiet, speculation=speculation)
     options = options_of(settings, force=force, digest=as_json)
     paths = paths_of(inputs, settings)
     with Progress(quiet=settings.quiet) as progress:
-        summary = run(reduction, paths, os.fsencode(output), options, progress.show)
+        summary = run(
+            reduction,
+            paths,
+            os.fsencode(output),
+            options,
+            progress.show,
+            speculation=settings.speculation,
+            history=None if history is None else os.fsencode(history),
+        )
     if not settings.quiet:
         for line in summary_lines(summary):
             streams.say(line)

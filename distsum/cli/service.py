@@ -18,17 +18,20 @@ from distsum.cli.options import (
     Force,
     Inputs,
     Json,
+    NoSpeculation,
     Output,
     Quiet,
     RunFlags,
+    Speculation,
     as_given,
     options_of,
     paths_of,
     plain,
     settings_of,
+    speculation_flag,
     whole_number,
 )
-from distsum.cli.progress import Progress, summary_lines, time_words
+from distsum.cli.progress import Progress, snapshot_lines, summary_lines, time_words
 from distsum.errors import InterruptedRunError, UsageError
 from distsum.request import ReductionName
 from distsum.wording import counted, printable, size_words
@@ -38,6 +41,7 @@ if TYPE_CHECKING:
 
     from distsum.brokers.address import BrokerAddress
     from distsum.config import Settings
+    from distsum.observe.ledger import LedgerReport
     from distsum.observe.workers import WorkerStatus
     from distsum.request import Options, Summary
     from distsum.service.client import Client
@@ -62,6 +66,8 @@ def master(
         FileName | None,
         Parameter(metavar="URI", converter=as_given, help="Folder of jobs and partials, which all workers reach."),
     ] = None,
+    speculation: Speculation = None,
+    no_speculation: NoSpeculation = False,
 ) -> None:
     """Serve a broker's virtual host: take jobs, and have workers do them."""
     import asyncio
@@ -70,7 +76,8 @@ def master(
     from distsum.service.rabbitmq import serve
     from distsum.stores.routing import RoutingStore, absolute_folder
 
-    settings = settings_of(RunFlags(work_dir=work_dir), broker=broker)
+    wanted = speculation_flag(speculation, off=no_speculation)
+    settings = settings_of(RunFlags(work_dir=work_dir), broker=broker, speculation=wanted)
     if settings.work_dir is None:
         raise UsageError("master needs --work-dir, a folder that it and all workers reach")
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.WARNING, stream=sys.stderr)
@@ -79,7 +86,8 @@ def master(
     work = absolute_folder(os.fsencode(settings.work_dir))
     streams.say(f"serving {address}, with work in {printable(work)}")
     with closing(RoutingStore()) as store:
-        asyncio.run(_until_terminated(serve(address, store, work, on_ready=lambda: streams.say("ready"))))
+        serving = serve(address, store, work, on_ready=lambda: streams.say("ready"), speculation=settings.speculation)
+        asyncio.run(_until_terminated(serving))
 
 
 async def _until_terminated(serving: Any) -> None:
@@ -190,9 +198,32 @@ def jobs(*, broker: Broker = None, json: Json = False) -> None:
     streams.emit("\n".join(_table(rows)))
 
 
-def status(job: JobId, /, *, broker: Broker = None, json: Json = False) -> None:
-    """Show how a job is doing, and what waits at the broker."""
+def status(
+    job: Annotated[str | None, Parameter(name="JOB", help="Its id, as submit has printed it.")] = None,
+    /,
+    *,
+    stragglers: Annotated[
+        bool,
+        Parameter(negative=(), show_default=False, help="Tell of slow tasks: which got a second worker, and why."),
+    ] = False,
+    history: Annotated[
+        FileName | None,
+        Parameter(metavar="FILE", converter=as_given, help="Instead of a job's, what a run has stored by --history."),
+    ] = None,
+    broker: Broker = None,
+    json: Json = False,
+) -> None:
+    """Show how a job is doing, and what waits at the broker; or what it has done about stragglers."""
+    if (job is None) == (history is None):
+        raise UsageError("status needs one of JOB, the id of a job, and --history, a file")
+    if history is not None:
+        _show_replay(os.fsencode(history), stragglers=stragglers, as_json=json)
+        return
+    assert job is not None
     with _client(settings_of(broker=broker)) as client:
+        if stragglers:
+            _show_ledger(client.stragglers(job), as_json=json)
+            return
         found, queues = client.status(job), client.queues()
     if json:
         streams.emit(json_module.dumps(plain(found) | {"queues": plain(queues)}))
@@ -279,6 +310,60 @@ def workers(
     streams.emit("\n".join(_table(rows)))
 
 
+# Histories ------------------------------------------------------------------------------------------------------------
+
+
+def _show_replay(uri: bytes, *, stragglers: bool, as_json: bool) -> None:
+    from contextlib import closing
+
+    from distsum.observe.history import History, Replay
+    from distsum.stores.routing import RoutingStore
+
+    with closing(RoutingStore()) as store:
+        reader = store.open(uri)
+        if reader is None:
+            raise UsageError(f"{printable(uri)}: there is no such file")
+        with reader:
+            replay = Replay(History(reader))
+    if stragglers:
+        _show_ledger(replay.ledger_report(), as_json=as_json)
+        return
+    header, snapshot = replay.header, replay.tally.snapshot(replay.seconds)
+    if as_json:
+        told = {"header": plain(header), "snapshot": plain(snapshot), "workers": plain(replay.workers.statuses())}
+        streams.emit(json_module.dumps(told | {"remark": replay.remark}))
+        return
+    lines = [
+        f"job {printable(header.job, 80)}: {printable(header.reduction, 80)} of {counted(header.files, 'file')} to "
+        f"{printable(header.output)}",
+        f"begun {time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(header.began_seconds))}, "
+        f"{'ended' if snapshot.finished else 'told of until'} {time_words(replay.seconds)} later",
+        *snapshot_lines(snapshot),
+        *(printable(note, 1000) for note in snapshot.notes),
+    ]
+    streams.emit("\n".join(lines if replay.remark is None else [*lines, replay.remark]))
+
+
+def _show_ledger(report: LedgerReport, *, as_json: bool) -> None:
+    if as_json:
+        streams.emit(json_module.dumps(plain(report)))
+    else:
+        streams.emit("\n".join(ledger_report_lines(report)))
+
+
+def ledger_report_lines(report: LedgerReport) -> list[str]:
+    """Return a job's ledger as lines: what was cut, then each entry with the time of day, and the totals."""
+    from distsum.observe.ledger import ledger_lines, totals_words
+
+    marks = {"started": "↯", "won": "✓", "lost": "✗", "cancelled": "-", "moot": "-", "declined": "·"}
+    lines = [f"{counted(report.cut, 'earlier entry', 'earlier entries')} left out"] if report.cut else []
+    for line in ledger_lines(report.entries):
+        clock = time.strftime("%H:%M:%S", time.localtime(report.began_seconds + line.seconds))
+        lines.append(f"{clock} {marks[line.what]} {line.text}")
+    lines.append(totals_words(report.totals, report.bytes_read))
+    return lines if report.remark is None else [*lines, report.remark]
+
+
 # Words ----------------------------------------------------------------------------------------------------------------
 
 
@@ -309,8 +394,6 @@ def _job_row(found: JobStatus) -> tuple[str, ...]:
 
 
 def _status_lines(found: JobStatus) -> list[str]:
-    from distsum.cli.progress import snapshot_lines
-
     lines = [
         f"job {found.job}: {found.state}, priority {found.priority}",
         f"{found.reduction} of {counted(found.files, 'file')} to {found.output}",

@@ -24,7 +24,7 @@ from distsum.messages import (
     WorkerLost,
 )
 from distsum.observe.accounts import WorkerAccounts
-from distsum.observe.ledger import BackupEntry, Ledger, entry_words, task_words
+from distsum.observe.ledger import BackupEntry, Ledger, LedgerReport, entry_words, task_words
 from distsum.observe.snapshot import PhaseProgress, PhaseWork, Snapshot
 from distsum.wording import counted, printable
 
@@ -163,6 +163,17 @@ class JobTally:
             notes_total=self._notes_total,
             finished=self._finished,
             backups=self.ledger.totals(),
+        )
+
+    def ledger_report(self, began_seconds: float, remark: str | None = None) -> LedgerReport:
+        """Return the ledger as it is now; ``began_seconds`` is when the job's clock began, in the Unix epoch."""
+        return LedgerReport(
+            totals=self.ledger.totals(),
+            entries=self.ledger.entries,
+            cut=self.ledger.cut,
+            bytes_read=self.bytes_read,
+            began_seconds=began_seconds,
+            remark=remark,
         )
 
     def phase_seconds(self) -> tuple[float, ...]:

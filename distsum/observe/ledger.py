@@ -82,6 +82,26 @@ class DeclinedEntry(msgspec.Struct, frozen=True, kw_only=True, tag="declined", t
 Entry = BackupEntry | DeclinedEntry
 
 
+class LedgerReport(msgspec.Struct, frozen=True, kw_only=True):
+    """A job's ledger at one moment.
+
+    Attributes:
+        totals: What it comes to.
+        entries: The last ones, in the order in which they began.
+        cut: Entries before them, which are not kept.
+        bytes_read: What the attempts that did their tasks have read.
+        began_seconds: When the clock of the entries began, in seconds of the Unix epoch.
+        remark: What is to be known of it, in a sentence.
+    """
+
+    totals: BackupTotals
+    entries: tuple[Entry, ...]
+    cut: int
+    bytes_read: int
+    began_seconds: float
+    remark: str | None = None
+
+
 class Ledger:
     """What became of stragglers, counted from events; events of other kinds are passed over.
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from distsum.actors.master import MasterSettings
-    from distsum.actors.task_tracker import TrackerSettings
+    from distsum.actors.speculation import SpeculationSettings
     from distsum.brokers.address import BrokerAddress
     from distsum.stores.base import Store
 
@@ -30,7 +30,7 @@ async def serve(
     *,
     on_ready: Callable[[], None],
     master: MasterSettings | None = None,
-    tracker: TrackerSettings | None = None,
+    speculation: SpeculationSettings | None = None,
 ) -> None:
     """Serve a virtual host until cancelled; where another master does so, wait until it is gone.
 
@@ -40,7 +40,7 @@ async def serve(
         work: URI of the folder of jobs and partials.
         on_ready: Told when workers and clients are served.
         master: Settings of the master actor.
-        tracker: Settings of the tracker.
+        speculation: What is done about stragglers; None for the default.
 
     Raises:
         UnreachableError: There is no broker, or it does not let us in.
@@ -53,7 +53,7 @@ async def serve(
             failed.set_exception(error)
 
     broker = RabbitBroker(address, fail, lock_seconds=None)
-    service = Service(store, work, broker, _Figures(broker), master, tracker)
+    service = Service(store, work, broker, _Figures(broker), master, speculation)
 
     async def answer(question: bytes) -> bytes:
         try:
