@@ -6,7 +6,7 @@ import os
 import tempfile
 from typing import TYPE_CHECKING, Unpack
 
-from distsum.arguments import RunOptions, dtype_of, one_of, options_of, paths_of, whole
+from distsum.arguments import RunOptions, dtype_of, one_of, options_of, paths_of, speculation_of, whole
 from distsum.errors import InterruptedRunError
 from distsum.request import DEFAULT_FAN_IN, FormatName, OnBadInput, ReductionName
 from distsum.results import mapped
@@ -123,13 +123,17 @@ def _reduced(reduction: ReductionName, inputs: Inputs, output: Name | None, **gi
     from distsum.embedded import run
 
     options = options_of(given)
+    speculation = speculation_of(given.get("speculation"))
+    history = given.get("history")
+    recorded = None if history is None else os.fsencode(history)
     paths = paths_of(inputs, options.format)
     if output is not None:
-        return mapped(run(reduction, paths, os.fsencode(output), options), os.fsencode(output))
+        path = os.fsencode(output)
+        return mapped(run(reduction, paths, path, options, speculation=speculation, history=recorded), path)
     with tempfile.TemporaryDirectory(prefix="distsum-") as folder:
         written = os.fsencode(os.path.join(folder, "result.npy"))
         try:
-            run(reduction, paths, written, options)
+            run(reduction, paths, written, options, speculation=speculation, history=recorded)
         except InterruptedRunError:
             if options.work_dir is not None:
                 raise

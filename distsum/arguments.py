@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import operator
 import os
-from typing import TYPE_CHECKING, TypedDict, TypeVar
+from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
 
+from distsum.actors.speculation import SpeculationSettings
+from distsum.actors.speculation_words import parse_speculation, speculation_settings
 from distsum.dtypes import ACCEPTED, parse_dtype
 from distsum.errors import ConfigurationError
 from distsum.request import FormatName, OnBadInput, Options
 from distsum.wording import parse_byte_size, printable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     Name = str | bytes | os.PathLike[str] | os.PathLike[bytes]
     Inputs = Name | Iterable[Name]
@@ -58,9 +60,14 @@ class RunOptions(JobOptions, total=False):
 
     Attributes:
         work_dir: Folder of partials; None for the output's path with ``.distsum`` appended.
+        speculation: When slow tasks get a second worker: text such as ``"quantile=0.75,multiplier=1.2"``, a mapping of
+            such keys, or ``"none"``, as False; None for the default.
+        history: A file to store everything that happens in; None for none.
     """
 
     work_dir: Name | None
+    speculation: str | Mapping[str, Any] | bool | None
+    history: Name | None
 
 
 def options_of(given: RunOptions, kind: type[JobOptions] = RunOptions, *, digest: bool = False) -> Options:
@@ -137,6 +144,26 @@ def _work_dir(value: Name | None) -> str | None:
     if not path or "\0" in path:
         raise _unacceptable("work_dir", value, "must name a folder")
     return path
+
+
+def speculation_of(value: object) -> SpeculationSettings:
+    """Return what is done about stragglers.
+
+    Raises:
+        ConfigurationError: The value is not acceptable.
+    """
+    if value is None or value is True:
+        return SpeculationSettings()
+    if value is False:
+        return SpeculationSettings(policy="none")
+    try:
+        if isinstance(value, str):
+            return parse_speculation(value)
+        return speculation_settings(dict(value))  # type: ignore[call-overload]  # this is how it is found out
+    except ValueError as error:
+        raise _unacceptable("speculation", value, str(error)) from None
+    except TypeError:
+        raise _unacceptable("speculation", value, "must be text, a mapping, True or False") from None
 
 
 def _unacceptable(name: str, value: object, what: str) -> ConfigurationError:

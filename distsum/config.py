@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
+from distsum.actors.speculation import SpeculationSettings
+from distsum.actors.speculation_words import parse_speculation, speculation_text
 from distsum.brokers.address import BrokerAddress
 from distsum.dtypes import ACCEPTED, parse_dtype
 from distsum.errors import ConfigurationError, UsageError
@@ -35,7 +37,7 @@ ENVIRONMENT_PREFIX: Final = "DISTSUM_"
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything that can be set in any layer; ``Options`` says what most of them mean.
+    """Everything that can be set in any layer; ``Options`` and ``SpeculationSettings`` say what most of them mean.
 
     ``serve`` is where a worker may go; None is everywhere.
     """
@@ -52,6 +54,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     dtype: str | None = None
     out_dtype: str | None = None
     on_bad_input: OnBadInput = "fail"
+    speculation: SpeculationSettings = SpeculationSettings()
     quiet: bool = False
     broker: BrokerAddress | None = None
     management: BrokerAddress | None = None
@@ -163,6 +166,10 @@ def _places(raw: Any) -> tuple[str, ...]:
     return tuple(places)
 
 
+def _speculation(raw: Any) -> SpeculationSettings:
+    return parse_speculation(_text(raw))
+
+
 class _SecretError(ValueError):
     """A value that may hold a password is not acceptable, so it is not shown."""
 
@@ -190,6 +197,7 @@ _PARSERS: Final[dict[str, Callable[[Any], Any]]] = {
     "dtype": _dtype,
     "out_dtype": _dtype,
     "on_bad_input": _one_of("fail", "skip"),
+    "speculation": _speculation,
     "quiet": _switch,
     "broker": _broker("--broker"),
     "management": _broker("--management"),
@@ -235,9 +243,15 @@ def resolve(layers: Sequence[Layer]) -> tuple[Settings, tuple[Origin, ...]]:
                 source, value = layer.source, values[key]
                 break
         chosen[key] = value
-        shown = str(value) if isinstance(value, BrokerAddress) else value  # which leaves the password out
-        origins.append(Origin(_flag(key), shown, source))
+        origins.append(Origin(_flag(key), _shown(value), source))
     return Settings(**chosen), tuple(origins)
+
+
+def _shown(value: Any) -> int | str | bool | None:
+    """Return a value as ``distsum config`` shows it."""
+    if isinstance(value, SpeculationSettings):
+        return speculation_text(value)
+    return str(value) if isinstance(value, BrokerAddress) else value  # without its password
 
 
 def flag_layer(values: Mapping[str, Any]) -> Layer:

@@ -17,6 +17,7 @@ import msgspec
 from distsum import dtypes
 from distsum.actors.actor import BROKER, CLIENT, MASTER, TRACKER, WORKERS
 from distsum.actors.master import Master, MasterSettings
+from distsum.actors.speculation import SpeculationSettings
 from distsum.actors.system import AsyncioSystem
 from distsum.actors.task_tracker import TaskTracker, TrackerSettings
 from distsum.brokers.local import LocalBroker
@@ -27,6 +28,7 @@ from distsum.errors import (
     JobError,
     OutputError,
     PlanError,
+    StorageError,
     UsageError,
 )
 from distsum.formats.registry import by_name, by_suffix
@@ -72,6 +74,7 @@ if TYPE_CHECKING:
     from typing import ParamSpec, TypeVar
 
     from distsum.formats.base import Format, Layout
+    from distsum.observe.history import Recorder
     from distsum.observe.snapshot import Snapshot
     from distsum.stores.base import Store
 
@@ -115,6 +118,9 @@ def run(
     output: bytes,
     options: Options,
     on_snapshot: Callable[[Snapshot], None] | None = None,
+    *,
+    speculation: SpeculationSettings | None = None,
+    history: bytes | None = None,
 ) -> Summary:
     """Reduce files on this machine, and return what was done. Blocks; a running event loop in this thread is no harm.
 
@@ -124,21 +130,29 @@ def run(
         output: Path of the result; its suffix tells the format.
         options: How to run.
         on_snapshot: Told about ten times a second how far the job is, on the thread that runs it.
+        speculation: What is done about stragglers; None for the default.
+        history: Where the job's events are stored when it ends, whatever the end; None for nowhere.
 
     Raises:
         UsageError: What was asked for cannot be done (nothing was changed).
-        JobError: The job failed; what is stored stays in the work folder.
+        JobError: The job failed; what is stored stays in the work folder. Or it did not, and its history cannot be
+            stored.
         UnreachableError: S3 is named, and cannot be used.
         InterruptedRunError: Ctrl-C or SIGTERM; the same command goes on from what is stored.
     """
     began = time.perf_counter()
     with contextlib.closing(RoutingStore()) as store:
         check_output(output, inputs, store, force=options.force)
+        if history is not None:
+            check_output(history, inputs, store, force=options.force)
+            if absolute(history) == absolute(output):
+                raise OutputError(f"{printable(history)} is the output; choose another name for the history")
         prepared = prepare(reduction, inputs, output, options, store)
         job = Job(prepared.record, prepared.manifest, store)
-        with _work_folder(store, job, keep=options.keep_partials, own=options.work_dir is None):
-            workers = max(1, min(prepared.report.workers, prepared.record.tasks))
-            return _run_loop(_Run(job, store, workers, began, on_snapshot))
+        workers = max(1, min(prepared.report.workers, prepared.record.tasks))
+        work = _work_folder(store, job, keep=options.keep_partials, own=options.work_dir is None)
+        with _recorded(job, store, history, began) as recorder, work:
+            return _run_loop(_Run(job, store, workers, began, on_snapshot, speculation, recorder))
 
 
 # Before anything runs -------------------------------------------------------------------------------------------------
@@ -437,6 +451,41 @@ def _work_folder(store: Store, job: Job, *, keep: bool, own: bool) -> Iterator[N
                     os.rmdir(folder)
 
 
+@contextlib.contextmanager
+def _recorded(job: Job, store: Store, uri: bytes | None, began: float) -> Iterator[Recorder | None]:
+    """Give what records a job, if it is to be, and store the history when the context ends, also by an error.
+
+    Raises:
+        StorageError: It cannot be stored. Where the job fails that is a note to its error.
+    """
+    if uri is None:
+        yield None
+        return
+    from distsum.observe.history import Recorder
+
+    began_seconds = time.time() - (time.perf_counter() - began)
+    try:
+        recorder = Recorder(job.history_header(began_seconds))
+    except OSError as error:
+        raise StorageError(f"no history can be recorded: {error.strerror}; set TMPDIR to a folder with room") from error
+    with contextlib.closing(recorder):
+        try:
+            yield recorder
+        except BaseException as error:
+            if recorder.events:
+                try:
+                    recorder.store(store, uri)
+                except StorageError as lost:
+                    error.add_note(f"its history is not kept: {lost}")
+            raise
+        try:
+            recorder.store(store, uri)
+        except StorageError as lost:
+            raise StorageError(
+                f"{printable(job.record.output)} is written, but no history of the job: {lost}"
+            ) from lost
+
+
 # The run --------------------------------------------------------------------------------------------------------------
 
 
@@ -515,13 +564,22 @@ class _Run:
     """One embedded job from its start to its summary."""
 
     def __init__(
-        self, job: Job, store: Store, workers: int, began: float, on_snapshot: Callable[[Snapshot], None] | None
+        self,
+        job: Job,
+        store: Store,
+        workers: int,
+        began: float,
+        on_snapshot: Callable[[Snapshot], None] | None,
+        speculation: SpeculationSettings | None,
+        recorder: Recorder | None,
     ) -> None:
         self._job = job
         self._store = store
         self._workers = workers
         self._began = began
         self._on_snapshot = on_snapshot
+        self._speculation = speculation or SpeculationSettings()
+        self._recorder = recorder
         self._tally = JobTally(job.work_by_phase(), job.input_uri)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._task: asyncio.Task[Summary] | None = None
@@ -638,10 +696,13 @@ class _Run:
         system.gateway(WORKERS, to_workers)
         system.gateway(CLIENT, to_client)
         system.spawn(MASTER, partial(Master, settings=MasterSettings()))
-        system.spawn(TRACKER, partial(TaskTracker, settings=TrackerSettings()))
+        system.spawn(TRACKER, partial(TaskTracker, settings=TrackerSettings(speculation=self._speculation)))
 
     def _take_event(self, event: msgspec.Struct) -> None:
-        self._tally.take(event, time.perf_counter() - self._began)
+        now = time.perf_counter() - self._began
+        self._tally.take(event, now)
+        if self._recorder is not None:
+            self._recorder.take(event, now)
 
     async def _tick(self) -> None:
         while self._on_snapshot is not None:

@@ -9,6 +9,7 @@
     │   ├── OutputError               2   OUT exists, or its folder cannot be written
     │   ├── PlanError                 2   no plan fits: memory, partition, fan-in, tiles
     │   ├── WorkDirBusyError          2   another run holds the work folder
+    │   ├── HistoryError              2   a file is no history of a job, or one of another version
     │   ├── BrokerBusyError           2   another process serves the broker's virtual host
     │   └── ServiceError              2   the service does not do what it was asked: no such job, another version
     ├── JobError                      1   the job ran and failed
@@ -64,6 +65,10 @@ class WorkDirBusyError(UsageError):
 
 class ServiceError(UsageError):
     """The service does not do what it was asked, and says why."""
+
+
+class HistoryError(UsageError):
+    """A file is no history of a job, or none that this version can read."""
 
 
 class BrokerBusyError(UsageError):

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from distsum.manifest import Input, Manifest
     from distsum.messages import JobFailed, JobSucceeded, TaskId
     from distsum.observe.fold import JobTally
+    from distsum.observe.history import HistoryHeader
     from distsum.stores.base import Store
 
 _DIGEST_BLOCK: Final = 1 << 20
@@ -194,6 +195,20 @@ class Job:
             work.append(PhaseWork(tree.tasks(phase) * spec.tiles, partials * spec.tiles, partials * partial_bytes))
         return tuple(work)
 
+    def history_header(self, began_seconds: float, *, resumed: bool = False) -> HistoryHeader:
+        """Return what its history is of; ``began_seconds`` is when its clock began, in seconds of the Unix epoch."""
+        from distsum.observe.history import HistoryHeader
+
+        return HistoryHeader(
+            job=self.spec.job,
+            reduction=self.spec.reduction,
+            files=self.spec.files,
+            output=printable(self.record.output),
+            work=self.work_by_phase(),
+            began_seconds=began_seconds,
+            resumed=resumed,
+        )
+
     def stored_states(self, *, sweep: bool = False) -> tuple[bytes, ...]:
         """Return what is stored already, as ``actors.phase`` takes it."""
         spec, tree, manifest = self.spec, self._tree, self._manifest
@@ -310,7 +325,9 @@ class Job:
             peak_worker_bytes=tally.peak_worker_bytes,
             digest=digest,
             phase_seconds=tally.phase_seconds(),
-            worker_seconds=tally.worker_seconds(),
+            worker_seconds=tally.accounts.seconds(seconds),
+            backups=tally.ledger.totals(),
+            worker_accounts=tally.accounts.accounts(seconds),
         )
 
 

@@ -70,13 +70,66 @@ class PlanSummary(msgspec.Struct, frozen=True):
     worker_bytes: int
 
 
+class BackupTotals(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of backups of stragglers.
+
+    Attributes:
+        started: Backups.
+        won: Those that did their task.
+        lost: Those whose task the first attempt did.
+        cancelled: Those that ended with their job.
+        moot: Those whose worker was lost, or where one of the two attempts failed.
+        declined: Attempts that were taken for stragglers and not copied, once for each reason.
+        saved_seconds: How much longer the first attempts were expected to take, where an end of them was to be seen.
+        wasted_bytes: What was read by attempts that did not do their task, as far as known.
+    """
+
+    started: int = 0
+    won: int = 0
+    lost: int = 0
+    cancelled: int = 0
+    moot: int = 0
+    declined: int = 0
+    saved_seconds: float = 0.0
+    wasted_bytes: int = 0
+
+    @property
+    def racing(self) -> int:
+        """Those that are under way."""
+        return self.started - self.won - self.lost - self.cancelled - self.moot
+
+    def wasted_share(self, bytes_read: int) -> float:
+        """Return the wasted share of all bytes; ``bytes_read`` are those of the attempts that did their tasks."""
+        return self.wasted_bytes / max(1, bytes_read + self.wasted_bytes)
+
+
+class WorkerAccount(msgspec.Struct, frozen=True):
+    """A worker's time, from when it joined until it left or the job ended.
+
+    Attributes:
+        worker: Its name.
+        tasks: Tasks it did.
+        seconds: By what they were spent on. ``starting`` came before it joined; ``reading`` waits for data, ``adding``
+            computes, ``storing`` writes; ``discarded`` went into attempts that gave no result; ``waiting`` is the rest,
+            in which it had no task of this job.
+    """
+
+    worker: str
+    tasks: int
+    seconds: dict[str, float]
+
+
+BUSY: Final = ("reading", "adding", "storing")
+"""What a worker's time is spent on when it is spent well."""
+
+
 class Summary(msgspec.Struct, frozen=True, kw_only=True):
     """What a finished job did. ``seconds`` is wall time; ``digest`` is the output's SHA-256, or None if not asked for.
 
     ``files`` counts the inputs given, ``count`` the numbers in each. ``shape``, ``dtype`` (numpy's ``dtype.str``) and
     ``order`` (F where the first index varies fastest) are those of the output. ``tasks`` is what the plan has,
     ``tasks_reused`` those whose partial was stored already, ``attempts`` the starts of a task, ``retries`` the attempts
-    after a first.
+    after a first, without backups. ``worker_seconds`` is the sum of ``worker_accounts``.
     """
 
     output: str
@@ -101,3 +154,11 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     digest: str | None
     phase_seconds: tuple[float, ...]
     worker_seconds: dict[str, float]
+    backups: BackupTotals = BackupTotals()
+    worker_accounts: tuple[WorkerAccount, ...] = ()
+
+    @property
+    def busy_share(self) -> float | None:
+        """The share of the workers' time, from when they joined, that they read, added or stored; None of no time."""
+        whole = sum(seconds for kind, seconds in self.worker_seconds.items() if kind != "starting")
+        return sum(self.worker_seconds.get(kind, 0.0) for kind in BUSY) / whole if whole > 0.0 else None

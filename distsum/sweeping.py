@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 _OF_WORK: Final = re.compile(
     rb"(?P<folder>.*/|)(?:"
-    rb"(?P<job>jobs/[0-9a-f]{12})/(?P<record>inputs|spec|record|ticket|committing|outcome)"
+    rb"(?P<job>jobs/[0-9a-f]{12})/(?P<record>inputs|spec|record|ticket|committing|outcome|history)"
     rb"|(?P<partial>partials/[0-9a-f]{2}/[0-9a-f]{64}(?:\.tmp[0-9a-f]+)?)"
     rb"|lock)"
 )

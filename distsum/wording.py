@@ -2,9 +2,19 @@
 
 import os
 import unicodedata
+from typing import Final
 
 _BIDI = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
+_SIZE_UNITS: Final = (
+    ("B", 1),
+    ("kB", 10**3),
+    ("MB", 10**6),
+    ("GB", 10**9),
+    ("TB", 10**12),
+    ("PB", 10**15),
+    ("EB", 10**18),
+)
 
 
 def printable(name: bytes | str, limit: int = 300) -> str:
@@ -62,6 +72,28 @@ def byte_size(size: float) -> str:
             break
         amount /= 1024
     return f"{amount:.0f} {unit}" if unit == "B" else f"{amount:.1f} {unit}"
+
+
+def size_words(size: float) -> str:
+    """Return bytes in decimal units, as disks and networks are rated, in at most 7 characters up to 999 EB.
+
+    >>> size_words(1_600_128_000), size_words(999), size_words(999_600), size_words(0.4)
+    ('1.60 GB', '999 B', '1.00 MB', '0 B')
+    """
+    unit, factor = size_unit(size)
+    return f"{digits(size / factor) if factor > 1 else f'{size:.0f}'} {unit}"
+
+
+def size_unit(size: float) -> tuple[str, int]:
+    """Return the decimal unit that a number of bytes is told in, and its bytes."""
+    return next((each for each in _SIZE_UNITS if size / each[1] < 999.5), _SIZE_UNITS[-1])
+
+
+def digits(amount: float) -> str:
+    """Return a number below 999.5 in three digits or less."""
+    if amount == 0:
+        return "0"
+    return next((text for places in (2, 1) if len(text := f"{amount:.{places}f}") <= 4), f"{amount:.0f}")
 
 
 def exact_byte_size(size: int) -> str:

@@ -92,7 +92,12 @@ _COMMANDS = {
         "reach it. The work folder and the workers are the service's.",
     ),
     "jobs": ("service:jobs", "[OPTIONS]", "List the service's jobs.", "The last that have ended come first."),
-    "status": ("service:status", "JOB [OPTIONS]", "Show how a job is doing.", "And what waits at the broker."),
+    "status": (
+        "service:status",
+        "JOB [OPTIONS]",
+        "Show how a job is doing.",
+        "And what waits at the broker; or what was done about stragglers. With --history it needs neither.",
+    ),
     "wait": (
         "service:wait",
         "JOB [OPTIONS]",
@@ -167,6 +172,8 @@ def run_command(arguments: list[str]) -> int:
         return USAGE
     except DistsumError as error:
         streams.say(f"distsum: {printable(str(error), 4000)}")
+        for note in getattr(error, "__notes__", ()):
+            streams.say(f"distsum: {printable(note, 4000)}")
         return error.exit_code
     except KeyboardInterrupt:
         streams.say("distsum: interrupted")

@@ -10,11 +10,12 @@ import tempfile
 import time
 from typing import TYPE_CHECKING
 
-from distsum.cli.progress import Progress, size_words, summary_lines, time_words
+from distsum.cli.options import NoSpeculation, Speculation, settings_of, speculation_flag
+from distsum.cli.progress import Progress, summary_lines, time_words
 from distsum.cli.streams import say
 from distsum.cli.verify import verification_lines
 from distsum.errors import StorageError
-from distsum.wording import printable
+from distsum.wording import printable, size_words
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,7 +28,7 @@ _FEWEST = 1000
 _PARTITION = 5
 
 
-def demo() -> int:
+def demo(*, speculation: Speculation = None, no_speculation: NoSpeculation = False) -> int:
     """Generate files, take their mean with P = 5, verify it, and show where the time went."""
     from distsum.embedded import run
     from distsum.generate import generate
@@ -35,6 +36,7 @@ def demo() -> int:
     from distsum.request import Options
     from distsum.verification import verify
 
+    settings = settings_of(speculation=speculation_flag(speculation, off=no_speculation))
     with _temporary_folder() as folder:
         # Inputs, the partials of P = 5 (a quarter of them) and room to spare.
         room = shutil.disk_usage(folder).free // (2 * _FILES * 8)
@@ -54,7 +56,7 @@ def demo() -> int:
         output = os.fsencode(os.path.join(folder, "mean.npy"))
         options = Options(partition=_PARTITION, tiles=1, digest=False)
         with Progress(quiet=False) as progress:
-            summary = run("mean", paths, output, options, progress.show)
+            summary = run("mean", paths, output, options, progress.show, speculation=settings.speculation)
         for line in summary_lines(summary):
             say(line)
         say("\n$ distsum verify mean.npy runs")

@@ -11,9 +11,8 @@ from cyclopts import Parameter
 
 from distsum.cli import streams
 from distsum.cli.options import FileName, Json, Quiet, as_given, plain, settings_of
-from distsum.cli.progress import size_words
 from distsum.errors import UsageError
-from distsum.wording import parse_seconds, printable
+from distsum.wording import parse_seconds, printable, size_words
 
 Place = Annotated[
     FileName, Parameter(name="PLACE", converter=as_given, help="A folder, as s3://BUCKET/PREFIX or as a path.")

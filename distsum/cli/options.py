@@ -116,6 +116,19 @@ class RunFlags:
 
 
 NO_FLAGS = RunFlags()
+Speculation = Annotated[
+    str | None,
+    Parameter(
+        name="--speculation",
+        metavar="KEY=VALUE,...",
+        help="When slow tasks get a second worker, or none. [default: quantile=0.75,multiplier=1.2 and more, see "
+        "distsum config]",
+    ),
+]
+NoSpeculation = Annotated[
+    bool,
+    Parameter(name="--no-speculation", negative=(), show_default=False, help="Never give a task to a second worker."),
+]
 Force = Annotated[bool, Parameter(name="--force", negative=(), show_default=False, help="Replace what is there.")]
 Quiet = Annotated[bool | None, Parameter(name="--quiet", help="Say nothing but errors. [default: no]")]
 Json = Annotated[
@@ -133,6 +146,17 @@ def settings_of(
         ConfigurationError: A value, key or variable is not acceptable.
     """
     return resolve(read_layers(asdict(flags) | {"quiet": quiet} | others, os.environ, current_folder()))[0]
+
+
+def speculation_flag(speculation: str | None, *, off: bool) -> str | None:
+    """Return what two flags say together.
+
+    Raises:
+        UsageError: They contradict each other.
+    """
+    if off and speculation is not None:
+        raise UsageError("--no-speculation leaves nothing for --speculation to say; give one of them")
+    return "none" if off else speculation
 
 
 def current_folder() -> str:

@@ -23,9 +23,9 @@ from distsum.cli.options import (
     plain,
     settings_of,
 )
-from distsum.cli.progress import size_words, time_words
+from distsum.cli.progress import time_words
 from distsum.request import ReductionName
-from distsum.wording import byte_size, counted
+from distsum.wording import byte_size, counted, size_words
 
 if TYPE_CHECKING:
     from distsum.planning import Candidate, PlanReport

@@ -7,7 +7,8 @@ import sys
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from distsum.cli import streams
-from distsum.wording import counted, printable
+from distsum.observe.ledger import totals_words
+from distsum.wording import counted, digits, printable, size_unit, size_words
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,16 +29,6 @@ _SKIPPED_SHOWN: Final = 20
 _UNKNOWN: Final = "-"
 
 
-def size_words(size: float) -> str:
-    """Return bytes in decimal units, as disks and networks are rated, in at most 7 characters up to 999 EB.
-
-    >>> size_words(1_600_128_000), size_words(999), size_words(999_600), size_words(0.4)
-    ('1.60 GB', '999 B', '1.00 MB', '0 B')
-    """
-    unit, factor = _size_unit(size)
-    return f"{_digits(size / factor) if factor > 1 else f'{size:.0f}'} {unit}"
-
-
 def count_words(count: float) -> str:
     """Return a number of things in at most 5 characters up to 999 millions.
 
@@ -47,7 +38,7 @@ def count_words(count: float) -> str:
     if round(count) < 10_000:
         return f"{count:,.0f}"
     unit, factor = next(each for each in _COUNT_UNITS if count / each[1] < 999.5 or each == _COUNT_UNITS[-1])
-    return f"{_digits(count / factor)}{unit}"
+    return f"{digits(count / factor)}{unit}"
 
 
 def time_words(seconds: float) -> str:
@@ -112,6 +103,8 @@ def snapshot_lines(snapshot: Snapshot, width: int = 80) -> list[str]:
         unusual.append(f"{snapshot.workers_lost:,} lost")
     if snapshot.retries:
         unusual.append(f"{counted(snapshot.retries, 'attempt')} repeated")
+    if snapshot.backups.started:
+        unusual.append(counted(snapshot.backups.started, "backup"))
     lines.append(", ".join([counted(snapshot.workers, "worker"), *unusual]))
     return lines
 
@@ -120,10 +113,10 @@ def _cells(phase: PhaseProgress, elapsed: float) -> tuple[str, str, str, str, st
     """Return a phase's tasks, bytes, files a second, bytes a second, and the time that is left or that it took."""
     finished = phase.finished_seconds is not None
     tasks = count_words(phase.tasks) if finished else f"{count_words(phase.done)}/{count_words(phase.tasks)}"
-    unit, factor = _size_unit(max(phase.bytes_read, phase.bytes_total))
+    unit, factor = size_unit(max(phase.bytes_read, phase.bytes_total))
     read = size_words(phase.bytes_read)
     if not finished:
-        read = "/".join(f"{_digits(size / factor)}" for size in (phase.bytes_read, phase.bytes_total)) + f" {unit}"
+        read = "/".join(f"{digits(size / factor)}" for size in (phase.bytes_read, phase.bytes_total)) + f" {unit}"
     if phase.started_seconds is None:
         return tasks, read, _UNKNOWN, _UNKNOWN, _UNKNOWN
     end = elapsed if phase.finished_seconds is None else phase.finished_seconds
@@ -148,27 +141,7 @@ def _share(phase: PhaseProgress) -> float:
     return min(0.99, max(phase.done, phase.reused + todo * under_way) / phase.tasks)
 
 
-_SIZE_UNITS: Final = (
-    ("B", 1),
-    ("kB", 10**3),
-    ("MB", 10**6),
-    ("GB", 10**9),
-    ("TB", 10**12),
-    ("PB", 10**15),
-    ("EB", 10**18),
-)
 _COUNT_UNITS: Final = (("k", 10**3), ("M", 10**6), ("G", 10**9))
-
-
-def _size_unit(size: float) -> tuple[str, int]:
-    return next((each for each in _SIZE_UNITS if size / each[1] < 999.5), _SIZE_UNITS[-1])
-
-
-def _digits(amount: float) -> str:
-    """Return a number below 999.5 in three digits or less."""
-    if amount == 0:
-        return "0"
-    return next((text for places in (2, 1) if len(text := f"{amount:.{places}f}") <= 4), f"{amount:.0f}")
 
 
 def _padded(text: str, width: int) -> str:
@@ -193,8 +166,12 @@ def summary_lines(summary: Summary) -> list[str]:
         lines.append(f"stored already: {counted(summary.tasks_reused, 'task')}")
     if summary.retries:
         lines.append(f"repeated: {counted(summary.retries, 'attempt')}")
+    if summary.backups.started:
+        lines += totals_words(summary.backups, summary.bytes_read).split("; ", 1)
     if summary.workers_lost:
         lines.append(f"lost: {counted(summary.workers_lost, 'worker')}")
+    if (busy := summary.busy_share) is not None:
+        lines.append(f"workers were busy for {busy:.0%} of their time")
     return lines + skipped_lines(summary.skipped, summary.files)
 
 

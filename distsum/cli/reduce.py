@@ -15,15 +15,20 @@ from distsum.cli.options import (
     Force,
     Inputs,
     Json,
+    NoSpeculation,
     Output,
     Quiet,
     RunFlags,
+    Speculation,
+    as_given,
     options_of,
     paths_of,
     plain,
     settings_of,
+    speculation_flag,
 )
 from distsum.cli.progress import Progress, summary_lines
+from distsum.errors import UsageError
 
 if TYPE_CHECKING:
     from distsum.request import ReductionName, Summary
@@ -38,6 +43,15 @@ There = Annotated[
         "here, also where DISTSUM_BROKER is set; `distsum submit --wait` goes by that, and shows others no password.",
     ),
 ]
+History = Annotated[
+    FileName | None,
+    Parameter(
+        name="--history",
+        metavar="FILE",
+        converter=as_given,
+        help="Where everything that happens is stored, for distsum status --history. [default: nowhere]",
+    ),
+]
 _ONLY_IN_WORDS = frozenset({"shape", "dtype", "order", "workers_lost", "phase_seconds", "worker_seconds"})
 
 
@@ -45,52 +59,68 @@ def mean(
     *inputs: Inputs,
     output: Output,
     flags: RunFlags = NO_FLAGS,
+    speculation: Speculation = None,
+    no_speculation: NoSpeculation = False,
+    history: History = None,
     force: Force = False,
     broker: There = None,
     quiet: Quiet = None,
     json: Json = False,
 ) -> None:
     """Write the mean at every index of many files."""
-    _reduce("mean", inputs, output, flags, force=force, broker=broker, quiet=quiet, as_json=json)
+    wanted = speculation_flag(speculation, off=no_speculation)
+    _reduce("mean", inputs, output, flags, wanted, history, force=force, broker=broker, quiet=quiet, as_json=json)
 
 
 def sum_(
     *inputs: Inputs,
     output: Output,
     flags: RunFlags = NO_FLAGS,
+    speculation: Speculation = None,
+    no_speculation: NoSpeculation = False,
+    history: History = None,
     force: Force = False,
     broker: There = None,
     quiet: Quiet = None,
     json: Json = False,
 ) -> None:
     """Write the sum at every index of many files; exact for integers."""
-    _reduce("sum", inputs, output, flags, force=force, broker=broker, quiet=quiet, as_json=json)
+    wanted = speculation_flag(speculation, off=no_speculation)
+    _reduce("sum", inputs, output, flags, wanted, history, force=force, broker=broker, quiet=quiet, as_json=json)
 
 
 def min_(
     *inputs: Inputs,
     output: Output,
     flags: RunFlags = NO_FLAGS,
+    speculation: Speculation = None,
+    no_speculation: NoSpeculation = False,
+    history: History = None,
     force: Force = False,
     broker: There = None,
     quiet: Quiet = None,
     json: Json = False,
 ) -> None:
     """Write the smallest number at every index of many files."""
-    _reduce("min", inputs, output, flags, force=force, broker=broker, quiet=quiet, as_json=json)
+    wanted = speculation_flag(speculation, off=no_speculation)
+    _reduce("min", inputs, output, flags, wanted, history, force=force, broker=broker, quiet=quiet, as_json=json)
 
 
 def max_(
     *inputs: Inputs,
     output: Output,
     flags: RunFlags = NO_FLAGS,
+    speculation: Speculation = None,
+    no_speculation: NoSpeculation = False,
+    history: History = None,
     force: Force = False,
     broker: There = None,
     quiet: Quiet = None,
     json: Json = False,
 ) -> None:
     """Write the largest number at every index of many files."""
-    _reduce("max", inputs, output, flags, force=force, broker=broker, quiet=quiet, as_json=json)
+    wanted = speculation_flag(speculation, off=no_speculation)
+    _reduce("max", inputs, output, flags, wanted, history, force=force, broker=broker, quiet=quiet, as_json=json)
 
 
 def _reduce(
@@ -98,15 +128,21 @@ def _reduce(
     inputs: tuple[FileName, ...],
     output: FileName,
     flags: RunFlags,
+    speculation: str | None,
+    history: FileName | None,
     *,
     force: bool,
     broker: str | None,
     quiet: bool | None,
     as_json: bool,
 ) -> None:
-    settings = settings_of(flags, quiet=quiet, broker=broker)
+    settings = settings_of(flags, quiet=quiet, broker=broker, speculation=speculation)
     # Only the option: whoever has set a broker for the service's commands still works here with this one.
     if broker is not None:
+        if speculation is not None:
+            raise UsageError("--speculation: a service's master says what is done about stragglers; leave it out here")
+        if history is not None:
+            raise UsageError("--history: a service stores it with the job; `distsum status JOB` tells of it")
         from distsum.cli.service import run_there
 
         run_there(reduction, inputs, output, flags, settings, force=force, as_json=as_json)
@@ -116,7 +152,15 @@ def _reduce(
     options = options_of(settings, force=force, digest=as_json)
     paths = paths_of(inputs, settings)
     with Progress(quiet=settings.quiet) as progress:
-        summary = run(reduction, paths, os.fsencode(output), options, progress.show)
+        summary = run(
+            reduction,
+            paths,
+            os.fsencode(output),
+            options,
+            progress.show,
+            speculation=settings.speculation,
+            history=None if history is None else os.fsencode(history),
+        )
     if not settings.quiet:
         for line in summary_lines(summary):
             streams.say(line)

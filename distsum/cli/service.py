@@ -23,26 +23,30 @@ from distsum.cli.options import (
     Force,
     Inputs,
     Json,
+    NoSpeculation,
     Output,
     Quiet,
     RunFlags,
+    Speculation,
     as_given,
     options_of,
     paths_of,
     plain,
     settings_of,
+    speculation_flag,
     whole_number,
 )
-from distsum.cli.progress import Progress, size_words, summary_lines, time_words
+from distsum.cli.progress import Progress, snapshot_lines, summary_lines, time_words
 from distsum.errors import DistsumError, InterruptedRunError, UsageError
 from distsum.request import LogLevel, ReductionName
-from distsum.wording import counted, printable
+from distsum.wording import counted, printable, size_words
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from distsum.brokers.address import BrokerAddress
     from distsum.config import Settings
+    from distsum.observe.ledger import LedgerReport
     from distsum.observe.metrics import Metrics
     from distsum.observe.workers import WorkerStatus
     from distsum.request import Options, Summary
@@ -97,6 +101,8 @@ def master(
     metrics_host: Annotated[
         str, Parameter(metavar="ADDRESS", help="Where to listen for that: whoever reaches it may read the figures.")
     ] = "127.0.0.1",
+    speculation: Speculation = None,
+    no_speculation: NoSpeculation = False,
     log_json: LogJson = None,
     log_level: Level = None,
 ) -> int:
@@ -107,8 +113,14 @@ def master(
     from distsum.service.rabbitmq import serve
     from distsum.stores.routing import RoutingStore, absolute_folder, is_remote
 
+    wanted = speculation_flag(speculation, off=no_speculation)
     settings = settings_of(
-        RunFlags(work_dir=work_dir), broker=broker, management=management, log_json=log_json, log_level=log_level
+        RunFlags(work_dir=work_dir),
+        broker=broker,
+        management=management,
+        speculation=wanted,
+        log_json=log_json,
+        log_level=log_level,
     )
     if settings.work_dir is None:
         raise UsageError("master needs --work-dir, a folder that it and all workers reach")
@@ -129,6 +141,7 @@ def master(
                 on_ready=lambda: log.info("ready"),
                 management=settings.management,
                 metrics=metrics,
+                speculation=settings.speculation,
             )
             asyncio.run(_until_terminated(serving))
         return 0
@@ -344,9 +357,32 @@ def jobs(*, broker: Broker = None, json: Json = False) -> None:
     streams.emit("\n".join(_table(rows)))
 
 
-def status(job: JobId, /, *, broker: Broker = None, json: Json = False) -> None:
-    """Show how a job is doing, and what waits at the broker."""
+def status(
+    job: Annotated[str | None, Parameter(name="JOB", help="Its id, as submit has printed it.")] = None,
+    /,
+    *,
+    stragglers: Annotated[
+        bool,
+        Parameter(negative=(), show_default=False, help="Tell of slow tasks: which got a second worker, and why."),
+    ] = False,
+    history: Annotated[
+        FileName | None,
+        Parameter(metavar="FILE", converter=as_given, help="Instead of a job's, what a run has stored by --history."),
+    ] = None,
+    broker: Broker = None,
+    json: Json = False,
+) -> None:
+    """Show how a job is doing, and what waits at the broker; or what it has done about stragglers."""
+    if (job is None) == (history is None):
+        raise UsageError("status needs one of JOB, the id of a job, and --history, a file")
+    if history is not None:
+        _show_replay(os.fsencode(history), stragglers=stragglers, as_json=json)
+        return
+    assert job is not None
     with _client(settings_of(broker=broker)) as client:
+        if stragglers:
+            _show_ledger(client.stragglers(job), as_json=json)
+            return
         found, queues = client.status(job), client.queues()
     if json:
         streams.emit(json_module.dumps(plain(found) | {"queues": plain(queues)}))
@@ -433,6 +469,60 @@ def workers(
     streams.emit("\n".join(_table(rows)))
 
 
+# Histories ------------------------------------------------------------------------------------------------------------
+
+
+def _show_replay(uri: bytes, *, stragglers: bool, as_json: bool) -> None:
+    from contextlib import closing
+
+    from distsum.observe.history import History, Replay
+    from distsum.stores.routing import RoutingStore
+
+    with closing(RoutingStore()) as store:
+        reader = store.open(uri)
+        if reader is None:
+            raise UsageError(f"{printable(uri)}: there is no such file")
+        with reader:
+            replay = Replay(History(reader))
+    if stragglers:
+        _show_ledger(replay.ledger_report(), as_json=as_json)
+        return
+    header, snapshot = replay.header, replay.tally.snapshot(replay.seconds)
+    if as_json:
+        told = {"header": plain(header), "snapshot": plain(snapshot), "workers": plain(replay.workers.statuses())}
+        streams.emit(json_module.dumps(told | {"remark": replay.remark}))
+        return
+    lines = [
+        f"job {printable(header.job, 80)}: {printable(header.reduction, 80)} of {counted(header.files, 'file')} to "
+        f"{printable(header.output)}",
+        f"begun {time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(header.began_seconds))}, "
+        f"{'ended' if snapshot.finished else 'told of until'} {time_words(replay.seconds)} later",
+        *snapshot_lines(snapshot),
+        *(printable(note, 1000) for note in snapshot.notes),
+    ]
+    streams.emit("\n".join(lines if replay.remark is None else [*lines, replay.remark]))
+
+
+def _show_ledger(report: LedgerReport, *, as_json: bool) -> None:
+    if as_json:
+        streams.emit(json_module.dumps(plain(report)))
+    else:
+        streams.emit("\n".join(ledger_report_lines(report)))
+
+
+def ledger_report_lines(report: LedgerReport) -> list[str]:
+    """Return a job's ledger as lines: what was cut, then each entry with the time of day, and the totals."""
+    from distsum.observe.ledger import ledger_lines, totals_words
+
+    marks = {"started": "↯", "won": "✓", "lost": "✗", "cancelled": "-", "moot": "-", "declined": "·"}
+    lines = [f"{counted(report.cut, 'earlier entry', 'earlier entries')} left out"] if report.cut else []
+    for line in ledger_lines(report.entries):
+        clock = time.strftime("%H:%M:%S", time.localtime(report.began_seconds + line.seconds))
+        lines.append(f"{clock} {marks[line.what]} {line.text}")
+    lines.append(totals_words(report.totals, report.bytes_read))
+    return lines if report.remark is None else [*lines, report.remark]
+
+
 # Words ----------------------------------------------------------------------------------------------------------------
 
 
@@ -463,8 +553,6 @@ def _job_row(found: JobStatus) -> tuple[str, ...]:
 
 
 def _status_lines(found: JobStatus) -> list[str]:
-    from distsum.cli.progress import snapshot_lines
-
     lines = [
         f"job {found.job}: {found.state}, priority {found.priority}",
         f"{found.reduction} of {counted(found.files, 'file')} to {found.output}",

@@ -23,6 +23,8 @@ from distsum.messages import (
     WorkerJoined,
     WorkerLost,
 )
+from distsum.observe.accounts import WorkerAccounts
+from distsum.observe.ledger import BackupEntry, Ledger, LedgerReport, entry_words, task_words
 from distsum.observe.snapshot import PhaseProgress, PhaseWork, Snapshot
 from distsum.wording import counted, printable
 
@@ -56,6 +58,10 @@ class JobTally:
     Args:
         work: What each phase takes, by the plan.
         uri_of: Tells the path or URI of an input, by its index in the job's list.
+
+    Attributes:
+        ledger: Backups of stragglers.
+        accounts: The time of workers.
     """
 
     def __init__(self, work: tuple[PhaseWork, ...], uri_of: Callable[[int], bytes]) -> None:
@@ -74,6 +80,8 @@ class JobTally:
         self._notes_total = 0
         self._skipped: set[int] = set()
         self._told_skips = 0
+        self.ledger = Ledger()
+        self.accounts = WorkerAccounts()
         self.attempts = 0
         self.retries = 0
         self.workers_lost = 0
@@ -83,14 +91,11 @@ class JobTally:
         self.objects = 0
         self.succeeded = 0
         self.peak_worker_bytes = 0
-        self.waiting_seconds = 0.0
-        self.reading_seconds = 0.0
-        self.adding_seconds = 0.0
-        self.storing_seconds = 0.0
-        self.starting_seconds = 0.0
 
     def take(self, event: msgspec.Struct, now: float) -> None:
         """Count one event that happened ``now`` seconds after the job's start."""
+        self.accounts.take(event, now)
+        self._take_backup(event, now)
         match event:
             case JobStarted():
                 self._job, self._reduction, self._files = event.job, event.reduction, event.files
@@ -108,21 +113,15 @@ class JobTally:
                     self._succeed(event, now)
             case TaskFailed():
                 self._running.get(event.task, {}).pop(event.attempt, None)
-            case BackupStarted():
-                self._backups.add(event.attempt)
-            case BackupEnded():
-                self._backups.discard(event.attempt)
-                self._running.get(event.task, {}).pop(event.attempt, None)
             case TaskRetried():
-                self._note(f"{_task(event.task)} failed on {event.worker} and is tried again: {event.reason}")
+                self._note(f"{task_words(event.task)} failed on {event.worker} and is tried again: {event.reason}")
             case TaskReturned():
                 self._running.pop(event.task, None)
-                self._note(f"{_task(event.task)} is back in the queue after delivery {event.deliveries}")
+                self._note(f"{task_words(event.task)} is back in the queue after delivery {event.deliveries}")
             case NodeReopened():
                 self._reopen(event)
             case WorkerJoined():
                 self._workers.add(event.worker)
-                self.starting_seconds += event.start_seconds
             case WorkerLost():
                 self._workers.discard(event.worker)
                 self.workers_lost += 1
@@ -163,17 +162,19 @@ class JobTally:
             notes=tuple(self._notes),
             notes_total=self._notes_total,
             finished=self._finished,
+            backups=self.ledger.totals(),
         )
 
-    def worker_seconds(self) -> dict[str, float]:
-        """Seconds of all workers together, by what they were spent on."""
-        return {
-            "starting": self.starting_seconds,
-            "waiting": self.waiting_seconds,
-            "reading": self.reading_seconds,
-            "adding": self.adding_seconds,
-            "storing": self.storing_seconds,
-        }
+    def ledger_report(self, began_seconds: float, remark: str | None = None) -> LedgerReport:
+        """Return the ledger as it is now; ``began_seconds`` is when the job's clock began, in the Unix epoch."""
+        return LedgerReport(
+            totals=self.ledger.totals(),
+            entries=self.ledger.entries,
+            cut=self.ledger.cut,
+            bytes_read=self.bytes_read,
+            began_seconds=began_seconds,
+            remark=remark,
+        )
 
     def phase_seconds(self) -> tuple[float, ...]:
         """Seconds from each phase's first attempt to its last result; 0 for a phase with nothing to do."""
@@ -183,6 +184,15 @@ class JobTally:
             else 0.0
             for phase in self._phases
         )
+
+    def _take_backup(self, event: msgspec.Struct, now: float) -> None:
+        if isinstance(entry := self.ledger.take(event, now), BackupEntry):
+            self._note(entry_words(entry))
+        if isinstance(event, BackupStarted):
+            self._backups.add(event.attempt)
+        elif isinstance(event, BackupEnded):
+            self._backups.discard(event.attempt)
+            self._running.get(event.task, {}).pop(event.attempt, None)
 
     def _start(self, event: TaskStarted, now: float) -> None:
         if event.child is not None:
@@ -221,10 +231,6 @@ class JobTally:
         self.bytes_written += effort.bytes_written
         self.objects += effort.objects_read + effort.objects_written
         self.peak_worker_bytes = max(self.peak_worker_bytes, effort.peak_bytes)
-        self.waiting_seconds += effort.waiting_seconds
-        self.reading_seconds += effort.reading_seconds
-        self.adding_seconds += effort.adding_seconds
-        self.storing_seconds += effort.storing_seconds
 
     def _note_skips(self, skipped: tuple[Skipped, ...]) -> None:
         """Tell of bad inputs whenever they have doubled: a note for each would be a flood, and the end lists them."""
@@ -245,13 +251,8 @@ class JobTally:
             return
         phase.done -= 1
         phase.reused = min(phase.reused, phase.done)
-        self._note(f"the partial of {_task(event.task)} was missing or damaged, and is made again")
+        self._note(f"the partial of {task_words(event.task)} was missing or damaged, and is made again")
 
     def _note(self, text: str) -> None:
         self._notes.append(text)
         self._notes_total += 1
-
-
-def _task(task: TaskId) -> str:
-    tile = f" tile {task.tile}" if task.tile else ""
-    return f"phase {task.phase} task {task.index}{tile}"

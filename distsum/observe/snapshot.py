@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
+from distsum.request import BackupTotals
+
 
 class PhaseWork(msgspec.Struct, frozen=True):
     """What a whole phase takes, by the plan: its tasks, and the inputs (phase 1) or partials and bytes they read."""
@@ -52,10 +54,11 @@ class Snapshot(msgspec.Struct, frozen=True):
         phases: From the inputs up.
         workers: Worker processes alive.
         workers_lost: Worker processes that ended unasked.
-        retries: Attempts beyond a task's first.
+        retries: Attempts beyond a task's first, without backups.
         notes: What a person should know (a lost worker, a damaged partial, a skipped input): the last 200, in order.
         notes_total: How many there were in all.
         finished: Whether the job has ended.
+        backups: What became of backups of stragglers so far.
     """
 
     job: str
@@ -69,3 +72,4 @@ class Snapshot(msgspec.Struct, frozen=True):
     notes: tuple[str, ...]
     notes_total: int
     finished: bool
+    backups: BackupTotals = BackupTotals()

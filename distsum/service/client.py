@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from types import TracebackType
 
+    from distsum.observe.ledger import LedgerReport
     from distsum.observe.workers import WorkerStatus
     from distsum.request import Options, ReductionName, Summary
     from distsum.stores.base import Store
@@ -146,6 +147,15 @@ class ServiceClient:
             UnreachableError: No master answers.
         """
         return self._ask(channel.GetJob(job), channel.Job).status
+
+    def stragglers(self, job: str) -> LedgerReport:
+        """Return what was done about a job's stragglers: backups and declined ones, each with its evidence.
+
+        Raises:
+            ServiceError: There is no such job, or no history of it.
+            UnreachableError: No master answers.
+        """
+        return self._ask(channel.GetStragglers(job), channel.Stragglers).report
 
     def jobs(self, limit: int = 50) -> tuple[channel.JobStatus, ...]:
         """Return the last jobs that have ended, and then all that have not.

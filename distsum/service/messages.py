@@ -6,6 +6,7 @@ from typing import Final, Literal
 
 import msgspec
 
+from distsum.observe.ledger import LedgerReport
 from distsum.observe.snapshot import Snapshot
 from distsum.observe.workers import WorkerStatus
 from distsum.request import Summary
@@ -34,6 +35,12 @@ class ListJobs(Request, frozen=True):
 
 class GetJob(Request, frozen=True):
     """Tell of one job."""
+
+    job: str
+
+
+class GetStragglers(Request, frozen=True):
+    """Tell what was done about a job's stragglers."""
 
     job: str
 
@@ -74,7 +81,17 @@ class Diagnose(Request, frozen=True):
 
 
 AnyRequest = (
-    Describe | Submit | ListJobs | GetJob | Cancel | SetPriority | ListWorkers | CommandWorker | ListQueues | Diagnose
+    Describe
+    | Submit
+    | ListJobs
+    | GetJob
+    | GetStragglers
+    | Cancel
+    | SetPriority
+    | ListWorkers
+    | CommandWorker
+    | ListQueues
+    | Diagnose
 )
 
 JobState = Literal["queued", "running", "finishing", "succeeded", "failed", "cancelled"]
@@ -154,6 +171,12 @@ class Job(Reply, frozen=True):
     status: JobStatus
 
 
+class Stragglers(Reply, frozen=True):
+    """What was done about a job's stragglers."""
+
+    report: LedgerReport
+
+
 class Jobs(Reply, frozen=True):
     """The jobs that have not ended, in the order in which they came, and the last that have."""
 
@@ -200,7 +223,7 @@ class Diagnosis(Reply, frozen=True):
     store_fault: str | None = None
 
 
-AnyReply = Description | Done | Refused | Job | Jobs | Workers | Queues | Diagnosis
+AnyReply = Description | Done | Refused | Job | Stragglers | Jobs | Workers | Queues | Diagnosis
 
 REQUEST: Final = msgspec.msgpack.Decoder(AnyRequest)
 REPLY: Final = msgspec.msgpack.Decoder(AnyReply)

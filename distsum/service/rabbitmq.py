@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from distsum.actors.master import MasterSettings
-    from distsum.actors.task_tracker import TrackerSettings
+    from distsum.actors.speculation import SpeculationSettings
     from distsum.brokers.address import BrokerAddress
     from distsum.observe.metrics import Metrics
     from distsum.stores.base import Store
@@ -32,7 +32,7 @@ async def serve(
     *,
     on_ready: Callable[[], None],
     master: MasterSettings | None = None,
-    tracker: TrackerSettings | None = None,
+    speculation: SpeculationSettings | None = None,
     management: BrokerAddress | None = None,
     metrics: Metrics | None = None,
 ) -> None:
@@ -44,7 +44,7 @@ async def serve(
         work: URI of the folder of jobs and partials.
         on_ready: Told when workers and clients are served.
         master: Settings of the master actor.
-        tracker: Settings of the tracker.
+        speculation: What is done about stragglers; None for the default.
         management: The broker's management API, which tells more of its queues.
         metrics: Figures to keep.
 
@@ -60,7 +60,7 @@ async def serve(
 
     broker = RabbitBroker(address, fail, lock_seconds=None)
     figures = QueueFigures(broker, address.vhost, management)
-    service = Service(store, work, broker, figures, master, tracker, metrics)
+    service = Service(store, work, broker, figures, master, speculation, metrics)
 
     async def answer(question: bytes) -> bytes:
         try:

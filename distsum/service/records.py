@@ -1,7 +1,8 @@
 """What the service stores of its jobs, so that any master can go on where another one ended.
 
 ``<work>/jobs/<job>/`` holds ``inputs`` and ``record``, written by the client that submits, and what the master writes:
-``ticket``, with which the job is accepted; ``spec``, with which it has begun; and ``outcome``, with which it has ended.
+``ticket``, with which the job is accepted; ``spec``, with which it has begun; and ``outcome``, with which it has ended,
+after ``history``, which tells all that happened (``observe.history``).
 """
 
 from __future__ import annotations
@@ -13,12 +14,14 @@ import msgspec
 from distsum.errors import StorageError
 from distsum.jobs import Job, JobRecord
 from distsum.manifest import Manifest
+from distsum.observe.history import History, Replay
 from distsum.partials import manifest_uri, partial_uri, spec_uri
 from distsum.request import Summary
 from distsum.service.messages import JobState, JobStatus
 from distsum.wording import printable
 
 if TYPE_CHECKING:
+    from distsum.observe.history import Recorder
     from distsum.stores.base import Store
 
 
@@ -139,6 +142,27 @@ class Records:
     def outcome(self, job: str) -> Outcome | None:
         """Return how a job ended; None if it has not."""
         return self._get(job, "outcome", _OUTCOME)
+
+    def put_history(self, job: str, recorder: Recorder) -> None:
+        """Store what happened while a job ran.
+
+        Raises:
+            StorageError: It cannot be stored.
+        """
+        recorder.store(self._store, self._uri(job, "history"))
+
+    def replay(self, job: str) -> Replay | None:
+        """Return what is counted from a job's history; None if it has none.
+
+        Raises:
+            HistoryError: It is of another version.
+            StorageError: It cannot be read.
+        """
+        reader = self._store.open(self._uri(job, "history"))
+        if reader is None:
+            return None
+        with reader:
+            return Replay(History(reader))
 
     def ended_status(self, job: str) -> JobStatus | None:
         """Return what clients are told of a job that has ended; None if it has not.

@@ -18,6 +18,7 @@ import msgspec
 from distsum import __version__
 from distsum.actors.actor import BROKER, CLIENT, MASTER, TRACKER, WORKERS
 from distsum.actors.master import Master, MasterSettings
+from distsum.actors.speculation import SpeculationSettings
 from distsum.actors.system import AsyncioSystem
 from distsum.actors.task_tracker import TaskTracker, TrackerSettings
 from distsum.errors import DistsumError, StorageError
@@ -40,9 +41,13 @@ from distsum.messages import (
     TellWorker,
     WorkerJoined,
     WorkerLost,
+    WorkerPaused,
+    WorkerRefused,
+    WorkerResumed,
 )
 from distsum.observe.fold import JobTally
 from distsum.observe.gauges import Gauges, QueueGauge
+from distsum.observe.history import Recorder
 from distsum.observe.narrator import Narrator
 from distsum.observe.workers import WorkerTable
 from distsum.partials import node_context
@@ -56,6 +61,7 @@ if TYPE_CHECKING:
     from distsum.brokers.base import Broker
     from distsum.jobs import Job
     from distsum.messages import FromBroker, FromWorker
+    from distsum.observe.ledger import LedgerReport
     from distsum.request import Summary
     from distsum.stores.base import Store
 
@@ -66,7 +72,9 @@ _ENDED_KEPT: Final = 200
 _RETRY_SECONDS: Final = (0.5, 2.0, 8.0, 30.0)
 """Pauses before a record is stored again; the last one repeats."""
 _PREFLIGHT_SECONDS: Final = 8.0
-_WORKER_EVENTS: Final = (WorkerJoined, WorkerLost)
+_WORKER_EVENTS: Final = (WorkerJoined, WorkerLost, WorkerRefused, WorkerPaused, WorkerResumed)
+_LEDGERS_KEPT: Final = 20
+"""Ledgers of jobs that have ended, which are told of without counting through their histories again."""
 
 
 class ServiceBroker(Protocol):
@@ -122,6 +130,23 @@ class _Served:
         self.tally = JobTally(job.work_by_phase(), job.input_uri)
         self.finished: asyncio.Future[JobSucceeded | JobFailed] = asyncio.get_running_loop().create_future()
         self.context = node_context(job.spec, 0)
+        self.began_seconds = time.time()
+        self.recorder: Recorder | None = None
+
+    def record(self) -> None:
+        """Record what happens from now on. Where that cannot be done the job goes on without."""
+        try:
+            self.recorder = Recorder(self.job.history_header(self.began_seconds, resumed=self.resumed))
+        except OSError as error:
+            name = self.job.spec.job
+            log.warning("the history of job %s cannot be recorded: %s", name, error.strerror, extra={"job": name})
+
+    def take(self, event: msgspec.Struct) -> None:
+        """Count and record an event."""
+        now = time.perf_counter() - self.began
+        self.tally.take(event, now)
+        if self.recorder is not None:
+            self.recorder.take(event, now)
 
     def status(self, workers: int) -> channel.JobStatus:
         """Return what clients are told."""
@@ -159,7 +184,7 @@ class Service:
         broker: Broker,
         figures: ServiceBroker,
         master: MasterSettings | None = None,
-        tracker: TrackerSettings | None = None,
+        speculation: SpeculationSettings | None = None,
         observer: Observer | None = None,
     ) -> None:
         self._store = store
@@ -168,12 +193,16 @@ class Service:
         self._broker = broker
         self._figures = figures
         self._master_settings = master or MasterSettings()
-        self._tracker_settings = tracker or TrackerSettings(retry_storage=True, first_attempt=time.time_ns())
+        self._tracker_settings = TrackerSettings(
+            retry_storage=True, first_attempt=time.time_ns(), speculation=speculation or SpeculationSettings()
+        )
         self._served: dict[str, _Served] = {}
         self._ended: dict[str, channel.JobStatus] = {}
+        self._ledgers: dict[str, LedgerReport] = {}
         self._workers = WorkerTable()
         self._narrator = Narrator()
         self._observer = observer
+        self._joined: dict[str, WorkerJoined] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._accepting: dict[str, asyncio.Lock] = {}
         self._began = time.time()
@@ -210,6 +239,9 @@ class Service:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        for served in self._served.values():
+            if served.recorder is not None:
+                served.recorder.close()
         # What their threads ask of a server that does not answer would keep this process from ending.
         await asyncio.to_thread(self._store.close)
         self._system.close()
@@ -288,11 +320,23 @@ class Service:
         for served in concerned:
             if isinstance(event, JobStarted):
                 served.state = "running"
-            served.tally.take(event, time.perf_counter() - served.began)
+                served.record()
+            served.take(event)
+            if isinstance(event, JobStarted):
+                for joined in self._joined.values():
+                    served.take(joined)
+        self._note_worker(event)
         if self._observer is not None:
             self._observer.take(event)
         if (line := self._narrator.line_of(event)) is not None:
             log.log(line.level, "%s", line.words, extra=line.concerns)
+
+    def _note_worker(self, event: msgspec.Struct) -> None:
+        """Remember who is there, for jobs that begin later; their start was no time of those."""
+        if isinstance(event, WorkerJoined):
+            self._joined[event.worker] = msgspec.structs.replace(event, start_seconds=0.0)
+        elif isinstance(event, WorkerLost):
+            self._joined.pop(event.worker, None)
 
     # Jobs -------------------------------------------------------------------------------------------------------------
 
@@ -350,6 +394,10 @@ class Service:
         """Store how a job ended, as often as it takes, and remove what it has left."""
         job = served.job
         name = job.spec.job
+        # Before the outcome: nobody looks for it afterwards.
+        if served.recorder is not None:
+            await self._quietly(partial(self._records.put_history, name, served.recorder), name)
+            served.recorder.close()
         attempt = 0
         while True:
             try:
@@ -371,12 +419,13 @@ class Service:
         if not keeps and not any(each.context == served.context for each in self._served.values()):
             await self._quietly(partial(self._records.remove_partials, job), name)
 
-    async def _quietly(self, remove: Callable[[], None], job: str) -> None:
-        """Remove something that does no harm; ``distsum gc`` finds it later."""
+    async def _quietly(self, call: Callable[[], None], job: str) -> None:
+        """Do what a job does not depend on: remove what ``distsum gc`` would find later, or store its history."""
         try:
-            await asyncio.to_thread(remove)
+            await asyncio.to_thread(call)
         except DistsumError as error:
-            log.warning("something of job %s could not be removed: %s", job, error, extra=concerning(job=job))
+            told = "job %s has ended, but not all that follows could be done: %s"
+            log.warning(told, job, error, extra=concerning(job=job))
 
     async def gauges(self) -> Gauges:
         """Return what there is at this moment; without queues where the broker is away."""
@@ -414,6 +463,8 @@ class Service:
                 return await self._list_jobs(request.limit)
             case channel.GetJob():
                 return await self._get_job(request.job)
+            case channel.GetStragglers():
+                return await self._get_stragglers(request.job)
             case channel.Cancel():
                 return await self._cancel(request.job)
             case channel.SetPriority():
@@ -462,6 +513,23 @@ class Service:
         if (status := await self._ended_job(name)) is not None:
             return channel.Job(status)
         return channel.Refused(f"there is no job {printable(name, 80)}; `distsum jobs` lists them")
+
+    async def _get_stragglers(self, name: str) -> channel.AnyReply:
+        if (served := self._served.get(name)) is not None:
+            return channel.Stragglers(served.tally.ledger_report(served.began_seconds))
+        if (report := self._ledgers.get(name)) is None:
+            found = await self._get_job(name)
+            if not isinstance(found, channel.Job):
+                return found
+            replay = await asyncio.to_thread(self._records.replay, name)
+            if replay is None:
+                return channel.Refused(
+                    f"job {name} has no history: it ended before it ran, or what happened could not be stored"
+                )
+            report = self._ledgers[name] = replay.ledger_report()
+            while len(self._ledgers) > _LEDGERS_KEPT:
+                del self._ledgers[next(iter(self._ledgers))]
+        return channel.Stragglers(report)
 
     async def _ended_job(self, name: str) -> channel.JobStatus | None:
         if (status := self._ended.get(name)) is None:

@@ -26,6 +26,7 @@ from tests.command import (
     wait_until,
 )
 from tests.reference import reference_reduce
+from tests.straggling import Hold
 
 COMMANDS = ["mean", "sum", "min", "max", "plan", "verify", "generate", "gc", "demo", "config"]
 SERVICE = ["master", "worker", "submit", "jobs", "status", "wait", "cancel", "prioritize", "workers", "doctor"]
@@ -46,21 +47,26 @@ RUN_OPTIONS = [
     "--force",
     "--json",
 ]
+SPECULATION_OPTIONS = ["--speculation", "--no-speculation"]
 OPTIONS = {
-    **{name: ["INPUT", "--output -o", *RUN_OPTIONS, "--broker", "--quiet"] for name in ("mean", "sum", "min", "max")},
+    **{
+        name: ["INPUT", "--output -o", *RUN_OPTIONS, *SPECULATION_OPTIONS, "--history", "--broker", "--quiet"]
+        for name in ("mean", "sum", "min", "max")
+    },
     "plan": ["INPUT", "--output -o", "--reduction", *RUN_OPTIONS],
     "verify": ["RESULT", "INPUT", "--reduction", "--sample", "--seed", "--fan-in", "--on-bad-input", "--json"],
     "generate": ["DEST", "--files", "--count", "--dtype", "--format", "--seed", "--distribution", "--workers -w"],
     "gc": ["PLACE", "--older-than", "--partials", "--dry-run", "--quiet", "--json"],
-    "demo": [],
+    "demo": SPECULATION_OPTIONS,
     "config": ["--json"],
     "master": [
-        *("--broker", "--work-dir", "--management", "--metrics-port", "--metrics-host", "--log-json", "--log-level")
+        *("--broker", "--work-dir", "--management", "--metrics-port", "--metrics-host", "--log-json", "--log-level"),
+        *SPECULATION_OPTIONS,
     ],
     "worker": ["--broker", "--slots", "--serve", "--log-json", "--log-level"],
     "submit": ["REDUCTION", "INPUT", "--output -o", "--broker", "--priority", "--wait", *RUN_OPTIONS, "--quiet"],
     "jobs": ["--broker", "--json"],
-    "status": ["JOB", "--broker", "--json"],
+    "status": ["JOB", "--stragglers", "--history", "--broker", "--json"],
     "wait": ["JOB", "--broker", "--timeout", "--quiet", "--json"],
     "cancel": ["JOB", "--broker"],
     "prioritize": ["JOB", "N", "--broker"],
@@ -70,7 +76,8 @@ OPTIONS = {
 }
 JSON_FIELDS = {
     *("output", "reduction", "files", "count", "skipped", "seconds", "bytes_read", "bytes_written", "tasks"),
-    *("tasks_reused", "attempts", "retries", "workers", "plan", "peak_worker_bytes", "digest"),
+    *("tasks_reused", "attempts", "retries", "workers", "plan", "peak_worker_bytes", "digest", "backups"),
+    "worker_accounts",
 }
 
 
@@ -154,6 +161,17 @@ MISTAKES = [
         "--work-dir w: a service keeps jobs in",
     ),
     (["submit", "sum", "a.npy", "-o", "o.npy", "--broker", "amqp://h", "--work-dir", "w"], "--work-dir w: a service"),
+    (
+        ["mean", "a.npy", "-o", "o.npy", "--speculation", "quantil=1"],
+        "--speculation quantil=1: quantil is no key of it",
+    ),
+    (["mean", "a.npy", "-o", "o.npy", "--speculation", "few=1", "--no-speculation"], "--no-speculation leaves nothing"),
+    (["mean", "a.npy", "-o", "o.npy", "--history", "z.npy"], "z.npy exists; use --force to replace it"),
+    (["mean", "a.npy", "-o", "o.npy", "--history", "./o.npy"], "./o.npy is the output; choose another name"),
+    (["mean", "a.npy", "-o", "o.npy", "--history", "no/h"], "no/h: there is no folder"),
+    (["status"], "status needs one of JOB, the id of a job, and --history"),
+    (["status", "--history", "none"], "none: there is no such file"),
+    (["status", "--history", "a.npy"], "a.npy is no history of a job"),
     (["plan"], "no inputs are named"),
     (["verify"], "verify needs RESULT"),
     (["generate", "g"], "generate needs --files"),
@@ -202,6 +220,7 @@ def test_the_result_goes_to_the_file_and_words_to_stderr_a_line_a_phase(runs, tm
     assert all(re.search(r" in [\d.]+ s$", line) for line in phases), "each ended"
     assert "mean of 30 files of 400 numbers" in lines
     assert f"written to {tmp_path / 'mean.npy'}" in lines
+    assert re.fullmatch(r"workers were busy for \d+% of their time", lines[-1])
     assert not any(byte < 32 and byte != 10 for byte in done.stderr), "an escape, where there is no terminal"
     assert np.load(tmp_path / "mean.npy").tobytes() == reference_reduce(arrays, 5, "mean").tobytes()
     assert [path.name for path in tmp_path.iterdir()] == ["mean.npy"]
@@ -226,6 +245,13 @@ def test_the_json_object_has_the_documented_fields_and_tells_what_ran(runs, tmp_
     assert told["bytes_written"] == 8 * (256 + 3200) + (128 + 3200)
     assert 0 < told["peak_worker_bytes"] <= told["plan"]["worker_bytes"]
     assert 0 < told["seconds"] < DEADLINE_SECONDS
+    ended = ("won", "lost", "cancelled", "moot")
+    assert told["backups"].keys() == {"started", *ended, "declined", "saved_seconds", "wasted_bytes"}
+    assert told["backups"]["started"] == sum(told["backups"][name] for name in ended)
+    assert sum(account["tasks"] for account in told["worker_accounts"]) == 8
+    for account in told["worker_accounts"]:
+        assert list(account["seconds"]) == ["starting", "waiting", "reading", "adding", "storing", "discarded"]
+        assert 0 < sum(account["seconds"].values()) - account["seconds"]["starting"] < told["seconds"]
 
 
 def test_quiet_says_nothing_but_errors(runs, tmp_path):
@@ -282,6 +308,78 @@ def test_force_replaces_the_result_only_once_the_new_one_is_complete(runs, tmp_p
     assert out.read_bytes() == b"precious"
     summary("mean", str(inputs), "-o", str(out), "--force")
     assert np.load(out).tobytes() == reference_reduce(arrays, 5, "mean").tobytes()
+
+
+# Stragglers and histories ---------------------------------------------------------------------------------------------
+
+
+def test_a_straggler_gets_a_backup_whose_story_is_told_by_the_summary_and_the_history(runs, tmp_path):
+    inputs, arrays = runs
+    hold = Hold(tmp_path / "plant", "/007.npy", first=True)
+    # Of tasks that take milliseconds some take long by chance, and who did them would be given no copy.
+    arguments = ["mean", str(inputs), "-o", "o.npy", "-p", "5", "-w", "2", "--speculation", "slow=1000"]
+    done = distsum(*arguments, "--history", "h", "--json", cwd=tmp_path, env=hold.environment)
+    assert done.returncode == 0, done.stderr
+    assert np.load(tmp_path / "o.npy").tobytes() == reference_reduce(arrays, 5, "mean").tobytes()
+    told = json.loads(done.stdout)
+    backups = told["backups"]
+    assert backups["won"] >= 1
+    assert (told["retries"], told["attempts"]) == (0, 8 + backups["started"])
+    assert sum(account["seconds"]["discarded"] for account in told["worker_accounts"]) > 0.5
+    lines = done.stderr.splitlines()
+    assert any(" won in " in line and "phase 1 task 1" in line for line in lines), "a note as it happens"
+    assert any(line.startswith(f"{backups['started']} backup") for line in lines), "and a line in the end"
+    shown = together(
+        {
+            "words": partial(distsum, "status", "--history", "h", cwd=tmp_path),
+            "ledger": partial(distsum, "status", "--history", "h", "--stragglers", cwd=tmp_path),
+            "json": partial(summary, "status", "--history", "h", "--stragglers", cwd=tmp_path),
+        }
+    )
+    assert "ended" in shown["words"].stdout
+    assert "phase 3" in shown["words"].stdout
+    first, *_, last = shown["ledger"].stdout.splitlines()
+    assert re.match(r"\d\d:\d\d:\d\d ↯ phase 1 task 1  w\d+ -> w\d+  ", first)
+    assert last.startswith(f"{backups['started']} backup")
+    assert shown["json"]["totals"] == backups
+    assert [entry["outcome"] for entry in shown["json"]["entries"] if entry["kind"] == "backup"].count("won") >= 1
+    # One that is cut short is told of up to there.
+    whole = (tmp_path / "h").read_bytes()
+    (tmp_path / "h").write_bytes(whole[:-20])
+    done = distsum("status", "--history", "h", cwd=tmp_path)
+    assert done.returncode == 0
+    assert "the history is incomplete: it ends in the middle" in done.stdout
+    (tmp_path / "h").write_bytes(whole.replace(b"distsum history 1 ", b"distsum history 9 ", 1))
+    done = distsum("status", "--history", "h", cwd=tmp_path)
+    assert (done.returncode, "is a history of version 9" in done.stderr) == (2, True)
+
+
+def test_without_speculation_no_task_is_given_to_a_second_worker(runs, tmp_path):
+    hold = Hold(tmp_path / "plant", "/007.npy", first=True, seconds=2.5)
+    arguments = ["mean", str(runs[0]), "-o", "o.npy", "-p", "5", "-w", "2"]
+    told = summary(*arguments, cwd=tmp_path, env=hold.environment | {"DISTSUM_SPECULATION": "none"})
+    assert hold.met
+    assert (told["backups"]["started"], told["backups"]["declined"], told["attempts"]) == (0, 0, 8)
+
+
+def test_a_history_is_stored_of_a_run_that_fails_or_is_interrupted(runs, tmp_path):
+    inputs, arrays = runs
+    # As long as the others, so that only who reads it sees that it is unlike them.
+    bad = save(tmp_path / "bad", [*arrays[:12], np.ones(200, "c16")])
+    done = distsum("mean", str(bad), "-o", "o.npy", "--history", "failed", cwd=tmp_path)
+    assert (done.returncode, "012.npy" in done.stderr) == (1, True)
+    told = summary("status", "--history", "failed", cwd=tmp_path)
+    assert (told["snapshot"]["finished"], told["remark"]) == (True, None)
+    hold = Hold(tmp_path / "plant", "/007.npy", first=False)
+    arguments = ["mean", str(inputs), "-o", "o.npy", "-p", "5", "-w", "2", "--history", "interrupted"]
+    with started(*arguments, cwd=tmp_path, env=hold.environment) as process:
+        wait_until(lambda: hold.met, "a worker that waits")
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=DEADLINE_SECONDS)
+    assert process.returncode == 130
+    told = summary("status", "--history", "interrupted", cwd=tmp_path)
+    assert (told["snapshot"]["finished"], told["remark"]) == (False, None)
+    assert told["workers"][0]["worker"] == "w1"
 
 
 # Order and manifests --------------------------------------------------------------------------------------------------

@@ -63,7 +63,9 @@ def test_a_job_gives_the_same_bytes_as_on_one_machine_and_leaves_only_its_record
     assert (tmp_path / "out.npy").read_bytes() == expected
     assert (summary.files, summary.tasks, summary.attempts, summary.tasks_reused) == (60, 16, 16, 0)
     assert summary.digest is not None
-    assert left(tmp_path / "work") == [f"jobs/{job}/{name}" for name in ("committing", "outcome", "record", "ticket")]
+    assert left(tmp_path / "work") == [
+        f"jobs/{job}/{name}" for name in ("committing", "history", "outcome", "record", "ticket")
+    ]
     assert not [name for name in os.listdir(tmp_path) if "part" in name]
     assert seen[-1].state == "succeeded"
 

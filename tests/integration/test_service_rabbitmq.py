@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import signal
 import time
@@ -14,6 +15,7 @@ import pytest
 from distsum.generate import generate
 from tests.command import alive, distsum, wait_until
 from tests.servicecommands import asked, master, running, slot_processes, worker
+from tests.straggling import Hold
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -70,7 +72,54 @@ def test_a_job_runs_from_submission_to_the_same_bytes(
         assert "--force" in again.stderr
         assert distsum("status", "nonsense", env=environment).returncode == 2
     names = {path.name for path in (tmp_path / "work").rglob("*") if path.is_file()}
-    assert names == {"record", "ticket", "committing", "outcome"}
+    assert names == {"record", "ticket", "committing", "outcome", "history"}
+
+
+def test_a_jobs_stragglers_are_told_of_while_it_runs_and_from_its_history_when_it_has_ended(
+    tmp_path: Path, environment: dict[str, str], inputs: Path, expected: bytes
+) -> None:
+    hold = Hold(tmp_path / "plant", "/077.npy", first=False)
+    # Of tasks that take milliseconds some take long by chance, and who did them would be given no copy.
+    with (
+        master(tmp_path, environment | {"DISTSUM_SPECULATION": "slow=1000"}),
+        worker(tmp_path, environment | hold.environment),
+    ):
+        done = distsum(
+            "submit",
+            "mean",
+            str(inputs),
+            "-o",
+            str(tmp_path / "out.npy"),
+            "-p",
+            "5",
+            "--keep-partials",
+            env=environment,
+        )
+        assert done.returncode == 0, done.stderr
+        job = done.stdout.strip()
+        ask = ("status", job, "--stragglers")
+        wait_until(lambda: asked(environment, *ask)["totals"]["started"], "a backup")
+        (racing,) = [each for each in asked(environment, *ask)["entries"] if each["kind"] == "backup"]
+        assert (racing["outcome"], racing["task"]) == (None, [job, 1, 0, 15])
+        shown = distsum(*ask, env=environment).stdout
+        assert f"phase 1 task 15  {racing['of_worker']} -> {racing['worker']}  " in shown
+        assert "1 backup = 1 racing" in shown
+        assert "1 backup" in distsum("status", job, env=environment).stdout
+        hold.release()
+        told = asked(environment, "wait", job)
+        assert (tmp_path / "out.npy").read_bytes() == expected
+        assert told["retries"] == 0
+        assert told["backups"]["won"] + told["backups"]["lost"] == told["backups"]["started"] == 1
+        assert sum(account["tasks"] for account in told["worker_accounts"]) == 30
+        report = asked(environment, *ask)
+        assert report["totals"] == told["backups"]
+        assert report["remark"] is None
+        (entry,) = [each for each in report["entries"] if each["kind"] == "backup"]
+        assert entry["outcome"] in {"won", "lost"}
+        assert entry["evidence"] == racing["evidence"]
+    stored = tmp_path / "work" / "jobs" / job / "history"
+    replayed = distsum("status", "--history", str(stored), "--stragglers", "--json")
+    assert json.loads(replayed.stdout) == report, "without a master, and without a broker"
 
 
 def test_submit_wait_follows_the_job_and_ends_as_it_does(
@@ -113,7 +162,7 @@ def test_a_job_all_of_which_lies_in_s3_gives_the_bytes_of_a_local_run(
     assert content == local.read_bytes()
     assert told["digest"] == hashlib.sha256(content).hexdigest()
     left = {os.path.basename(name) for name in s3_store.list(s3_prefix + b"/work")}
-    assert left == {b"record", b"ticket", b"committing", b"outcome"}
+    assert left == {b"record", b"ticket", b"committing", b"outcome", b"history"}
     assert list(s3_store.begun(s3_prefix)) == []
     assert set(tmp_path.rglob("*")) - before == {tmp_path / "master.log", tmp_path / "worker.log"}
 

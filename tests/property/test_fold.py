@@ -268,4 +268,4 @@ def test_what_is_counted_from_events_is_what_happened(files, exponent, tiles, se
         tasks = {task for task in run.done if task.phase == phase.phase}
         assert phase.tasks - phase.reused <= len(tasks) <= phase.tasks
     assert run.tally.phase_seconds()[-1] <= run.clock
-    assert run.tally.starting_seconds == 0.5 * run.workers
+    assert run.tally.accounts.seconds(run.clock)["starting"] == 0.5 * run.workers

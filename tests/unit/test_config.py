@@ -11,6 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from distsum.actors.speculation import SpeculationSettings
+from distsum.actors.speculation_words import parse_speculation, speculation_text
 from distsum.brokers.address import BrokerAddress
 from distsum.cli.config import origin_lines
 from distsum.config import (
@@ -43,6 +45,10 @@ VALUES = {
     "dtype": [("f4", "<f4"), (">i2", ">i2")],
     "out_dtype": [("float32", "<f4"), ("u1", "|u1")],
     "on_bad_input": [("skip", "skip"), ("fail", "fail")],
+    "speculation": [
+        ("none", SpeculationSettings(policy="none")),
+        ("quantile=0.5,few=10", SpeculationSettings(quantile=0.5, few=10)),
+    ],
     "quiet": [("on", True), ("0", False)],
     "broker": [(BROKER, BrokerAddress.parse(BROKER)), ("amqp://h", BrokerAddress(host="h", port=5672))],
     "management": [
@@ -65,6 +71,12 @@ def place(tmp_path, monkeypatch):
     folder.mkdir(parents=True)
     (tmp_path / "home" / ".config" / "distsum").mkdir(parents=True)
     return folder
+
+
+def shown(value):
+    if isinstance(value, SpeculationSettings):
+        return speculation_text(value)
+    return str(value) if isinstance(value, BrokerAddress) else value
 
 
 def user_file(place):
@@ -121,7 +133,7 @@ def test_each_key_comes_from_the_highest_layer_that_has_it(drawn):
         first = next((place for place, pick in enumerate(picks) if pick is not None), None)
         wanted = getattr(Settings(), key) if first is None else VALUES[key][picks[first]][1]
         assert getattr(settings, key) == wanted
-        assert origin.value == (str(wanted) if isinstance(wanted, BrokerAddress) else wanted)
+        assert origin.value == shown(wanted)
         assert origin.source == ("default" if first is None else sources[first])
         assert origin.key == named(key, "file")
 
@@ -249,6 +261,65 @@ def test_a_bad_value_is_refused_with_the_name_that_its_layer_knows_it_by(place, 
     project_file(place).write_text(f"{named(key, 'file')} = {json.dumps(value)}\n")
     message = refused(place, **{named(key, "variable"): good})
     assert message.startswith(f"{named(key, 'file')} {shown} ({project_file(place)}): must be")
+
+
+SPECULATION = {
+    "policy": ["guarded", "none", "mapreduce"],
+    "quantile": ["0", "0.9", "1"],
+    "multiplier": ["0", "1.5", "1e3"],
+    "min_seconds": ["0", "30"],
+    "max_share": ["0", "1.0"],
+    "gain": ["2"],
+    "silence_seconds": ["0.5"],
+    "slow": ["1", "9"],
+    "few": ["0", "100"],
+    "check_seconds": ["0.05", "10"],
+}
+BAD_SPECULATION = [
+    ("", "must be a text"),
+    ("quantile", "must be none, or KEY=VALUE,...; 'quantile' is neither"),
+    ("quantile=0.5,", "must be none, or KEY=VALUE"),
+    ("quantile=0.5,quantile=0.6", "quantile is given twice"),
+    ("quantil=0.5", "quantil is no key of it; did you mean quantile?"),
+    ("=1", "'' is no key of it"),
+    ("xyz\x1b=1", "xyz\\x1b is no key of it; there are policy, quantile,"),
+    ("policy=fast", "policy fast must be one of guarded, bare,"),
+    ("quantile=1.5", "quantile 1.5 must be a number from 0 to 1"),
+    ("quantile=-0.1", "quantile -0.1 must be a number from 0 to 1"),
+    ("quantile=half", "quantile half must be a number from 0 to 1"),
+    ("multiplier=nan", "multiplier nan must be a number of at least 0"),
+    ("gain=inf", "gain inf must be a number of at least 0"),
+    ("slow=0.5", "slow 0.5 must be a number of at least 1"),
+    ("few=2.5", "few 2.5 must be a whole number of at least 0"),
+    ("few=", "few '' must be a whole number"),
+    ("check_seconds=0", "check_seconds 0 must be a number of at least 0.05"),
+]
+
+
+def test_every_key_of_speculation_can_be_set(place):
+    assert list(SPECULATION) == list(SpeculationSettings.__struct_fields__)
+    for key, values in SPECULATION.items():
+        for value in values:
+            found = settled(place, {"speculation": f"{key}={value}"})[0].speculation
+            kind = type(getattr(SpeculationSettings(), key))
+            assert getattr(found, key) == kind(value)
+            assert parse_speculation(speculation_text(found)) == found
+            assert found == SpeculationSettings(**{key: kind(value)}), "what is not named has its default"
+
+
+@pytest.mark.parametrize(("value", "words"), BAD_SPECULATION)
+def test_bad_speculation_is_refused_by_key_value_and_what_is_accepted(place, value, words):
+    words = words.replace("...;", "... such as quantile=0.75,multiplier=1.2;")
+    for message in (refused(place, DISTSUM_SPECULATION=value), _refused_flag(place, value)):
+        assert words in message
+        assert "\x1b" not in message
+    assert _refused_flag(place, value).startswith("--speculation ")
+
+
+def _refused_flag(place, value):
+    with pytest.raises(ConfigurationError) as caught:
+        settled(place, {"speculation": value})
+    return str(caught.value)
 
 
 def test_a_brokers_password_is_never_shown(place):

@@ -20,13 +20,13 @@ from distsum.cli.progress import (
     count_words,
     phase_line,
     short_time_words,
-    size_words,
     snapshot_lines,
     summary_lines,
     time_words,
 )
 from distsum.observe.snapshot import PhaseProgress, Snapshot
-from distsum.request import PlanSummary, SkippedInput, Summary
+from distsum.request import BackupTotals, PlanSummary, SkippedInput, Summary
+from distsum.wording import size_words
 
 COLUMNS = 80
 HOSTILE = "a\x1b[2Jb\nc\u202e\x9b31m[bold red]\udcff"
@@ -242,6 +242,21 @@ def test_a_summary_says_everything_in_short_lines():
     assert "stored already: 999,999 tasks" in told
     assert "repeated: 1,000,000 attempts" in told
     assert "lost: 1,000 workers" in told
+
+
+def test_backups_are_told_of_where_there_were_any():
+    backups = BackupTotals(started=3, won=1, lost=1, declined=7, saved_seconds=17.2, wasted_bytes=20_000_000)
+    last = snapshot_lines(snapshot(phase(), backups=backups))[-1]
+    assert last == "2 workers, 3 backups"
+    lines = summary_lines(summary(backups=backups, worker_seconds={"starting": 9.0, "waiting": 1.0, "reading": 3.0}))
+    assert lines[4:] == [
+        "3 backups = 1 won + 1 lost + 1 racing",
+        "7 declined; saved about 17s; 20.0 MB read in vain (1.2 %)",
+        "workers were busy for 75% of their time",
+    ]
+    assert summary_lines(summary(backups=BackupTotals(declined=7))) == summary_lines(summary())
+    most = BackupTotals(started=10**6, won=10**6, declined=10**7, saved_seconds=1e7, wasted_bytes=10**18)
+    assert max(map(len, summary_lines(summary(backups=most)))) <= COLUMNS
 
 
 def test_an_ordinary_summary_mentions_nothing_unusual_and_counts_in_the_singular():

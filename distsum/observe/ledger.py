@@ -1,0 +1,380 @@
+"""Backups of stragglers, folded from events into a ledger: each with its reason, evidence and outcome (no clock).
+
+Its totals are exact, and each backup is in one of five states, so that won + lost + cancelled + moot + racing are all
+of them. Entries are bounded in number: of those that are over the last are kept, and how many were cut is told.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, Literal
+
+import msgspec
+
+from distsum.messages import (
+    BackupDeclined,
+    BackupEnded,
+    BackupOutcome,
+    BackupReason,
+    BackupStarted,
+    DeclineReason,
+    Evidence,
+    TaskId,
+)
+from distsum.request import BackupTotals
+from distsum.wording import counted, printable, size_words
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+ENTRIES_KEPT: Final = 1000
+
+
+class BackupEntry(msgspec.Struct, frozen=True, kw_only=True, tag="backup", tag_field="kind"):
+    """One backup.
+
+    Attributes:
+        seconds: When it began, by the clock of whoever folds.
+        task: What it copies.
+        attempt: Its number.
+        worker: Who makes it.
+        of_attempt: The attempt that it copies.
+        of_worker: Whose that is.
+        reason: Why that was taken for a straggler.
+        evidence: The numbers behind that.
+        helpers: Workers that make children of the node for either.
+        outcome: How it ended; None while it races.
+        ended_seconds: When.
+        took_seconds: From its beginning to its end.
+        saved_seconds: How much longer the first attempt was expected to take; None where no end of that was to be seen.
+        wasted_bytes: What was read by attempts that did not do the task, as far as known.
+        children: Children that helpers had made.
+    """
+
+    seconds: float
+    task: TaskId
+    attempt: int
+    worker: str
+    of_attempt: int
+    of_worker: str
+    reason: BackupReason
+    evidence: Evidence
+    helpers: tuple[str, ...] = ()
+    outcome: BackupOutcome | None = None
+    ended_seconds: float | None = None
+    took_seconds: float | None = None
+    saved_seconds: float | None = None
+    wasted_bytes: int = 0
+    children: int = 0
+
+
+class DeclinedEntry(msgspec.Struct, frozen=True, kw_only=True, tag="declined", tag_field="kind"):
+    """An attempt that was taken for a straggler (``suspicion``) and not copied (``reason``)."""
+
+    seconds: float
+    task: TaskId
+    attempt: int
+    worker: str
+    suspicion: BackupReason
+    reason: DeclineReason
+    evidence: Evidence
+
+
+Entry = BackupEntry | DeclinedEntry
+
+
+class LedgerReport(msgspec.Struct, frozen=True, kw_only=True):
+    """A job's ledger at one moment.
+
+    Attributes:
+        totals: What it comes to.
+        entries: The last ones, in the order in which they began.
+        cut: Entries before them, which are not kept.
+        bytes_read: What the attempts that did their tasks have read.
+        began_seconds: When the clock of the entries began, in seconds of the Unix epoch.
+        remark: What is to be known of it, in a sentence.
+    """
+
+    totals: BackupTotals
+    entries: tuple[Entry, ...]
+    cut: int
+    bytes_read: int
+    began_seconds: float
+    remark: str | None = None
+
+
+class Ledger:
+    """What became of stragglers, counted from events; events of other kinds are passed over.
+
+    Args:
+        entries_kept: Entries that are kept, beside those of backups that race.
+    """
+
+    def __init__(self, entries_kept: int = ENTRIES_KEPT) -> None:
+        self._kept = entries_kept
+        self._entries: dict[int, Entry] = {}
+        self._racing: dict[int, int] = {}
+        self._number = 0
+        self._started = 0
+        self._declined = 0
+        self._ended: dict[BackupOutcome, int] = {"won": 0, "lost": 0, "cancelled": 0, "moot": 0}
+        self._saved_seconds = 0.0
+        self._wasted_bytes = 0
+
+    def take(self, event: msgspec.Struct, now: float) -> Entry | None:
+        """Count one event; return the entry that it made or changed."""
+        match event:
+            case BackupStarted():
+                return self._start(event, now)
+            case BackupEnded():
+                return self._end(event, now)
+            case BackupDeclined():
+                self._declined += 1
+                return self._add(
+                    DeclinedEntry(
+                        seconds=now,
+                        task=event.task,
+                        attempt=event.attempt,
+                        worker=event.worker,
+                        suspicion=event.suspicion,
+                        reason=event.reason,
+                        evidence=event.evidence,
+                    )
+                )
+        return None
+
+    @property
+    def entries(self) -> tuple[Entry, ...]:
+        """The entries, in the order in which they began."""
+        return tuple(self._entries.values())
+
+    @property
+    def cut(self) -> int:
+        """Entries that there were and are not kept."""
+        return self._number - len(self._entries)
+
+    def totals(self) -> BackupTotals:
+        """Return what it comes to."""
+        return BackupTotals(
+            started=self._started,
+            declined=self._declined,
+            saved_seconds=self._saved_seconds,
+            wasted_bytes=self._wasted_bytes,
+            **self._ended,
+        )
+
+    def _start(self, event: BackupStarted, now: float) -> Entry | None:
+        if event.attempt in self._racing:
+            return None  # told twice
+        self._started += 1
+        self._racing[event.attempt] = self._number
+        return self._add(
+            BackupEntry(
+                seconds=now,
+                task=event.task,
+                attempt=event.attempt,
+                worker=event.worker,
+                of_attempt=event.of_attempt,
+                of_worker=event.of_worker,
+                reason=event.reason,
+                evidence=event.evidence,
+                helpers=event.helpers,
+            )
+        )
+
+    def _end(self, event: BackupEnded, now: float) -> Entry | None:
+        number = self._racing.pop(event.attempt, None)
+        if number is None:
+            return None  # told twice, or its beginning was never told
+        self._ended[event.outcome] += 1
+        self._saved_seconds += event.saved_seconds or 0.0
+        self._wasted_bytes += event.wasted_bytes
+        ended = msgspec.structs.replace(
+            self._entries[number],
+            outcome=event.outcome,
+            ended_seconds=now,
+            took_seconds=event.took_seconds,
+            saved_seconds=event.saved_seconds,
+            wasted_bytes=event.wasted_bytes,
+            children=event.children,
+        )
+        self._entries[number] = ended
+        self._cut()
+        return ended
+
+    def _add(self, entry: Entry) -> Entry:
+        self._entries[self._number] = entry
+        self._number += 1
+        self._cut()
+        return entry
+
+    def _cut(self) -> None:
+        """Let go of the oldest entries that are over: one that races is still to be changed."""
+        over = len(self._entries) - len(self._racing) - self._kept
+        if over > 0:
+            racing = set(self._racing.values())
+            doomed = [number for number in self._entries if number not in racing][:over]
+            for number in doomed:
+                del self._entries[number]
+
+
+# Words ----------------------------------------------------------------------------------------------------------------
+
+
+class LedgerLine(msgspec.Struct, frozen=True):
+    """One line of the ledger as people read it: when, what it tells of, and the sentence."""
+
+    seconds: float
+    what: Literal["started", "won", "lost", "cancelled", "moot", "declined"]
+    text: str
+
+
+def ledger_lines(entries: Iterable[Entry]) -> tuple[LedgerLine, ...]:
+    """Return the lines of entries in the order of time: two of a backup that has ended, one of any other."""
+    lines: list[LedgerLine] = []
+    for entry in entries:
+        if isinstance(entry, DeclinedEntry):
+            lines.append(LedgerLine(entry.seconds, "declined", entry_words(entry)))
+            continue
+        lines.append(LedgerLine(entry.seconds, "started", _started_words(entry)))
+        if entry.outcome is not None:
+            lines.append(LedgerLine(entry.ended_seconds or entry.seconds, entry.outcome, entry_words(entry)))
+    return tuple(sorted(lines, key=lambda line: line.seconds))
+
+
+def entry_words(entry: Entry) -> str:
+    """Return the last that is to be said of an entry, as one sentence: how it ended, or why it began or did not.
+
+    >>> evidence = Evidence(
+    ...     elapsed_seconds=3.2, mean_seconds=1.4, left_seconds=19.0, copy_seconds=1.4, progress=0.14, slowness=None,
+    ...     silent_seconds=0.1, done=3044, tasks=4000,
+    ... )
+    >>> backup = BackupEntry(
+    ...     seconds=205.0, task=TaskId("7f3a", 1, 0, 3013), attempt=4012, worker="w19", of_attempt=3980,
+    ...     of_worker="w07", reason="slow_attempt", evidence=evidence,
+    ... )
+    >>> print(entry_words(backup))
+    phase 1 task 3013  w07 -> w19  3.2s = 2.3 x mean 1.4s; works at 0.06x its peers; left 19s, a copy takes 1.4s
+    >>> print(entry_words(msgspec.structs.replace(backup, outcome="won", took_seconds=1.5, saved_seconds=17.5)))
+    phase 1 task 3013  w19 won in 1.5s; w07 cancelled; saved about 18s
+    """
+    if isinstance(entry, DeclinedEntry):
+        return _declined_words(entry)
+    return _started_words(entry) if entry.outcome is None else _ended_words(entry)
+
+
+def totals_words(totals: BackupTotals, bytes_read: int) -> str:
+    """Return the ledger's totals in a line; ``bytes_read`` are those of the attempts that did their tasks.
+
+    >>> totals_words(BackupTotals(started=3, won=2, lost=1, saved_seconds=130, wasted_bytes=18 * 10**5), 10**8)
+    '3 backups = 2 won + 1 lost; saved about 2m10s; 1.80 MB read in vain (1.8 %)'
+    """
+    states = {name: getattr(totals, name) for name in ("won", "lost", "cancelled", "moot", "racing")}
+    sum_words = " + ".join(f"{count:,} {name}" for name, count in states.items() if count)
+    parts = [f"{counted(totals.started, 'backup')}{' = ' if sum_words else ''}{sum_words}"]
+    if totals.declined:
+        parts.append(f"{totals.declined:,} declined")
+    if totals.won:
+        parts.append(f"saved about {_time(totals.saved_seconds)}")
+    if totals.wasted_bytes:
+        share = totals.wasted_share(bytes_read)
+        parts.append(f"{size_words(totals.wasted_bytes)} read in vain ({100 * share:.1f} %)")
+    return "; ".join(parts)
+
+
+def task_words(task: TaskId) -> str:
+    """Return how a task is called.
+
+    >>> task_words(TaskId("7f3a", 1, 0, 3013)), task_words(TaskId("7f3a", 2, 4, 0))
+    ('phase 1 task 3013', 'phase 2 task 0 tile 4')
+    """
+    tile = f" tile {task.tile}" if task.tile else ""
+    return f"phase {task.phase} task {task.index}{tile}"
+
+
+def _started_words(entry: BackupEntry) -> str:
+    evidence = entry.evidence
+    parts = [_suspicion_words(entry.reason, evidence)]
+    if (rate := _relative_rate(evidence)) is not None:
+        parts.append(f"works at {rate:.2f}x its peers")
+    left = "no end in sight" if evidence.left_seconds is None else f"left {_time(evidence.left_seconds)}"
+    copy = "" if evidence.copy_seconds is None else f", a copy takes {_time(evidence.copy_seconds)}"
+    parts.append(left + copy)
+    if entry.helpers:
+        parts.append(f"{counted(len(entry.helpers), 'more worker')} share it")
+    way = f"{_name(entry.of_worker)} -> {_name(entry.worker)}"
+    return f"{task_words(entry.task)}  {way}  {'; '.join(parts)}"
+
+
+def _ended_words(entry: BackupEntry) -> str:
+    backup, first = _name(entry.worker), _name(entry.of_worker)
+    took = _time(entry.took_seconds or 0.0)
+    match entry.outcome:
+        case "won":
+            saved = "no end of that was in sight"
+            if entry.saved_seconds is not None:
+                saved = f"saved about {_time(entry.saved_seconds)}"
+            parts = [f"{backup} won in {took}", f"{first} cancelled", saved]
+        case "lost":
+            parts = [f"{backup} lost after {took}", f"{first} was sooner"]
+        case "cancelled":
+            parts = [f"{backup} cancelled with the job after {took}"]
+        case _:
+            parts = [f"{backup} is of no use any more after {took}", "an attempt failed, or its worker was lost"]
+    if entry.children:
+        parts.append(f"{counted(entry.children, 'child', 'children')} made by others")
+    if entry.wasted_bytes:
+        parts.append(f"{size_words(entry.wasted_bytes)} read in vain")
+    return f"{task_words(entry.task)}  {'; '.join(parts)}"
+
+
+def _declined_words(entry: DeclinedEntry) -> str:
+    evidence = entry.evidence
+    match entry.reason:
+        case "ends_sooner":
+            left, copy = evidence.left_seconds or 0.0, evidence.copy_seconds or 0.0
+            sign = "<" if left < copy else "is not much more than"
+            why = f"left {_time(left)} {sign} copy {_time(copy)}"
+        case "cap":
+            why = "as many backups as may be are under way"
+        case "same_host":
+            why = "only workers on its own host are idle"
+        case _:
+            why = "no worker is idle that might be faster"
+    done = f" but {100 * evidence.progress:.0f} % done" if evidence.progress else ""
+    what = f"{_time(evidence.elapsed_seconds)}{done}"
+    return f"{task_words(entry.task)}  {_name(entry.worker)} not copied: {what}; {why}"
+
+
+def _suspicion_words(reason: BackupReason, evidence: Evidence) -> str:
+    elapsed = _time(evidence.elapsed_seconds)
+    match reason:
+        case "slow_attempt" if evidence.mean_seconds:
+            ratio = evidence.elapsed_seconds / evidence.mean_seconds
+            return f"{elapsed} = {ratio:.1f} x mean {_time(evidence.mean_seconds)}"
+        case "slow_worker" if evidence.slowness is not None:
+            return f"{elapsed} on a worker whose last tasks took {evidence.slowness:.1f} x the mean"
+        case "silent":
+            return f"silent for {_time(evidence.silent_seconds)}"
+        case "last_tasks":
+            return f"{elapsed}, of the last {counted(evidence.tasks - evidence.done, 'task')}"
+    return f"{elapsed} for {100 * evidence.progress:.0f} % of it"
+
+
+def _relative_rate(evidence: Evidence) -> float | None:
+    """Return how fast an attempt gets on in comparison with the finished ones; None where that is not known."""
+    if not evidence.progress or not evidence.mean_seconds or evidence.elapsed_seconds <= 0.0:
+        return None
+    return evidence.progress * evidence.mean_seconds / evidence.elapsed_seconds
+
+
+def _time(seconds: float) -> str:
+    if seconds < 9.95:
+        return f"{seconds:.1f}s"
+    if round(seconds) < 100:
+        return f"{seconds:.0f}s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes}m{rest:02}s" if minutes < 100 else f"{minutes // 60}h{minutes % 60:02}m"
+
+
+def _name(worker: str) -> str:
+    return printable(worker, 60)

@@ -1,0 +1,204 @@
+"""Whatever is told of backups, and in whatever order: the ledger's totals add up, and its words harm nobody."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from typing import get_args
+
+import msgspec
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from distsum.messages import (
+    BackupDeclined,
+    BackupEnded,
+    BackupOutcome,
+    BackupReason,
+    BackupStarted,
+    DeclineReason,
+    Evidence,
+    TaskId,
+    TaskStarted,
+)
+from distsum.observe.fold import JobTally
+from distsum.observe.ledger import BackupEntry, DeclinedEntry, Entry, Ledger, entry_words, ledger_lines, totals_words
+from distsum.observe.snapshot import PhaseWork
+
+KEPT = 6
+STATES = ("won", "lost", "cancelled", "moot", "racing")
+
+NAMES = ("w1", "w2", "\x1b[2Jw\n", "\u202e[bold]\u2028", "w" * 300)
+
+
+def drawn_events(seed, most=60):
+    """Return events of a sequence that no tracker would tell, with numbers and names of every kind."""
+    draw = random.Random(seed)
+    return [_drawn_event(draw) for _ in range(draw.randint(0, most))]
+
+
+def _drawn_event(draw):
+    task = TaskId("job", draw.randint(1, 3), draw.randint(0, 2), draw.randint(0, 5))
+    attempt, worker = draw.randint(1, 12), draw.choice(NAMES)
+    match draw.choice(["started", "started", "ended", "declined", "other"]):
+        case "started":
+            reason = draw.choice(get_args(BackupReason))
+            helpers = tuple(draw.choices(NAMES, k=draw.choice([0, 0, 1, 3])))
+            of = draw.randint(1, 12), draw.choice(NAMES)
+            return BackupStarted(task, attempt, worker, *of, reason, _drawn_evidence(draw), helpers)
+        case "ended":
+            saved = draw.choice([None, 0.0, draw.uniform(0, 1e6)])
+            outcome = draw.choice(get_args(BackupOutcome))
+            wasted = draw.choice([0, draw.randint(0, 10**15)])
+            return BackupEnded(task, attempt, worker, outcome, draw.uniform(0, 1e6), saved, wasted, draw.choice([0, 3]))
+        case "declined":
+            reasons = draw.choice(get_args(BackupReason)), draw.choice(get_args(DeclineReason))
+            return BackupDeclined(task, attempt, worker, *reasons, _drawn_evidence(draw))
+    return TaskStarted(worker, task, 1, attempt)
+
+
+def _drawn_evidence(draw):
+    def seconds():
+        return draw.choice([0.0, 1e-9, draw.uniform(0, 10), 10 ** draw.uniform(0, 7)])
+
+    def perhaps():
+        return draw.choice([None, seconds()])
+
+    return Evidence(
+        elapsed_seconds=seconds(),
+        mean_seconds=perhaps(),
+        left_seconds=perhaps(),
+        copy_seconds=perhaps(),
+        progress=draw.choice([0.0, 1.0, draw.random()]),
+        slowness=perhaps(),
+        silent_seconds=seconds(),
+        done=draw.randint(0, 5),
+        tasks=draw.randint(5, 10**6),
+    )
+
+
+seeds = st.integers(0, 2**32)
+
+
+@settings(max_examples=300)
+@given(seeds)
+def test_totals_add_up_after_every_event_of_any_sequence(seed):
+    ledger = Ledger(KEPT)
+    racing: set[int] = set()
+    counts: Counter[str] = Counter()
+    saved = wasted = 0.0
+    for now, event in enumerate(drawn_events(seed)):
+        match event:
+            case BackupStarted() if event.attempt not in racing:
+                racing.add(event.attempt)
+                counts["started"] += 1
+            case BackupEnded() if event.attempt in racing:
+                racing.remove(event.attempt)
+                counts[event.outcome] += 1
+                saved += event.saved_seconds or 0.0
+                wasted += event.wasted_bytes
+            case BackupDeclined():
+                counts["declined"] += 1
+        ledger.take(event, float(now))
+        totals = ledger.totals()
+        assert totals.started == counts["started"] == sum(getattr(totals, state) for state in STATES)
+        assert {name: getattr(totals, name) for name in counts} == counts
+        assert (totals.racing, totals.saved_seconds, totals.wasted_bytes) == (len(racing), saved, wasted)
+        assert 0.0 <= totals.wasted_share(1000) < 1.0
+        # What is kept is bounded, and what is cut is told.
+        assert len(ledger.entries) <= KEPT + len(racing)
+        assert len(ledger.entries) + ledger.cut == totals.started + totals.declined
+        open_entries = {each.attempt for each in ledger.entries if isinstance(each, BackupEntry) and not each.outcome}
+        assert open_entries == racing, "one that races is never cut"
+
+
+@given(seeds)
+def test_words_are_one_harmless_line_each_and_in_the_order_of_time(seed):
+    ledger = Ledger(KEPT)
+    for now, event in enumerate(drawn_events(seed)):
+        ledger.take(event, float(now))
+    for entry in ledger.entries:
+        assert entry_words(entry).isprintable()
+        assert entry_words(entry).startswith(f"phase {entry.task.phase} task {entry.task.index}")
+    lines = ledger_lines(ledger.entries)
+    assert all(line.text.isprintable() and len(line.text) < 1000 for line in lines)
+    assert [line.seconds for line in lines] == sorted(line.seconds for line in lines)
+    outcomes = [entry for entry in ledger.entries if isinstance(entry, DeclinedEntry) or entry.outcome is None]
+    assert len(lines) == 2 * len(ledger.entries) - len(outcomes)
+    assert totals_words(ledger.totals(), 10**6).isprintable()
+
+
+@given(seeds)
+def test_entries_survive_the_way_to_a_client(seed):
+    ledger = Ledger()
+    for now, event in enumerate(drawn_events(seed)):
+        ledger.take(event, float(now))
+    sent = msgspec.msgpack.encode(ledger.entries)
+    assert msgspec.msgpack.decode(sent, type=tuple[Entry, ...]) == ledger.entries
+
+
+EVIDENCE = Evidence(
+    elapsed_seconds=3.2,
+    mean_seconds=1.4,
+    left_seconds=19.0,
+    copy_seconds=1.4,
+    progress=0.14,
+    slowness=3.0,
+    silent_seconds=7.5,
+    done=98,
+    tasks=100,
+)
+TASK = TaskId("job", 1, 0, 3013)
+
+
+def begun(reason="slow_attempt", attempt=9, helpers=()):
+    return BackupStarted(TASK, attempt, "w19", 5, "w07", reason, EVIDENCE, helpers)
+
+
+def over(outcome, attempt=9, saved=17.0, wasted=2_000_000, children=0):
+    return BackupEnded(TASK, attempt, "w19", outcome, 1.5, saved, wasted, children)
+
+
+def refused(reason):
+    evidence = msgspec.structs.replace(EVIDENCE, elapsed_seconds=2.3, progress=0.91, left_seconds=0.2)
+    return BackupDeclined(TASK, 5, "w07", "slow_attempt", reason, evidence)
+
+
+def said(*told):
+    ledger = Ledger()
+    for event in told:
+        ledger.take(event, 0.0)
+    return entry_words(ledger.entries[-1]).removeprefix("phase 1 task 3013  ")
+
+
+def test_each_reason_and_outcome_has_a_sentence_with_its_numbers():
+    tail = "works at 0.06x its peers; left 19s, a copy takes 1.4s"
+    assert said(begun()) == f"w07 -> w19  3.2s = 2.3 x mean 1.4s; {tail}"
+    assert said(begun("silent")) == f"w07 -> w19  silent for 7.5s; {tail}"
+    assert said(begun("last_tasks")) == f"w07 -> w19  3.2s, of the last 2 tasks; {tail}"
+    assert said(begun("slow_rate")) == f"w07 -> w19  3.2s for 14 % of it; {tail}"
+    assert said(begun("slow_worker")).startswith("w07 -> w19  3.2s on a worker whose last tasks took 3.0 x the mean; ")
+    assert said(begun(helpers=("w1", "w2"))).endswith("; 2 more workers share it")
+    assert said(begun(), over("won")) == ("w19 won in 1.5s; w07 cancelled; saved about 17s; 2.00 MB read in vain")
+    assert "no end of that was in sight" in said(begun(), over("won", saved=None))
+    assert said(begun(), over("lost", wasted=0)) == "w19 lost after 1.5s; w07 was sooner"
+    assert said(begun(), over("cancelled", wasted=0)) == "w19 cancelled with the job after 1.5s"
+    assert "of no use any more" in said(begun(), over("moot"))
+    assert "2 children made by others" in said(begun(), over("won", children=2))
+    assert said(refused("ends_sooner")) == "w07 not copied: 2.3s but 91 % done; left 0.2s < copy 1.4s"
+    for reason, words in (("cap", "as many"), ("same_host", "own host"), ("no_idle_worker", "no worker")):
+        assert words in said(refused(reason))
+
+
+def test_a_tally_notes_each_backup_that_begins_or_ends_and_no_decline():
+    tally = JobTally((PhaseWork(100, 100, 100),), lambda index: b"")
+    for event in (begun(), refused("cap"), over("won"), begun(attempt=10), begun(attempt=10), over("moot", attempt=7)):
+        tally.take(event, 1.0)
+    snapshot = tally.snapshot(2.0)
+    assert len(snapshot.notes) == snapshot.notes_total == 3
+    assert [("won in" in note, "->" in note) for note in snapshot.notes] == [
+        (False, True),
+        (True, False),
+        (False, True),
+    ]
+    assert (snapshot.backups.started, snapshot.backups.racing, snapshot.backups.declined) == (2, 1, 1)
