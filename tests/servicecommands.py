@@ -13,14 +13,12 @@ from distsum.brokers.address import BrokerAddress
 from distsum.service.rabbitmq import connect
 from distsum.stores.routing import RoutingStore
 from tests.command import COMMAND, distsum, wait_until
-from tests.rabbitmq import USER
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
     from distsum.service.client import ServiceClient
-    from tests.rabbitmq import Node
 
 
 @contextlib.contextmanager
@@ -79,8 +77,3 @@ def client_of(environment: dict[str, str]) -> Iterator[ServiceClient]:
 def slot_processes(process: subprocess.Popen[bytes]) -> list[int]:
     with open(f"/proc/{process.pid}/task/{process.pid}/children", encoding="ascii") as file:
         return [int(pid) for pid in file.read().split()]
-
-
-def management_of(node: Node) -> str:
-    """Return the address of a node's management API, as its administrator."""
-    return f"http://{USER}:{node.password}@127.0.0.1:{node.management_port}"

@@ -20,7 +20,7 @@ from distsum.service.diagnosis import Check, diagnose, exit_code
 from distsum.service.doctor import examine
 from distsum.stores.routing import RoutingStore
 from tests.command import distsum, wait_until
-from tests.servicecommands import client_of, management_of, master, worker
+from tests.servicecommands import client_of, master, worker
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -96,7 +96,7 @@ def slot(name: str) -> tuple[str, ...]:
 def test_a_service_that_is_well_has_no_fault_and_a_paused_worker_is_told(
     tmp_path: Path, environment: dict[str, str], rabbitmq: Node
 ) -> None:
-    environment |= {"DISTSUM_MANAGEMENT": management_of(rabbitmq)}
+    environment |= {"DISTSUM_MANAGEMENT": rabbitmq.management_url}
     (tmp_path / "work").mkdir()
     with (
         master(tmp_path, environment),
@@ -260,7 +260,7 @@ def test_a_broker_short_of_disk_is_told_with_and_without_the_management_api(
             code, checks = examined(environment)
             assert (code, checks["publishing"].state, checks["master"].state) == (1, "failed", "failed")
             assert "it takes no messages" in checks["publishing"].found
-            api = {"DISTSUM_MANAGEMENT": management_of(rabbitmq)}
+            api = {"DISTSUM_MANAGEMENT": rabbitmq.management_url}
             wait_until(lambda: "short of disk" in str(examined(environment | api)[1]), "the API's word")
         finally:
             rabbitmq.control("set_disk_free_limit", "10MB")

@@ -22,7 +22,7 @@ from distsum.errors import RemoteJobError
 from distsum.generate import generate
 from distsum.logs import FIELDS
 from tests.command import distsum, wait_until
-from tests.servicecommands import asked, client_of, management_of, master, slot_processes, worker
+from tests.servicecommands import asked, client_of, master, slot_processes, worker
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -76,7 +76,7 @@ def observed(rabbitmq: Node, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     place = tmp_path_factory.mktemp("observed")
     generate(str(place / "in"), files=FILES, count=3000)
     with rabbitmq.vhost() as vhost:
-        environment = {"DISTSUM_BROKER": rabbitmq.url(vhost), "DISTSUM_MANAGEMENT": management_of(rabbitmq)}
+        environment = {"DISTSUM_BROKER": rabbitmq.url(vhost), "DISTSUM_MANAGEMENT": rabbitmq.management_url}
         master_log, worker_log = place / "master.log", place / "worker.log"
         with (
             master(place, environment, "--metrics-port", "0", *JSON_LOG),
