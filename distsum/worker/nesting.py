@@ -231,10 +231,14 @@ class NodeFold:
         if not wanted and not is_due(lost, parts.spec.checkpoint_seconds, parts.partials.storing_seconds):
             self._checkpoints.leave(level, lost)
             return
+        stored_before = attempt.storing_seconds
         planes, inputs = parts.accumulators.nested(level)
         offset = self.inputs(start, stop)[0] - self._origin
         skipped = tuple(Skipped(each.index - offset, each.reason) for each in self.skipped if each.index >= offset)
         parts.partials.store(self.nested_uri(self.key(start, stop)), planes, inputs, skipped, attempt)
         ended = perf_counter()
+        # With its key, which may take a hash over many names of inputs.
+        parts.partials.storing_seconds = ended - began
+        attempt.storing_seconds = stored_before + ended - began
         attempt.checkpoint_seconds += ended - began
         self._checkpoints.cover(ended)
