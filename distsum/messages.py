@@ -344,15 +344,16 @@ class TakeTasks(Message, frozen=True):
 
 
 class OfferTask(Message, frozen=True):
-    """A task for the tracker to get done; ``resume`` as in ``RunTask``."""
+    """A task for the tracker to get done; ``resume`` as in ``RunTask``, ``splits`` the children it may be cut into."""
 
     task: TaskId
     work: bytes
     resume: bool = False
+    splits: int = 0
 
 
 class CountPhase(Message, frozen=True):
-    """So many tasks a phase has to have done in all, and so many of them are; later ones the tracker counts itself."""
+    """A phase has so many more tasks to have done, and so many more of them are; what succeeds the tracker counts."""
 
     job: str
     phase: int
@@ -427,6 +428,19 @@ class TellWorker(Message, frozen=True):
     message: ToWorker
 
 
+class AssignTask(Message, frozen=True):
+    """Hand a task to one worker, past the queue; it does not come back when that worker is lost."""
+
+    worker: str
+    message: RunTask
+
+
+class CheckStragglers(Message, frozen=True):
+    """Look for attempts that should have a backup; ``periodic`` looks are followed by others."""
+
+    periodic: bool = False
+
+
 class PauseWorker(Message, frozen=True):
     """Hand no more tasks to a worker, for this reason; it finishes the one it has."""
 
@@ -486,6 +500,83 @@ class JobFailed(Message, frozen=True):
     index: int | None = None
 
 
+BackupReason = Literal["slow_attempt", "slow_worker", "slow_rate", "silent", "last_tasks"]
+DeclineReason = Literal["ends_sooner", "cap", "same_host", "no_idle_worker"]
+BackupOutcome = Literal["won", "lost", "cancelled", "moot"]
+
+
+class Evidence(msgspec.Struct, frozen=True, kw_only=True):
+    """The numbers behind a decision about an attempt, at the moment of the decision.
+
+    Attributes:
+        elapsed_seconds: What it had taken.
+        mean_seconds: What the finished tasks of its phase took; None where there was none.
+        left_seconds: What it was expected to take still; None where no end was to be seen.
+        copy_seconds: What a copy was expected to take; None where nothing was known.
+        progress: The share of its work that it had told as done; 0 where it had told nothing.
+        slowness: How many times the mean its worker's last tasks took; None where it had finished none.
+        silent_seconds: Since its worker was last heard.
+        done: Tasks of its phase that were done.
+        tasks: Tasks of its phase.
+    """
+
+    elapsed_seconds: float
+    mean_seconds: float | None
+    left_seconds: float | None
+    copy_seconds: float | None
+    progress: float
+    slowness: float | None
+    silent_seconds: float
+    done: int
+    tasks: int
+
+
+class BackupStarted(Message, frozen=True):
+    """An attempt (``of_attempt``, on ``of_worker``) is taken for a straggler, and its task given to ``worker`` too.
+
+    ``helpers`` are the workers that make children of its node, for either to take.
+    """
+
+    task: TaskId
+    attempt: int
+    worker: str
+    of_attempt: int
+    of_worker: str
+    reason: BackupReason
+    evidence: Evidence
+    helpers: tuple[str, ...] = ()
+
+
+class BackupDeclined(Message, frozen=True):
+    """An attempt was taken for a straggler, and is not copied; told once for each attempt and reason."""
+
+    task: TaskId
+    attempt: int
+    worker: str
+    suspicion: BackupReason
+    reason: DeclineReason
+    evidence: Evidence
+
+
+class BackupEnded(Message, frozen=True):
+    """A backup attempt is over.
+
+    ``won`` it has where the task was done by it, ``lost`` where the first attempt was sooner; it was ``cancelled`` with
+    its job, or is ``moot`` since its worker was lost or either attempt failed. ``saved_seconds`` is how much longer the
+    first attempt was expected to take, None where no end of it was to be seen. ``wasted_bytes`` were read by attempts
+    that did not do the task, as far as known.
+    """
+
+    task: TaskId
+    attempt: int
+    worker: str
+    outcome: BackupOutcome
+    took_seconds: float
+    saved_seconds: float | None
+    wasted_bytes: int
+    children: int = 0
+
+
 class NodeReopened(Message, frozen=True):
     """A node is to be made that was thought done: its stored partial is missing or damaged.
 
@@ -542,6 +633,9 @@ JobEvent = (
     | TaskFailed
     | TaskReturned
     | TaskRetried
+    | BackupStarted
+    | BackupDeclined
+    | BackupEnded
     | NodeReopened
     | Heartbeat
 )
