@@ -93,6 +93,28 @@ def test_an_attempt_that_others_may_have_been_at_starts_from_what_is_stored(
     assert tasks.result() == expected(arrays[:125], tmp_path)
 
 
+def test_what_is_stored_inside_a_damaged_node_is_still_used(job, arrays, tmp_path) -> None:
+    tasks = job()
+    tasks.store_nested([(0, 25, 50), (0, 30, 35)])
+    path = os.fsdecode(tasks.nested(0, 25, 50))
+    with open(path, "r+b") as file:
+        file.truncate(os.path.getsize(path) - 1)
+    tasks.fold(tasks.attempt(resume=True))
+    assert set(tasks.opened_inputs()) == {*range(30), *range(35, 125)}
+    assert not os.path.exists(path)
+    assert tasks.result() == expected(arrays[:125], tmp_path)
+
+
+def test_a_child_that_was_taken_is_not_stored_again(job) -> None:
+    tasks = job()
+    tasks.store_nested([(0, 25, 50)])
+    attempt = tasks.attempt(resume=True)
+    attempt.shared = True
+    tasks.fold(attempt)
+    stored = [uri for uri in tasks.store.put_uris if b"/children/" in uri]
+    assert stored == [tasks.nested(0, low, low + 25) for low in (0, 50, 75)]
+
+
 def test_children_that_helpers_make_are_put_together_to_the_same_bytes(job, arrays, tmp_path) -> None:
     tasks = job(files=151)
     for phase, index in ((1, 0), (1, 1), (2, 0)):
