@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import os
 import queue
+import random
 import socket
 import sys
 import threading
+import time
 import traceback
 from time import perf_counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from distsum import __version__
 from distsum.brokers.base import ChannelClosedError
-from distsum.errors import DistsumError, InexactError, InputChangedError, StorageError
+from distsum.errors import DistsumError, InexactError, InputChangedError, NotServedError, StorageError
 from distsum.machine import resident_bytes
 from distsum.messages import (
     JOB_SPEC,
@@ -32,6 +34,7 @@ from distsum.messages import (
 )
 from distsum.partials import spec_uri
 from distsum.stores.base import StoreInterruptedError
+from distsum.wording import printable
 from distsum.worker.adding import BadChildError
 from distsum.worker.attempt import Attempt, TaskCancelledError
 from distsum.worker.folding import JobFolder, NoSuchChildError
@@ -40,6 +43,10 @@ from distsum.worker.nesting import ChildrenMissingError
 if TYPE_CHECKING:
     from distsum.brokers.base import WorkerChannel
     from distsum.stores.base import Store
+    from distsum.stores.served import Places
+
+_REFUSAL_SECONDS: Final = 0.01
+_LONGEST_REFUSAL_SECONDS: Final = 0.25
 
 
 class Worker:
@@ -51,20 +58,33 @@ class Worker:
         store: Where everything lies.
         heartbeat_seconds: Time between heartbeats.
         start_seconds: What the process took from its start to here, for the account of time.
+        host: The machine's name, for failures that others may not have; None where it is that of whoever reads them.
+        places: Where it may go, so that a job which needs more is refused before anything is read; it is ``store`` that
+            goes nowhere else. None is everywhere.
     """
 
     def __init__(
-        self, name: str, channel: WorkerChannel, store: Store, heartbeat_seconds: float, start_seconds: float
+        self,
+        name: str,
+        channel: WorkerChannel,
+        store: Store,
+        heartbeat_seconds: float,
+        start_seconds: float,
+        host: str | None = None,
+        places: Places | None = None,
     ) -> None:
         self._name = name
         self._channel = channel
         self._store = store
         self._heartbeat_seconds = heartbeat_seconds
         self._start_seconds = start_seconds
+        self._host = host
+        self._places = places
         self._inbox: queue.SimpleQueue[Attempt] = queue.SimpleQueue()
-        self._folder: tuple[str, JobFolder] | None = None
+        self._folder: tuple[tuple[str, bytes], JobFolder] | None = None
         self._attempts: list[Attempt] = []  # the running one, and one that may have arrived meanwhile
         self._running: Attempt | None = None
+        self._draw = random.Random()  # noqa: S311 - spreads workers in time, and keeps no secret
         self._baseline_bytes = resident_bytes("VmRSS")
 
     def run(self) -> None:
@@ -73,12 +93,20 @@ class Worker:
         for body in (self._listen, self._beat):
             threading.Thread(target=body, daemon=True).start()
         idle_since = perf_counter()
+        refusals = 0
         while True:
             attempt = self._inbox.get()
             self._running = attempt
             self._channel.report(TaskStarted(self._name, attempt.task, attempt.delivery, attempt.number, attempt.child))
             result = self._attempt(attempt, perf_counter() - idle_since)
             self._attempts.remove(attempt)
+            refused = isinstance(result, TaskFailed) and result.kind == "not_served"
+            refusals = refusals + 1 if refused else 0
+            if refused:
+                # Whoever refuses is free again at once, and would be handed the same task and every other one before
+                # those who are at work on what they serve.
+                # At random, so that tasks and workers meet in other pairs each time.
+                time.sleep(self._draw.uniform(0.5, 1.0) * min(_LONGEST_REFUSAL_SECONDS, _REFUSAL_SECONDS * 2**refusals))
             self._channel.finish(result)
             self._running = None
             idle_since = perf_counter()
@@ -110,10 +138,14 @@ class Worker:
             return self._failed(attempt, "inexact", error.reason, index=error.position)
         except NoSuchChildError as error:
             return self._failed(attempt, "error", str(error))
+        except NotServedError as error:
+            self._forget_job()
+            return self._failed(attempt, "not_served", str(error), place=error.place)
         except DistsumError as error:
             # Perhaps another master has begun the job's output anew; then its description, read again, says so.
             self._forget_job()
-            return self._failed(attempt, _failure_kind(error), str(error))
+            reason = str(error) if self._host is None else f"{error} (on {self._host})"
+            return self._failed(attempt, _failure_kind(error), reason)
         except Exception as error:  # noqa: BLE001 - an unforeseen failure is reported, tried again, and named at the end
             where = traceback.extract_tb(error.__traceback__)[-1]
             reason = f"{type(error).__name__}: {error} ({os.path.basename(where.filename)}:{where.lineno})"
@@ -140,6 +172,7 @@ class Worker:
         *,
         index: int | None = None,
         missing: tuple[int, ...] = (),
+        place: str = "",
     ) -> TaskFailed:
         return TaskFailed(
             worker=self._name,
@@ -148,6 +181,7 @@ class Worker:
             reason=reason,
             index=index,
             missing=missing,
+            place=place,
             attempt=attempt.number,
             child=attempt.child,
             bytes_read=attempt.bytes_read,
@@ -156,14 +190,20 @@ class Worker:
     def _job_folder(self, attempt: Attempt) -> JobFolder:
         """Return the folder of this task's job. Only one is kept, since its buffers are what memory is planned for."""
         job = attempt.task.job
-        if self._folder is None or self._folder[0] != job:
+        # By its work folder, too: whoever makes up a message with another one must not decide what this job is.
+        key = job, attempt.work
+        if self._folder is None or self._folder[0] != key:
             self._forget_job()
+            if self._places is not None:
+                self._places.check(attempt.work)
             reader = self._store.open(spec_uri(attempt.work, job))
             if reader is None:
-                raise StorageError(f"job {job} is not described in its work folder")
+                raise StorageError(f"job {printable(job)} is not described in {printable(attempt.work)}")
             with reader:
                 spec = JOB_SPEC.decode(reader.read(0, reader.size))
-            self._folder = job, JobFolder(self._store, spec, self._peak_bytes)
+            if self._places is not None:
+                self._places.check_output(spec.output)
+            self._folder = key, JobFolder(self._store, spec, self._peak_bytes)
         return self._folder[1]
 
     def _forget_job(self) -> None:
