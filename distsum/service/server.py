@@ -372,10 +372,11 @@ class Service:
         """
         job = served.job
         states = await asyncio.to_thread(job.stored_states)
+        resume = await asyncio.to_thread(job.has_children)
         await asyncio.to_thread(job.begin)
         if served.cancelled:
             raise _CancelledError
-        self._system.deliver(MASTER, SubmitJob(job.spec, states, served.ticket.priority))
+        self._system.deliver(MASTER, SubmitJob(job.spec, states, served.ticket.priority, resume))
         outcome = await served.finished
         if isinstance(outcome, JobFailed):
             if outcome.kind == "cancelled":
@@ -414,6 +415,8 @@ class Service:
         if self._observer is not None:
             self._observer.job_ended(outcome.state)
         log.info("job %s %s", name, outcome.reason or outcome.state, extra=concerning(job=name))
+        # Also of one that failed: submitted again it is another job, which looks for partials, but not in here.
+        await self._quietly(partial(self._records.remove_children, name), name)
         keeps = job.record.keep_partials or outcome.state == "failed"
         # Partials of equal nodes are one and the same, whichever job they are of: they go with the last such job.
         if not keeps and not any(each.context == served.context for each in self._served.values()):
