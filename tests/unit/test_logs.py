@@ -8,6 +8,7 @@ import pytest
 
 from distsum.logs import FIELDS, LogStyle, Subject, begin_logging, concerning
 from distsum.messages import RunTask, TaskFailed, TaskId
+from distsum.worker.attempt import Attempt
 from distsum.worker.task_log import TaskLog
 
 TASK = TaskId("job1", 2, 0, 7)
@@ -51,9 +52,10 @@ def test_lines_that_do_not_know_of_the_attempt_at_hand_concern_it_until_it_ends(
     stream = begun(LogStyle("debug", as_json=True), subject=subject)
     tasks = TaskLog(subject)
     logging.getLogger("distsum.stores").info("before")
-    tasks.begins(RunTask(TASK, b"work", attempt=5))
+    attempt = Attempt(RunTask(TASK, b"work", attempt=5))
+    tasks.begins(attempt)
     logging.getLogger("library").warning("in the middle")
-    tasks.ends(RunTask(TASK, b"work", attempt=5), TaskFailed("w", TASK, "storage", "the disk is full"))
+    tasks.ends(attempt, TaskFailed("w", TASK, "storage", "the disk is full"))
     log.info("after", extra=concerning(worker="other"))
     told = [tuple(line[name] for name in FIELDS) for line in objects(stream)]
     at_hand = ("job1", "2/0/7", "5", "w")
