@@ -458,7 +458,10 @@ def _locked(seconds: float) -> Iterator[None]:
 
 
 def _run(command: list[str]) -> None:
-    done = subprocess.run(command, capture_output=True, text=True, timeout=_PIP_SECONDS, check=False)
+    # No other programs: pip runs a compiler that it finds, to tell its version, and that may leave things in the home
+    # folder which nobody removes.
+    alone = dict(os.environ) | {"PATH": os.path.dirname(command[0])}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=_PIP_SECONDS, check=False, env=alone)
     if done.returncode:
         said = (done.stderr or done.stdout).strip().splitlines()
         raise Fault(f"{os.path.basename(command[0])} failed: {said[-1] if said else f'exit code {done.returncode}'}")

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 ANSWER_SECONDS: Final = 60.0
 LEAST_PYTHON: Final = (3, 11)
 # Finds the first Python that is new enough and lets it take over; the program comes over standard input, whose first
-# line says how long it is. Otherwise it tells which there are. Written for any POSIX shell; what varies are arguments.
+# line says how long it is. Otherwise it tells which there are, and reads to the end all the same: a channel that closes
+# while it is written to loses what was said. Written for any POSIX shell; what varies are arguments.
 _FIND: Final = """
 for python in "$@"; do
   command -v "$python" >/dev/null 2>&1 || continue
@@ -35,6 +36,7 @@ exec(compile(given.read(int(given.readline())), sys.argv[1], sys.argv[2]))
   found="$found $python is $("$python" -V 2>&1 | head -n 1),"
 done
 echo "distsum-nopython $found"
+while read -r line; do :; done
 """
 _NO_PYTHON: Final = "distsum-nopython"
 
