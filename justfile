@@ -8,6 +8,18 @@ _list:
 demo:
     uv run distsum demo
 
+# Start a private RabbitMQ and S3 server in the background, and print what to set; again to see it again
+stack:
+    @uv run python -m tests.stack up
+
+# End what `just stack` has started, and remove all of it
+stack-down:
+    @uv run python -m tests.stack down
+
+# Run a demo with a master and two workers over RabbitMQ and S3, those of `just stack` or its own
+demo-cluster:
+    @uv run python -m tests.stack demo
+
 # Run the tests: every one, the examples in docstrings and in docs (as root with apt, installs RabbitMQ if it is missing)
 [positional-arguments]
 test *arguments:

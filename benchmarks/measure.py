@@ -29,12 +29,14 @@ def whole_process(command: list[str], *, environment: dict[str, str] | None = No
     return seconds
 
 
-def interleaved(runs: dict[str, list[str]], rounds: int) -> dict[str, list[float]]:
+def interleaved(
+    runs: dict[str, list[str]], rounds: int, *, environment: dict[str, str] | None = None
+) -> dict[str, list[float]]:
     """Run each command so many times, taking turns, so that a slow spell of the machine meets all of them alike."""
     seconds: dict[str, list[float]] = {name: [] for name in runs}
     for _ in range(rounds):
         for name, command in runs.items():
-            seconds[name].append(whole_process(command))
+            seconds[name].append(whole_process(command, environment=environment))
     return seconds
 
 
@@ -44,7 +46,7 @@ def middle(seconds: list[float]) -> float:
 
 
 def machine() -> dict[str, object]:
-    """Return what the figures were measured on."""
+    """Return what the figures were measured on, and how busy it is just now: with others at work, ratios drift."""
     model = "unknown processor"
     try:
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
@@ -59,6 +61,7 @@ def machine() -> dict[str, object]:
         "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30),
         "system": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(),
+        "load": round(os.getloadavg()[0], 1),
     }
 
 

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 ROUNDS = 3
 MANY = 10_000_000
 NAME = b"/data/ensemble/r42/member-%010d.npy"
+MEASURED = [name for name in Rates.__struct_fields__ if name != "waiting_share"]
 STEP = 7_654_321
 """Shares no divisor with a power of ten, so that its multiples scatter the names as a folder's listing does."""
 
@@ -94,7 +95,7 @@ def rates(folder: Path) -> Rates:
     text = made(folder, "text", 40, 100_000, "text")
     middling = made(folder, "middling", 75, 1_000_000)
     small = made(folder, "small", 4_000, 10)
-    found: dict[str, list[float]] = {name: [] for name in Rates.__struct_fields__}
+    found: dict[str, list[float]] = {name: [] for name in MEASURED}
     for _ in range(ROUNDS):
         (first,) = folded(large, folder, Options(partition=125))
         found["read_bytes_per_second"].append(first.bytes_read / (first.reading_seconds + first.adding_seconds))
@@ -126,7 +127,7 @@ def ran(paths: Sequence[bytes], folder: Path, partition: int, workers: int = 1) 
 def rate_rows(measured: Rates) -> list[dict[str, object]]:
     """Return measured rates beside the defaults."""
     rows: list[dict[str, object]] = []
-    for name in Rates.__struct_fields__:
+    for name in MEASURED:
         ours, default = getattr(measured, name), getattr(Rates(), name)
         rows.append({"rate": name, "measured": ours, "default": default, "ratio": ours / default, "reach": "report"})
     return rows

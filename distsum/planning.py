@@ -39,6 +39,9 @@ class Rates(msgspec.Struct, frozen=True):
 
     The defaults are those of a local disk in the page cache, where ``benchmarks/planning.py`` measures them; they
     need only be right relative to each other.
+
+    ``waiting_share`` is how much of a phase's longest task is waited for at its end, where all workers are alike and
+    so are the tasks. 1 is what Graham's bound allows for: tasks that take what they like.
     """
 
     read_bytes_per_second: float = 4e9
@@ -49,6 +52,7 @@ class Rates(msgspec.Struct, frozen=True):
     partial_seconds: float = 20e-6
     task_seconds: float = 2e-3
     start_seconds: float = 0.3
+    waiting_share: float = 1.0
 
 
 S3_RATES: Final = Rates(
@@ -59,8 +63,13 @@ S3_RATES: Final = Rates(
     object_seconds=4e-3,
     partial_seconds=20e-3,
     start_seconds=1.5,
+    waiting_share=0.25,
 )
-"""A bucket in the same region: some 20 ms a request, of which five are under way at once where inputs are read."""
+"""A bucket in the same region: some 20 ms a request, of which five are under way at once where inputs are read.
+
+Tasks over a network take what the network gives, which is much the same for all. So one task a worker, without
+partials that would be written and read again, beats more tasks that would only even out the end.
+"""
 
 
 def rates(inputs_remote: bool, work_remote: bool) -> Rates:  # noqa: FBT001 - two of a kind
@@ -241,6 +250,10 @@ def _tile_lengths(workload: Workload, limits: Limits, tree: Tree) -> Iterator[in
         if length <= smallest or half < workload.least_tile_length:
             break
         length = half
+    # One for each worker, which halving meets only where they are a power of two.
+    share = _rounded(-(-whole // limits.workers))
+    if share >= smallest:
+        yield min(whole, share)
     if workload.least_tile_length < whole:
         yield min(whole, _rounded(workload.least_tile_length))
     room = limits.memory_bytes - _fixed_bytes(workload, tree)
@@ -292,10 +305,13 @@ def _candidate(workload: Workload, limits: Limits, rates: Rates, tree: Tree, len
             + tiles * nodes * rates.partial_seconds
             + phase_tasks * rates.task_seconds
         )
-        # Graham's bound for list scheduling: an even share, plus what the longest task leaves to wait for.
+        # Graham's bound for list scheduling: an even share, plus what the longest task leaves to wait for. Where tasks
+        # are alike they end in rounds, and less is waited for.
         workers = limits.workers
         longest = work / phase_tasks * (min(tree.partition, children) * nodes / children)
-        seconds += work / workers + longest * (1 - 1 / workers)
+        waiting = longest * (1 - 1 / workers)
+        rounds = -(-phase_tasks // workers) * work / phase_tasks
+        seconds += min(work / workers + waiting, rounds + rates.waiting_share * waiting)
         total_read += phase_read
         written += phase_written
         requests += tiles * (children + nodes)

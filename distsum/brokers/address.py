@@ -100,9 +100,16 @@ class BrokerAddress:
         files = {name: value for name in _FILES if (value := getattr(self, name)) is not None}
         return self._text(":" + quote(self.password, safe="")) + ("?" + urlencode(files) if files else "")
 
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """What must be in no text: the password, unless everybody knows it, since it is the user's name."""
+        return () if self.password in {"", self.user} else (self.password,)
+
     def censored(self, text: str) -> str:
         """Return a text from elsewhere without the password, should that have found its way there."""
-        return text if self.password in {"", self.user} else text.replace(self.password, "******")
+        for secret in self.secrets:
+            text = text.replace(secret, "******")
+        return text
 
     def _text(self, secret: str) -> str:
         host = f"[{self.host}]" if ":" in self.host else self.host

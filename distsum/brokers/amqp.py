@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import logging
 import ssl
+import time
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from distsum.brokers.envelope import CONTENT_TYPE, Envelope
@@ -84,6 +85,7 @@ class Delivery:
 
     Attributes:
         envelope: What it holds.
+        sent_seconds: When it was sent by the clock of its sender, in whole seconds of the Unix epoch, if that is told.
         returns: How often it came back from a consumer before.
     """
 
@@ -91,6 +93,7 @@ class Delivery:
         headers = dict(message.headers)
         self.envelope = Envelope(message.body, message.type or "", message.app_id or "", headers)
         # RabbitMQ 4 tells the two apart; whichever says more is the cautious one.
+        self.sent_seconds = message.timestamp.timestamp() if message.timestamp is not None else None
         self.returns = max(_count(headers.get("x-delivery-count")), _count(headers.get("x-acquired-count")))
         self._message = message
 
@@ -136,6 +139,13 @@ class Session:
     def is_lost(self) -> bool:
         """Whether the session has ended."""
         return self._lost.done()
+
+    @property
+    def broker_version(self) -> str:
+        """The version that the broker says it has; empty if it says none."""
+        transport = self._consuming.transport
+        told = transport.connection.server_properties.get("version", "") if transport is not None else ""
+        return printable(told.decode("utf-8", "replace") if isinstance(told, bytes) else str(told), 40)
 
     async def wait_lost(self) -> str:
         """Return when the session has ended, with the reason.
@@ -447,6 +457,7 @@ def _message(envelope: Envelope, persistent: bool, expiration_seconds: float | N
         type=envelope.kind,
         app_id=envelope.application,
         expiration=expiration_seconds,
+        timestamp=time.time(),
         delivery_mode=aio_pika.DeliveryMode.PERSISTENT if persistent else aio_pika.DeliveryMode.NOT_PERSISTENT,
     )
 

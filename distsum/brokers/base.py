@@ -7,7 +7,7 @@ the truth.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from distsum.messages import FromBroker, FromWorker, RunTask, TaskFailed, TaskSucceeded, ToWorker
 
     Deliver = Callable[[FromWorker | FromBroker], None]
+
+
+LEFT: Final = "left"
+"""The reason why a worker is lost that has left as it should."""
 
 
 class ChannelClosedError(Exception):

@@ -13,6 +13,7 @@ import itertools
 import logging
 import random
 import secrets
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -147,6 +148,7 @@ class RabbitBroker:
         self._workers: dict[str, float] = {}  # and when each was last heard
         self._joined: set[str] = set()
         self._paused: set[str] = set()
+        self._ahead: dict[str, float] = {}
         self._redelivered = 0
         self._session: Session
         self._draw = random.Random()  # noqa: S311 - spreads reconnections, and keeps no secret
@@ -235,6 +237,11 @@ class RabbitBroker:
     def redelivered(self) -> int:
         """Tasks that were started after they had come back from a worker."""
         return self._redelivered
+
+    @property
+    def ahead_seconds(self) -> dict[str, float]:
+        """How far the clocks of workers are ahead of this one, to about a second, by what they have said."""
+        return dict(self._ahead)
 
     async def close(self) -> None:
         """Let go of the virtual host, so that another process may serve it; workers stay. See ``Broker``."""
@@ -454,6 +461,9 @@ class RabbitBroker:
             await refuse(session, delivery, TELEMETRY_EXCHANGE, str(error))
             return
         self._hear(message.worker)
+        if delivery.sent_seconds is not None:
+            # It is told in whole seconds, cut: so half a second more is the best guess.
+            self._ahead[message.worker] = delivery.sent_seconds + 0.5 - time.time()
         held = self._tasks.get(message.task) if message.task is not None else None
         if held is not None and held.message.attempt == message.attempt:
             held.worker = message.worker
@@ -498,6 +508,7 @@ class RabbitBroker:
 
     def _lose_worker(self, worker: str, reason: str) -> None:
         self._workers.pop(worker, None)
+        self._ahead.pop(worker, None)
         self._paused.discard(worker)
         if worker not in self._joined:
             return

@@ -23,7 +23,7 @@ import msgspec
 
 from distsum import __version__
 from distsum.brokers.amqp import NoSuchQueueError, SessionLostError, backoff_seconds, open_session
-from distsum.brokers.base import ChannelClosedError
+from distsum.brokers.base import LEFT, ChannelClosedError
 from distsum.brokers.envelope import (
     DELIVERIES_HEADER,
     PROTOCOL_HEADER,
@@ -424,7 +424,7 @@ class RabbitWorkerChannel:
             return
         with contextlib.suppress(SessionLostError):
             if self._session is not None:
-                await self._session.publish(RESULTS_EXCHANGE, RESULTS, seal(WorkerLost(self._name, "left")))
+                await self._session.publish(RESULTS_EXCHANGE, RESULTS, seal(WorkerLost(self._name, LEFT)))
         self._end()
 
     # From the process -------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""``distsum mean``, ``sum``, ``min`` and ``max``: one job on this machine."""
+"""``distsum mean``, ``sum``, ``min`` and ``max``: one job, on this machine or by a service."""
 
 from __future__ import annotations
 
@@ -28,6 +28,8 @@ from distsum.cli.options import (
     speculation_flag,
 )
 from distsum.cli.progress import Progress, summary_lines
+from distsum.errors import UsageError
+from distsum.wording import printable
 
 if TYPE_CHECKING:
     from distsum.request import ReductionName, Summary
@@ -42,6 +44,15 @@ History = Annotated[
         help="Where everything that happens is stored, for distsum status --history. [default: nowhere]",
     ),
 ]
+There = Annotated[
+    str | None,
+    Parameter(
+        name="--broker",
+        metavar="URI",
+        help="Have the service at amqp://USER:PASSWORD@HOST/VHOST do it, and follow it. Without this option it is done "
+        "here, also where DISTSUM_BROKER is set; `distsum submit --wait` goes by that, and shows others no password.",
+    ),
+]
 _ONLY_IN_WORDS = frozenset({"shape", "dtype", "order", "workers_lost", "phase_seconds", "worker_seconds"})
 
 
@@ -53,12 +64,13 @@ def mean(
     no_speculation: NoSpeculation = False,
     history: History = None,
     force: Force = False,
+    broker: There = None,
     quiet: Quiet = None,
     json: Json = False,
 ) -> None:
     """Write the mean at every index of many files."""
     wanted = speculation_flag(speculation, off=no_speculation)
-    _reduce("mean", inputs, output, flags, wanted, history, force=force, quiet=quiet, as_json=json)
+    _reduce("mean", inputs, output, flags, wanted, history, force=force, broker=broker, quiet=quiet, as_json=json)
 
 
 def sum_(
@@ -69,12 +81,13 @@ def sum_(
     no_speculation: NoSpeculation = False,
     history: History = None,
     force: Force = False,
+    broker: There = None,
     quiet: Quiet = None,
     json: Json = False,
 ) -> None:
     """Write the sum at every index of many files; exact for integers."""
     wanted = speculation_flag(speculation, off=no_speculation)
-    _reduce("sum", inputs, output, flags, wanted, history, force=force, quiet=quiet, as_json=json)
+    _reduce("sum", inputs, output, flags, wanted, history, force=force, broker=broker, quiet=quiet, as_json=json)
 
 
 def min_(
@@ -85,12 +98,13 @@ def min_(
     no_speculation: NoSpeculation = False,
     history: History = None,
     force: Force = False,
+    broker: There = None,
     quiet: Quiet = None,
     json: Json = False,
 ) -> None:
     """Write the smallest number at every index of many files."""
     wanted = speculation_flag(speculation, off=no_speculation)
-    _reduce("min", inputs, output, flags, wanted, history, force=force, quiet=quiet, as_json=json)
+    _reduce("min", inputs, output, flags, wanted, history, force=force, broker=broker, quiet=quiet, as_json=json)
 
 
 def max_(
@@ -101,12 +115,13 @@ def max_(
     no_speculation: NoSpeculation = False,
     history: History = None,
     force: Force = False,
+    broker: There = None,
     quiet: Quiet = None,
     json: Json = False,
 ) -> None:
     """Write the largest number at every index of many files."""
     wanted = speculation_flag(speculation, off=no_speculation)
-    _reduce("max", inputs, output, flags, wanted, history, force=force, quiet=quiet, as_json=json)
+    _reduce("max", inputs, output, flags, wanted, history, force=force, broker=broker, quiet=quiet, as_json=json)
 
 
 def _reduce(
@@ -118,12 +133,27 @@ def _reduce(
     history: FileName | None,
     *,
     force: bool,
+    broker: str | None,
     quiet: bool | None,
     as_json: bool,
 ) -> None:
+    settings = settings_of(flags, quiet=quiet, broker=broker, speculation=speculation)
+    # Only the option: whoever has set a broker for the service's commands still works here with this one.
+    if broker is not None:
+        from distsum.cli.service import run_there
+
+        if speculation is not None:
+            raise UsageError(
+                f"--speculation {printable(speculation, 80)}: a service's master decides that; leave it out"
+            )
+        if history is not None:
+            raise UsageError(
+                f"--history {printable(str(history), 80)}: a service keeps one of each job itself; leave it out"
+            )
+        run_there(reduction, inputs, output, flags, settings, force=force, as_json=as_json)
+        return
     from distsum.embedded import run
 
-    settings = settings_of(flags, quiet=quiet, speculation=speculation)
     options = options_of(settings, force=force, digest=as_json)
     paths = paths_of(inputs, settings)
     with Progress(quiet=settings.quiet) as progress:

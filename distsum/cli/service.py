@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import json as json_module
 import logging
 import os
+import signal
 import sys
 import time
 from typing import TYPE_CHECKING, Annotated, Any
 
+import msgspec
 from cyclopts import Parameter
 
+from distsum import __version__
+from distsum.brokers.topology import DEAD
 from distsum.cli import streams
 from distsum.cli.options import (
     NO_FLAGS,
@@ -32,20 +37,23 @@ from distsum.cli.options import (
     whole_number,
 )
 from distsum.cli.progress import Progress, snapshot_lines, summary_lines, time_words
-from distsum.errors import InterruptedRunError, UsageError
-from distsum.request import ReductionName
+from distsum.errors import DistsumError, InterruptedRunError, UsageError
+from distsum.request import LogLevel, ReductionName
 from distsum.wording import counted, printable, size_words
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from distsum.brokers.address import BrokerAddress
     from distsum.config import Settings
     from distsum.observe.ledger import LedgerReport
+    from distsum.observe.metrics import Metrics
     from distsum.observe.workers import WorkerStatus
     from distsum.request import Options, Summary
-    from distsum.service.client import Client
+    from distsum.service.client import ServiceClient
     from distsum.service.messages import JobStatus, Queues, WorkerAction
+
+log = logging.getLogger(__name__)
 
 Broker = Annotated[
     str | None,
@@ -56,6 +64,26 @@ Broker = Annotated[
     ),
 ]
 JobId = Annotated[str, Parameter(name="JOB", help="Its id, as submit has printed it.")]
+LogJson = Annotated[
+    bool | None,
+    Parameter(name="--log-json", help="Log JSON objects, one a line, for what collects logs. [default: no]"),
+]
+Level = Annotated[
+    LogLevel | None,
+    Parameter(
+        name="--log-level",
+        metavar="LEVEL",
+        help="debug tells of every task, too; info, warning, error. [default: info]",
+    ),
+]
+Management = Annotated[
+    str | None,
+    Parameter(
+        name="--management",
+        metavar="URI",
+        help="http://USER:PASSWORD@HOST:PORT of RabbitMQ's management API. Better set DISTSUM_MANAGEMENT.",
+    ),
+]
 _PATIENCE_SECONDS = 20.0
 
 
@@ -68,39 +96,112 @@ def master(
     ] = None,
     speculation: Speculation = None,
     no_speculation: NoSpeculation = False,
-) -> None:
+    management: Management = None,
+    metrics_port: Annotated[
+        str | None, Parameter(metavar="N", help="Serve figures for Prometheus at this port; 0 is any. [default: none]")
+    ] = None,
+    metrics_host: Annotated[
+        str, Parameter(metavar="ADDRESS", help="Where to listen for that: whoever reaches it may read the figures.")
+    ] = "127.0.0.1",
+    log_json: LogJson = None,
+    log_level: Level = None,
+) -> int:
     """Serve a broker's virtual host: take jobs, and have workers do them."""
     import asyncio
     from contextlib import closing
 
     from distsum.service.rabbitmq import serve
-    from distsum.stores.routing import RoutingStore, absolute_folder
+    from distsum.stores.routing import RoutingStore, absolute_folder, is_remote
 
     wanted = speculation_flag(speculation, off=no_speculation)
-    settings = settings_of(RunFlags(work_dir=work_dir), broker=broker, speculation=wanted)
+    settings = settings_of(
+        RunFlags(work_dir=work_dir),
+        broker=broker,
+        management=management,
+        log_json=log_json,
+        log_level=log_level,
+        speculation=wanted,
+    )
     if settings.work_dir is None:
         raise UsageError("master needs --work-dir, a folder that it and all workers reach")
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.WARNING, stream=sys.stderr)
-    logging.getLogger("distsum").setLevel(logging.INFO)
+    port = None if metrics_port is None else whole_number("--metrics-port", metrics_port)
     address = _address(settings)
     work = absolute_folder(os.fsencode(settings.work_dir))
-    streams.say(f"serving {address}, with work in {printable(work)}")
-    with closing(RoutingStore()) as store:
-        serving = serve(address, store, work, on_ready=lambda: streams.say("ready"), speculation=settings.speculation)
-        asyncio.run(_until_terminated(serving))
+    if not is_remote(work):
+        _make(work)  # clients look whether they see it, too
+
+    def run() -> int:
+        words = printable(work)
+        log.info("serving %s, with work in %s; distsum %s, process %d", address, words, __version__, os.getpid())
+        with closing(RoutingStore()) as store, _metrics(port, metrics_host) as metrics:
+            serving = serve(
+                address,
+                store,
+                work,
+                on_ready=lambda: log.info("ready"),
+                speculation=settings.speculation,
+                management=settings.management,
+                metrics=metrics,
+            )
+            asyncio.run(_until_terminated(serving))
+        return 0
+
+    return _logged(settings, run)
+
+
+def _logged(settings: Settings, run: Callable[[], int]) -> int:
+    """Run a process of the service; where its log is JSON, the error that it ends with is, too."""
+    from distsum.logs import LogStyle, begin_logging
+
+    secrets = [secret for each in (settings.broker, settings.management) if each is not None for secret in each.secrets]
+    begin_logging(sys.stderr, LogStyle(settings.log_level, settings.log_json), secrets=secrets)
+    try:
+        return run()
+    except DistsumError as error:
+        if not settings.log_json:
+            raise
+        log.error("%s", error)  # noqa: TRY400 - a person's own mistake has no traceback
+        return error.exit_code
+    except Exception:
+        if not settings.log_json:
+            raise
+        log.exception("this is a fault in distsum; please report it")
+        return DistsumError.exit_code
+
+
+@contextlib.contextmanager
+def _metrics(port: int | None, host: str) -> Iterator[Metrics | None]:
+    """Serve the figures for Prometheus, if that is asked for, until the end of the block."""
+    if port is None:
+        yield None
+        return
+    from distsum.observe.metrics import Metrics, served
+
+    metrics = Metrics()
+    with served(metrics, host, port) as url:
+        log.info("figures for Prometheus are at %s", url)
+        yield metrics
+
+
+def _make(folder: bytes) -> None:
+    try:
+        os.makedirs(folder, exist_ok=True)
+    except OSError as error:
+        raise UsageError(
+            f"--work-dir {printable(folder)}: this folder cannot be made ({error.strerror}); choose another"
+        ) from None
 
 
 async def _until_terminated(serving: Any) -> None:
     """Run until SIGTERM, which ends it in peace."""
     import asyncio
-    import signal
 
     task = asyncio.ensure_future(serving)
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     try:
         await task
     except asyncio.CancelledError:
-        streams.say("ended; jobs go on when there is a master again")
+        log.info("ended; jobs go on when there is a master again")
 
 
 def worker(
@@ -109,15 +210,30 @@ def worker(
     slots: Annotated[
         str | None, Parameter(metavar="N", help="Tasks at a time, each in a process. [default: one a CPU]")
     ] = None,
+    log_json: LogJson = None,
+    log_level: Level = None,
+    serve: Annotated[
+        list[str] | None,
+        Parameter(
+            negative=(),
+            metavar="PLACE",
+            help="Read and write nothing but what lies in this folder or below s3://BUCKET/PREFIX; may be given "
+            "several times. [default: everything]",
+        ),
+    ] = None,
 ) -> int:
     """Do tasks for a master. SIGTERM lets those at hand be finished; a second one ends them."""
+    from distsum.logs import LogStyle
     from distsum.machine import usable_cpus
+    from distsum.stores.served import served_place
     from distsum.worker.slots import Slots
 
-    settings = settings_of(broker=broker)
+    settings = settings_of(broker=broker, serve=serve, log_json=log_json, log_level=log_level)
+    places = [served_place(os.fsencode(place)) for place in settings.serve or ()]
     count = usable_cpus() if slots is None else whole_number("--slots", slots, 1)
-    logging.basicConfig(format="distsum: %(message)s", level=logging.WARNING, stream=sys.stderr)
-    return Slots(_address(settings), count).run()
+    address = _address(settings)
+    style = LogStyle(settings.log_level, settings.log_json)
+    return _logged(settings, lambda: Slots(address, count, places, log_style=style).run())
 
 
 def submit(
@@ -135,7 +251,7 @@ def submit(
 ) -> None:
     """Have a job done by the service, and print its id: it is stored, and will run."""
     settings = settings_of(flags, quiet=quiet, broker=broker)
-    options = options_of(settings, force=force, digest=True)
+    options = _service_options(flags, settings, force=force)
     with _client(settings) as client:
         job = submit_job(client, reduction, inputs, output, options, settings, priority)
         if wait:
@@ -144,8 +260,44 @@ def submit(
             streams.emit(json_module.dumps({"job": job}) if json else job)
 
 
+def run_there(
+    reduction: ReductionName,
+    inputs: Sequence[FileName],
+    output: FileName,
+    flags: RunFlags,
+    settings: Settings,
+    *,
+    force: bool,
+    as_json: bool,
+) -> None:
+    """Have a job done by the service as if it were done here: follow it, and tell the same of it in the end."""
+    options = _service_options(flags, settings, force=force)
+    with _client(settings) as client:
+        job = submit_job(client, reduction, inputs, output, options, settings)
+        if not settings.quiet:
+            streams.say(f"job {job} of {_address(settings)}")
+        follow(client, job, settings, as_json=as_json)
+
+
+def _service_options(flags: RunFlags, settings: Settings, *, force: bool) -> Options:
+    """Return how a job of the service is to run.
+
+    Its work folder is the service's, and its workers are those that the service has: what lower layers set of both is
+    meant for runs on this machine. As an option, the number of workers is that to plan for.
+
+    Raises:
+        UsageError: A work folder is given as an option.
+    """
+    if flags.work_dir is not None:
+        raise UsageError(
+            f"--work-dir {printable(str(flags.work_dir))}: a service keeps jobs in its own work folder; leave it out"
+        )
+    workers = settings.workers if flags.workers is not None else None
+    return msgspec.structs.replace(options_of(settings, force=force, digest=True), work_dir=None, workers=workers)
+
+
 def submit_job(
-    client: Client,
+    client: ServiceClient,
     reduction: ReductionName,
     inputs: Sequence[FileName],
     output: FileName,
@@ -158,21 +310,18 @@ def submit_job(
         number = int(priority)
     except ValueError:
         raise UsageError(f"--priority {printable(priority, 80)}: must be a whole number") from None
-    from distsum.stores.routing import absolute
-
-    name = absolute(os.fsencode(output))
-    return client.submit(reduction, paths_of(inputs, settings), name, options, priority=number)
+    return client.submit_job(reduction, paths_of(inputs, settings), os.fsencode(output), options, priority=number)
 
 
-def follow(client: Client, job: str, settings: Settings, *, as_json: bool) -> None:
+def follow(client: ServiceClient, job: str, settings: Settings, *, as_json: bool) -> None:
     """Show a job until it has ended, and then what it did.
 
     Raises:
         JobError: It has failed, or was cancelled.
-        InterruptedRunError: Ctrl-C; the job goes on.
+        InterruptedRunError: Ctrl-C or SIGTERM; the job goes on.
     """
     try:
-        with Progress(quiet=settings.quiet) as progress:
+        with interrupted_by(signal.SIGTERM), Progress(quiet=settings.quiet) as progress:
 
             def show(status: JobStatus) -> None:
                 if status.snapshot is not None:
@@ -184,6 +333,16 @@ def follow(client: Client, job: str, settings: Settings, *, as_json: bool) -> No
             f"no longer followed; job {job} goes on: see `distsum status {job}`, or end it with `distsum cancel {job}`"
         ) from None
     _tell_end(summary, quiet=settings.quiet, as_json=as_json)
+
+
+@contextlib.contextmanager
+def interrupted_by(number: signal.Signals) -> Iterator[None]:
+    """Let another signal do what Ctrl-C does."""
+    before = signal.signal(number, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(number, before)
 
 
 def jobs(*, broker: Broker = None, json: Json = False) -> None:
@@ -410,10 +569,22 @@ def _status_lines(found: JobStatus) -> list[str]:
 
 
 def _queue_lines(queues: Queues) -> list[str]:
-    rows = [("queue", "ready", "consumers")]
-    rows += [(each.name, f"{each.ready:,}", f"{each.consumers:,}") for each in queues.queues]
-    lines = [*_table(rows), f"{counted(queues.redelivered, 'task')} redelivered"]
-    return lines if queues.management is None else [*lines, f"more at {queues.management}"]
+    """Return the table of queues, with what only the management API tells where it has told it."""
+    told = any(each.unacknowledged is not None for each in queues.queues)
+    more = ("unacked", "redelivered") if told else ()
+    rows: list[tuple[str, ...]] = [("queue", "ready", *more, "consumers")]
+    for each in queues.queues:
+        counts = (each.ready, *((each.unacknowledged, each.redelivered or 0) if told else ()), each.consumers)
+        rows.append((each.name, *("-" if count is None else f"{count:,}" for count in counts)))
+    lines = [*_table(rows), f"{counted(queues.redelivered, 'task')} redelivered since the master began"]
+    dead = sum(each.ready for each in queues.queues if each.name == DEAD)
+    if dead:
+        lines.append(f"{counted(dead, 'dead task')}: they took their workers down, and their jobs fail")
+    if queues.management_fault is not None:
+        lines.append(f"the management API tells nothing: {printable(queues.management_fault, 1000)}")
+    elif queues.management is not None:
+        lines.append(f"more at {queues.management}")
+    return lines
 
 
 def _worker_row(found: WorkerStatus) -> tuple[str, ...]:
@@ -441,7 +612,7 @@ def _address(settings: Settings) -> BrokerAddress:
     return settings.broker
 
 
-def _client(settings: Settings) -> Client:
+def _client(settings: Settings) -> ServiceClient:
     from distsum.service.rabbitmq import connect
     from distsum.stores.routing import RoutingStore
 

@@ -116,7 +116,7 @@ class WorkerTable:
                 tally.peak_bytes = max(tally.peak_bytes, effort.peak_bytes)
             case TaskFailed():
                 tally.task, tally.bytes_running = None, 0
-                tally.failures += event.kind not in {"cancelled", "blocked"}
+                tally.failures += event.kind not in {"cancelled", "blocked", "not_served"}
             case WorkerPaused():
                 tally.paused = "quarantined" if event.quarantined else "paused"
                 tally.reason = event.reason
@@ -125,7 +125,8 @@ class WorkerTable:
                 tally.paused = tally.reason = None
                 return
             case WorkerLost():
-                self._leave(event.worker, "lost", event.reason)
+                if tally.gone is None:  # One that was refused leaves, too, and why is what a person should see.
+                    self._leave(event.worker, "lost", event.reason)
                 return
         tally.heard_seconds = now
 

@@ -76,6 +76,10 @@ class ListQueues(Request, frozen=True):
     """Tell how many messages wait where."""
 
 
+class Diagnose(Request, frozen=True):
+    """Tell what you see of store, clocks and workers."""
+
+
 AnyRequest = (
     Describe
     | Submit
@@ -87,6 +91,7 @@ AnyRequest = (
     | ListWorkers
     | CommandWorker
     | ListQueues
+    | Diagnose
 )
 
 JobState = Literal["queued", "running", "finishing", "succeeded", "failed", "cancelled"]
@@ -126,12 +131,16 @@ class JobStatus(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Queue(msgspec.Struct, frozen=True):
-    """A channel at the broker: messages that wait, that are with a consumer, and those who take them."""
+    """A channel at the broker: messages that wait, that are with a consumer, and those who take them.
+
+    How many were handed out more than once, and how many are unacknowledged, only the management API tells.
+    """
 
     name: str
     ready: int
     unacknowledged: int | None
     consumers: int
+    redelivered: int | None = None
 
 
 class Reply(msgspec.Struct, frozen=True, tag=True, forbid_unknown_fields=True):
@@ -181,14 +190,40 @@ class Workers(Reply, frozen=True):
 
 
 class Queues(Reply, frozen=True):
-    """The channels at the broker, tasks redelivered since the master began, and where to look closer."""
+    """The channels at the broker, tasks redelivered since the master began, and where to look closer.
+
+    ``management_fault`` says why RabbitMQ's management API, which the master was told of, has told nothing.
+    """
 
     queues: tuple[Queue, ...]
     redelivered: int
     management: str | None = None
+    management_fault: str | None = None
 
 
-AnyReply = Description | Done | Refused | Job | Stragglers | Jobs | Workers | Queues
+class Diagnosis(Reply, frozen=True):
+    """What the master sees.
+
+    Attributes:
+        version: Its version.
+        protocol: What it speaks with workers.
+        work: URI of its work folder.
+        now_seconds: Its clock, in seconds of the Unix epoch.
+        workers: The workers, the last that are gone among them.
+        ahead_seconds: How far each worker's clock is ahead of the master's, to about a second, where that is known.
+        store_fault: Why the master cannot reach its work folder; None if it can.
+    """
+
+    version: str
+    protocol: int
+    work: bytes
+    now_seconds: float
+    workers: tuple[WorkerStatus, ...]
+    ahead_seconds: dict[str, float]
+    store_fault: str | None = None
+
+
+AnyReply = Description | Done | Refused | Job | Stragglers | Jobs | Workers | Queues | Diagnosis
 
 REQUEST: Final = msgspec.msgpack.Decoder(AnyRequest)
 REPLY: Final = msgspec.msgpack.Decoder(AnyReply)

@@ -11,7 +11,8 @@ from distsum.brokers.rabbitmq import RabbitBroker
 from distsum.brokers.rabbitmq_requests import RequestClient, RequestServer
 from distsum.errors import UnreachableError
 from distsum.service import messages as channel
-from distsum.service.client import Client
+from distsum.service.client import ServiceClient
+from distsum.service.queue_figures import QueueFigures
 from distsum.service.server import Service
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from distsum.actors.master import MasterSettings
     from distsum.actors.speculation import SpeculationSettings
     from distsum.brokers.address import BrokerAddress
+    from distsum.observe.metrics import Metrics
     from distsum.stores.base import Store
 
 
@@ -31,6 +33,8 @@ async def serve(
     on_ready: Callable[[], None],
     master: MasterSettings | None = None,
     speculation: SpeculationSettings | None = None,
+    management: BrokerAddress | None = None,
+    metrics: Metrics | None = None,
 ) -> None:
     """Serve a virtual host until cancelled; where another master does so, wait until it is gone.
 
@@ -41,6 +45,8 @@ async def serve(
         on_ready: Told when workers and clients are served.
         master: Settings of the master actor.
         speculation: What is done about stragglers; None for the default.
+        management: The broker's management API, which tells more of its queues.
+        metrics: Figures to keep.
 
     Raises:
         UnreachableError: There is no broker, or it does not let us in.
@@ -53,7 +59,8 @@ async def serve(
             failed.set_exception(error)
 
     broker = RabbitBroker(address, fail, lock_seconds=None)
-    service = Service(store, work, broker, _Figures(broker), master, speculation)
+    figures = QueueFigures(broker, address.vhost, management)
+    service = Service(store, work, broker, figures, master, speculation, metrics)
 
     async def answer(question: bytes) -> bytes:
         try:
@@ -66,6 +73,8 @@ async def serve(
     try:
         await service.start()
         await server.start()
+        if metrics is not None:
+            metrics.attach(service.gauges)
         on_ready()
         ended = asyncio.ensure_future(service.wait())
         try:
@@ -76,17 +85,19 @@ async def serve(
             if each.done() and not each.cancelled():
                 each.result()
     finally:
+        if metrics is not None:
+            metrics.detach()
         await server.close()
         await service.close()
 
 
-def connect(address: BrokerAddress, store: Store, patience_seconds: float) -> Client:
+def connect(address: BrokerAddress, store: Store, patience_seconds: float) -> ServiceClient:
     """Return a client of a virtual host's service; nothing is asked yet."""
-    return Client(_Transport(address), store, patience_seconds)
+    return ServiceClient(RabbitTransport(address), store, patience_seconds)
 
 
-class _Transport:
-    """Requests as bytes through the broker."""
+class RabbitTransport:
+    """Requests as bytes through a virtual host; connected when the first one is asked."""
 
     def __init__(self, address: BrokerAddress) -> None:
         self._client = RequestClient(address)
@@ -101,22 +112,3 @@ class _Transport:
 
     def close(self) -> None:
         self._client.close()
-
-
-class _Figures:
-    """What the broker tells of its queues."""
-
-    def __init__(self, broker: RabbitBroker) -> None:
-        self._broker = broker
-
-    async def queues(self) -> tuple[channel.Queue, ...]:
-        counts = await self._broker.counts()
-        return tuple(channel.Queue(name, ready, None, consumers) for name, (ready, consumers) in counts.items())
-
-    @property
-    def redelivered(self) -> int:
-        return self._broker.redelivered
-
-    @property
-    def management(self) -> str | None:
-        return None

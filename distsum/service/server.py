@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections import Counter
 from functools import partial
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -21,6 +22,7 @@ from distsum.actors.speculation import SpeculationSettings
 from distsum.actors.system import AsyncioSystem
 from distsum.actors.task_tracker import TaskTracker, TrackerSettings
 from distsum.errors import DistsumError, StorageError
+from distsum.logs import concerning
 from distsum.messages import (
     PROTOCOL,
     AssignTask,
@@ -44,7 +46,9 @@ from distsum.messages import (
     WorkerResumed,
 )
 from distsum.observe.fold import JobTally
+from distsum.observe.gauges import Gauges, QueueGauge
 from distsum.observe.history import Recorder
+from distsum.observe.narrator import Narrator
 from distsum.observe.workers import WorkerTable
 from distsum.partials import node_context
 from distsum.service import messages as channel
@@ -67,6 +71,7 @@ _ENDED_KEPT: Final = 200
 """Jobs that have ended and are told of without reading their records again."""
 _RETRY_SECONDS: Final = (0.5, 2.0, 8.0, 30.0)
 """Pauses before a record is stored again; the last one repeats."""
+_PREFLIGHT_SECONDS: Final = 8.0
 _WORKER_EVENTS: Final = (WorkerJoined, WorkerLost, WorkerRefused, WorkerPaused, WorkerResumed)
 _LEDGERS_KEPT: Final = 20
 """Ledgers of jobs that have ended, which are told of without counting through their histories again."""
@@ -87,6 +92,28 @@ class ServiceBroker(Protocol):
     @property
     def management(self) -> str | None:
         """Where people can look closer, if that is known."""
+        ...
+
+    @property
+    def management_fault(self) -> str | None:
+        """Why nothing was heard from there, if that is so."""
+        ...
+
+    @property
+    def ahead_seconds(self) -> dict[str, float]:
+        """How far workers' clocks are ahead of this one, where that is known."""
+        ...
+
+
+class Observer(Protocol):
+    """Is told what happens, on the event loop; it must be quick, and raise nothing."""
+
+    def take(self, event: msgspec.Struct) -> None:
+        """Take an event of an actor."""
+        ...
+
+    def job_ended(self, state: channel.JobState) -> None:
+        """Take note that a job has ended."""
         ...
 
 
@@ -147,6 +174,7 @@ class Service:
         figures: What the broker tells of its queues.
         master: Settings of the master actor.
         tracker: Settings of the tracker.
+        observer: Told of everything.
     """
 
     def __init__(
@@ -157,6 +185,7 @@ class Service:
         figures: ServiceBroker,
         master: MasterSettings | None = None,
         speculation: SpeculationSettings | None = None,
+        observer: Observer | None = None,
     ) -> None:
         self._store = store
         self._records = Records(store, work)
@@ -172,6 +201,8 @@ class Service:
         self._ledgers: dict[str, LedgerReport] = {}
         self._workers = WorkerTable()
         self._joined: dict[str, WorkerJoined] = {}
+        self._narrator = Narrator()
+        self._observer = observer
         self._tasks: set[asyncio.Task[None]] = set()
         self._accepting: dict[str, asyncio.Lock] = {}
         self._began = time.time()
@@ -226,9 +257,9 @@ class Service:
                 found.append((ticket, await asyncio.to_thread(self._records.load, name)))
             except StorageError as error:
                 # One job that cannot be read must not keep the others from going on.
-                log.error("job %s is left alone: %s", name, error, extra={"job": name})  # noqa: TRY400 - no fault of ours
+                log.error("job %s is left alone: %s", name, error, extra=concerning(job=name))  # noqa: TRY400 - no fault of ours
         for ticket, job in sorted(found, key=lambda each: each[0].submitted_seconds):
-            log.info("job %s goes on", job.spec.job, extra={"job": job.spec.job})
+            log.info("job %s goes on", job.spec.job, extra=concerning(job=job.spec.job))
             self._serve(job, ticket, resumed=True)
 
     def _set_fault(self, error: BaseException) -> None:
@@ -295,7 +326,10 @@ class Service:
                 for joined in self._joined.values():
                     served.take(joined)
         self._note_worker(event)
-        _log_event(event)
+        if self._observer is not None:
+            self._observer.take(event)
+        if (line := self._narrator.line_of(event)) is not None:
+            log.log(line.level, "%s", line.words, extra=line.concerns)
 
     def _note_worker(self, event: msgspec.Struct) -> None:
         """Remember who is there, for jobs that begin later; their start was no time of those."""
@@ -370,12 +404,16 @@ class Service:
                 await asyncio.to_thread(self._records.end, name, outcome)
                 break
             except DistsumError as error:
-                log.warning("job %s has ended, and that cannot be stored yet: %s", name, error, extra={"job": name})
+                log.warning(
+                    "job %s has ended, and that cannot be stored yet: %s", name, error, extra=concerning(job=name)
+                )
                 await asyncio.sleep(_RETRY_SECONDS[min(attempt, len(_RETRY_SECONDS) - 1)])
                 attempt += 1
         self._remember(ended_status(job.record, served.ticket, outcome))
         del self._served[name]
-        log.info("job %s %s", name, outcome.reason or outcome.state, extra={"job": name})
+        if self._observer is not None:
+            self._observer.job_ended(outcome.state)
+        log.info("job %s %s", name, outcome.reason or outcome.state, extra=concerning(job=name))
         keeps = job.record.keep_partials or outcome.state == "failed"
         # Partials of equal nodes are one and the same, whichever job they are of: they go with the last such job.
         if not keeps and not any(each.context == served.context for each in self._served.values()):
@@ -386,7 +424,22 @@ class Service:
         try:
             await asyncio.to_thread(call)
         except DistsumError as error:
-            log.warning("job %s has ended, but not all that follows could be done: %s", job, error, extra={"job": job})
+            log.warning(
+                "job %s has ended, but not all that follows could be done: %s", job, error, extra=concerning(job=job)
+            )
+
+    async def gauges(self) -> Gauges:
+        """Return what there is at this moment; without queues where the broker is away."""
+        try:
+            queues = await self._figures.queues()
+        except DistsumError:
+            queues = ()
+        return Gauges(
+            Counter(each.state for each in self._workers.statuses()),
+            Counter(each.state for each in self._served.values()),
+            [QueueGauge(each.name, each.ready, each.unacknowledged, each.consumers) for each in queues],
+            self._figures.redelivered,
+        )
 
     def _active(self) -> list[str]:
         gone = {"lost", "refused"}
@@ -423,7 +476,10 @@ class Service:
                 return self._command_worker(request)
             case channel.ListQueues():
                 figures = self._figures
-                return channel.Queues(await figures.queues(), figures.redelivered, figures.management)
+                queues = await figures.queues()
+                return channel.Queues(queues, figures.redelivered, figures.management, figures.management_fault)
+            case channel.Diagnose():
+                return await self._diagnose()
 
     async def _submit(self, request: channel.Submit) -> channel.AnyReply:
         name = request.job
@@ -436,7 +492,7 @@ class Service:
                     return channel.Done()
                 ticket = Ticket(time.time(), request.priority)
                 await asyncio.to_thread(self._records.accept, name, ticket)
-                log.info("job %s is accepted", name, extra={"job": name})
+                log.info("job %s is accepted", name, extra=concerning(job=name))
                 self._serve(job, ticket, resumed=False)
             finally:
                 self._accepting.pop(name, None)
@@ -510,6 +566,20 @@ class Service:
         self._system.deliver(MASTER, ChangePriority(request.job, request.priority))
         return channel.Done()
 
+    async def _diagnose(self) -> channel.Diagnosis:
+        fault = None
+        try:
+            async with asyncio.timeout(_PREFLIGHT_SECONDS):
+                await asyncio.to_thread(self._store.preflight, self._work)
+        except DistsumError as error:
+            fault = str(error)
+        except TimeoutError:
+            fault = f"the store does not answer within {_PREFLIGHT_SECONDS:.0f} s"
+        active = set(self._active())
+        ahead = {worker: seconds for worker, seconds in self._figures.ahead_seconds.items() if worker in active}
+        workers = self._workers.statuses()
+        return channel.Diagnosis(__version__, PROTOCOL, self._work, time.time(), workers, ahead, fault)
+
     def _command_worker(self, request: channel.CommandWorker) -> channel.AnyReply:
         worker = request.worker
         if worker not in self._active():
@@ -528,14 +598,3 @@ class Service:
 
 class _CancelledError(Exception):
     """The job was cancelled."""
-
-
-def _log_event(event: msgspec.Struct) -> None:
-    match event:
-        case WorkerJoined():
-            log.info("worker %s joined from %s", event.worker, printable(event.host), extra={"worker": event.worker})
-        case WorkerLost() | WorkerRefused() | WorkerPaused():
-            what = type(event).__name__.removeprefix("Worker").lower()
-            log.warning("worker %s %s: %s", event.worker, what, event.reason, extra={"worker": event.worker})
-        case WorkerResumed():
-            log.info("worker %s resumed", event.worker, extra={"worker": event.worker})

@@ -146,6 +146,10 @@ class Store(Protocol):
         """Whether there is an object."""
         ...
 
+    def written_seconds(self, uri: bytes) -> float | None:
+        """Return when an object was written, by the clock of the store, in seconds of the Unix epoch; None if gone."""
+        ...
+
     def put(self, uri: bytes, buffers: Sequence[Buffer]) -> int:
         """Store an object whole, in place of one that may be there; return its bytes.
 

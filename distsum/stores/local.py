@@ -147,6 +147,15 @@ class LocalStore:
         """Whether there is a file."""
         return os.path.exists(uri)
 
+    def written_seconds(self, uri: bytes) -> float | None:
+        """Return the modification time, which on a network file system its server has set; see ``Store``."""
+        try:
+            return os.stat(uri).st_mtime
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise storage_error("look at", uri, error) from error
+
     def put(self, uri: bytes, buffers: Sequence[Buffer]) -> int:
         """Write a temporary file beside the final one, then rename it; see ``Store``.
 

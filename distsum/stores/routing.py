@@ -114,6 +114,10 @@ class RoutingStore:
         """See ``Store``."""
         return self.of(uri).exists(uri)
 
+    def written_seconds(self, uri: bytes) -> float | None:
+        """See ``Store``."""
+        return self.of(uri).written_seconds(uri)
+
     def put(self, uri: bytes, buffers: Sequence[Buffer]) -> int:
         """See ``Store``."""
         return self.of(uri).put(uri, buffers)

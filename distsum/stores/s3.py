@@ -131,6 +131,11 @@ class S3Store:
         """Whether there is an object."""
         return self._head(uri) is not None
 
+    def written_seconds(self, uri: bytes) -> float | None:
+        """Return when an object was written, in whole seconds by the server's clock; see ``Store``."""
+        found = self._head(uri)
+        return None if found is None else float(found["LastModified"].timestamp())
+
     def identify_all(self, uris: Iterable[bytes]) -> Iterator[Input]:
         """Yield objects with sizes and ETags: many of one folder from its listing, others asked for at once.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from typing import TYPE_CHECKING, Protocol
 
 import pytest
@@ -147,6 +148,16 @@ def test_exists_and_delete(case: Case) -> None:
     case.store.delete(uri)
     assert not case.store.exists(uri)
     case.store.delete(uri)
+
+
+def test_an_object_tells_when_it_was_written_by_the_clock_of_the_store(case: Case) -> None:
+    uri = case.uri(b"a")
+    assert case.store.written_seconds(uri) is None
+    before = time.time()
+    case.store.put(uri, [b"x"])
+    written = case.store.written_seconds(uri)
+    assert written is not None
+    assert before - 2.0 <= written <= time.time() + 2.0, "the servers of the tests have this machine's clock"
 
 
 def test_an_input_is_pinned_to_what_it_was_when_identified(case: Case) -> None:

@@ -29,8 +29,8 @@ from tests.reference import reference_reduce
 from tests.straggling import Hold
 
 COMMANDS = ["mean", "sum", "min", "max", "plan", "verify", "generate", "gc", "demo", "config"]
-SERVICE = ["master", "worker", "submit", "jobs", "status", "wait", "cancel", "prioritize", "workers", "broker"]
-COMMANDS += SERVICE
+SERVICE = ["master", "worker", "submit", "jobs", "status", "wait", "cancel", "prioritize", "workers", "doctor"]
+COMMANDS += [*SERVICE, "broker"]
 RUN_OPTIONS = [
     "--workers -w",
     "--partition -p",
@@ -50,7 +50,7 @@ RUN_OPTIONS = [
 SPECULATION_OPTIONS = ["--speculation", "--no-speculation"]
 OPTIONS = {
     **{
-        name: ["INPUT", "--output -o", *RUN_OPTIONS, *SPECULATION_OPTIONS, "--history", "--quiet"]
+        name: ["INPUT", "--output -o", *RUN_OPTIONS, *SPECULATION_OPTIONS, "--history", "--broker", "--quiet"]
         for name in ("mean", "sum", "min", "max")
     },
     "plan": ["INPUT", "--output -o", "--reduction", *RUN_OPTIONS],
@@ -59,8 +59,11 @@ OPTIONS = {
     "gc": ["PLACE", "--older-than", "--partials", "--dry-run", "--quiet", "--json"],
     "demo": SPECULATION_OPTIONS,
     "config": ["--json"],
-    "master": ["--broker", "--work-dir", *SPECULATION_OPTIONS],
-    "worker": ["--broker", "--slots"],
+    "master": [
+        *("--broker", "--work-dir", "--management", "--metrics-port", "--metrics-host", "--log-json", "--log-level"),
+        *SPECULATION_OPTIONS,
+    ],
+    "worker": ["--broker", "--slots", "--serve", "--log-json", "--log-level"],
     "submit": ["REDUCTION", "INPUT", "--output -o", "--broker", "--priority", "--wait", *RUN_OPTIONS, "--quiet"],
     "jobs": ["--broker", "--json"],
     "status": ["JOB", "--stragglers", "--history", "--broker", "--json"],
@@ -68,6 +71,7 @@ OPTIONS = {
     "cancel": ["JOB", "--broker"],
     "prioritize": ["JOB", "N", "--broker"],
     "workers": ["--pause", "--resume", "--drain", "--shutdown", "--broker", "--json"],
+    "doctor": ["--broker", "--work-dir", "--management", "--json"],
     "broker": ["setup"],
 }
 JSON_FIELDS = {
@@ -162,6 +166,12 @@ MISTAKES = [
     (["status"], "status needs one of JOB, the id of a job, and --history"),
     (["status", "--history", "none"], "none: there is no such file"),
     (["status", "--history", "a.npy"], "a.npy is no history of a job"),
+    (["max", "a.npy", "-o", "o.npy", "--broker", ""], "--broker '': must be a text that is not empty"),
+    (
+        ["sum", "a.npy", "-o", "o.npy", "--broker", "amqp://h", "--work-dir", "w"],
+        "--work-dir w: a service keeps jobs in",
+    ),
+    (["submit", "sum", "a.npy", "-o", "o.npy", "--broker", "amqp://h", "--work-dir", "w"], "--work-dir w: a service"),
     (["plan"], "no inputs are named"),
     (["verify"], "verify needs RESULT"),
     (["generate", "g"], "generate needs --files"),

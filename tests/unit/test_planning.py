@@ -12,7 +12,7 @@ import pytest
 from benchmarks.planning import planned_apart
 from distsum.errors import PlanError
 from distsum.manifest import Input, Manifest
-from distsum.planning import Limits, Rates, Workload, choose, plan_candidates, with_room_to_arrive
+from distsum.planning import S3_RATES, Limits, Rates, Workload, choose, plan_candidates, with_room_to_arrive
 
 GIB = 1 << 30
 
@@ -44,6 +44,14 @@ def test_large_files_are_cut_into_tiles_without_phases():
     assert plan.phases == 1
     assert plan.tiles >= 4
     assert plan.bytes_read < 1.01 * 100 * 16_000_128
+
+
+def test_over_a_network_each_worker_gets_one_range_of_all_files_and_nothing_is_written_between():
+    for workers in (2, 3, 4):
+        work, limit = workload(100, 8_000_000), limits(workers=workers, memory_bytes=GIB)
+        candidates = plan_candidates(work, limit, S3_RATES)
+        plan = candidates[choose(candidates, work, limit)[0]]
+        assert (plan.phases, plan.tasks % workers) == (1, 0)
 
 
 def test_many_small_files_are_added_in_phases_without_tiles():

@@ -69,6 +69,7 @@ def test_what_keeps_a_worker_from_working_is_told_with_its_reason() -> None:
         WorkerResumed("c"),
         WorkerLost("d", "no heartbeat"),
         WorkerRefused("e", "far", "version 0"),
+        WorkerLost("e", "left because it was refused"),
         WorkerLost("unknown", "never seen"),
     )
     assert {name: (status.state, status.reason) for name, status in found.items()} == {
