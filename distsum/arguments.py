@@ -94,7 +94,7 @@ def options_of(given: RunOptions, kind: type[JobOptions] = RunOptions, *, digest
         tiles=_whole_or_none("tiles", given.get("tiles")),
         max_open_files=whole("max_open_files", given.get("max_open_files", defaults.max_open_files)),
         memory_bytes=_memory(given.get("memory", defaults.memory_bytes)),
-        work_dir=None if (work := place_of("work_dir", given.get("work_dir"))) is None else os.fsdecode(work),
+        work_dir=None if (work := _place("work_dir", given.get("work_dir"))) is None else os.fsdecode(work),
         keep_partials=_switch("keep_partials", given.get("keep_partials", defaults.keep_partials)),
         format=given.get("format", defaults.format),
         dtype=dtype_of("dtype", given.get("dtype")),
@@ -137,8 +137,7 @@ def _memory(value: object) -> int:
         raise _unacceptable("memory", value, "must be bytes, or a size such as '512MiB'") from None
 
 
-def place_of(name: str, value: Name | None) -> bytes | None:
-    """Return a path or URI, if one is given."""
+def _place(name: str, value: Name | None) -> bytes | None:
     if value is None:
         return None
     path = os.fsencode(value)
@@ -147,12 +146,16 @@ def place_of(name: str, value: Name | None) -> bytes | None:
     return path
 
 
-def speculation_of(value: object) -> SpeculationSettings:
-    """Return what is done about stragglers.
+def here_of(given: RunOptions) -> tuple[SpeculationSettings, bytes | None]:
+    """Return what only a run on this machine takes: what is done about stragglers, and where its history goes.
 
     Raises:
-        ConfigurationError: The value is not acceptable.
+        ConfigurationError: A value is not acceptable.
     """
+    return _speculation(given.get("speculation")), _place("history", given.get("history"))
+
+
+def _speculation(value: object) -> SpeculationSettings:
     if value is None or value is True:
         return SpeculationSettings()
     if value is False:
