@@ -25,7 +25,7 @@ from distsum.generate import generate
 from distsum.inputs import expand
 from distsum.jobs import Job
 from distsum.manifest import Input
-from distsum.messages import Effort, TaskId
+from distsum.messages import Effort, RunTask, TaskId
 from distsum.paths import collected_sorted
 from distsum.planning import Rates
 from distsum.request import Options
@@ -60,6 +60,7 @@ def made(folder: Path, name: str, files: int, count: int, kind: str = "npy") -> 
 
 def folded(paths: list[bytes], folder: Path, options: Options) -> list[Effort]:
     """Fold a job's tasks one after the other in this process, and return what each phase took."""
+    from distsum.worker.attempt import Attempt
     from distsum.worker.folding import JobFolder
 
     store = LocalStore()
@@ -76,7 +77,7 @@ def folded(paths: list[bytes], folder: Path, options: Options) -> list[Effort]:
         tasks = [
             TaskId(spec.job, phase, tile, index) for tile in range(spec.tiles) for index in range(tree.tasks(phase))
         ]
-        each = [folder_of_tasks.fold(task, 0.0).effort for task in tasks]
+        each = [folder_of_tasks.fold(Attempt(RunTask(task, b"")), 0.0).effort for task in tasks]
         efforts.append(Effort(*(sum(values) for values in zip(*map(plain, each), strict=True))))
     folder_of_tasks.close()
     job.abort()

@@ -37,7 +37,7 @@ ENVIRONMENT_PREFIX: Final = "DISTSUM_"
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything that can be set in any layer; ``Options`` and ``SpeculationSettings`` say what most mean.
+    """Everything that can be set in any layer; ``Options`` and ``SpeculationSettings`` say what most of them mean.
 
     ``serve`` is where a worker may go; None is everywhere.
     """
@@ -157,10 +157,6 @@ def _dtype(raw: Any) -> str:
         raise ValueError(f"must be such as f8, >i4 or float32; accepted are {ACCEPTED}") from None
 
 
-def _speculation(raw: Any) -> SpeculationSettings:
-    return parse_speculation(_text(raw))
-
-
 def _places(raw: Any) -> tuple[str, ...]:
     """Return places from a list, or from a text with commas between them, as a variable holds them."""
     places = raw.split(",") if isinstance(raw, str) else raw
@@ -168,6 +164,10 @@ def _places(raw: Any) -> tuple[str, ...]:
         # Never taken for nothing, which would be everything.
         raise ValueError("must be s3://BUCKET/PREFIX or a folder, or some with commas between them")
     return tuple(places)
+
+
+def _speculation(raw: Any) -> SpeculationSettings:
+    return parse_speculation(_text(raw))
 
 
 class _SecretError(ValueError):

@@ -291,7 +291,9 @@ def prepare(
 
 def _transfer_bytes(held_inputs: int, ahead: int, least: int, work: bytes, output: bytes) -> int:
     """Return what is held of objects on their way, beside what an input may be given more."""
-    reading = (held_inputs or (ahead if is_remote(work) else 0)) * (BUFFER_BYTES + BODY_BYTES)
+    # Where the work folder is remote, also of a node that is stored on the way, while children are opened ahead.
+    bodies = (held_inputs or ahead) + 1 if is_remote(work) else held_inputs
+    reading = bodies * (BUFFER_BYTES + BODY_BYTES)
     # A range of the output is collected until it makes two parts, since its last must not be too short.
     return reading + (2 * least + BUFFER_BYTES if is_remote(output) else 0)
 
@@ -620,10 +622,11 @@ class _Run:
         self._connect(system, broker, pool, finished)
         try:
             states = await self._aside(self._job.stored_states, sweep=True)
+            resume = await self._aside(self._job.has_children)
             # Nothing may wait between these two: a worker that ends in between would end unheard.
             pool.start()
             await broker.start(partial(_deliver, system, pool))
-            system.deliver(MASTER, SubmitJob(self._job.spec, states))
+            system.deliver(MASTER, SubmitJob(self._job.spec, states, resume=resume))
             ticker = asyncio.create_task(self._tick())
             try:
                 return await finished

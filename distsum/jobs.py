@@ -28,7 +28,7 @@ from distsum.formats.registry import by_name
 from distsum.manifest import NodeKeys
 from distsum.messages import JOB_SPEC, JobSpec
 from distsum.observe.snapshot import PhaseWork
-from distsum.partials import manifest_uri, node_context, spec_uri
+from distsum.partials import children_uri, manifest_uri, node_context, spec_uri
 from distsum.planning import PARTIAL_HEAD_BYTES
 from distsum.reductions import REDUCTIONS
 from distsum.request import PlanSummary, ReductionName, SkippedInput, Summary
@@ -237,6 +237,10 @@ class Job:
             elif sweep:
                 self._store.delete(os.path.join(folder, name))
         return stored
+
+    def has_children(self) -> bool:
+        """Whether nodes inside its long tasks are stored, which an earlier run has left."""
+        return next(iter(self._store.list(children_uri(self.spec.work, self.spec.job))), None) is not None
 
     def node_keys(self) -> Iterator[str]:
         """Yield the keys of all its nodes."""

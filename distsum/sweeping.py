@@ -8,6 +8,9 @@ A folder counts as a work folder by what lies in it: ``jobs/<id>/inputs`` or ``j
 end there. One that is named ``*.distsum``, as they are unless ``--work-dir`` says otherwise, is removed whole. From any
 other only the jobs are removed, since partials may be kept there for other jobs; and partials only if asked for.
 
+Nodes that workers store inside long tasks lie with their job, and go with it. A worker may store one after its job has
+ended, for want of having heard of it; so one may be found of a job that has no records any more, or an outcome.
+
 A service holds no lock on its work folder, and what it has promised may wait there for long. A job that it has accepted
 has a ticket: its records stay, and until it has ended the whole folder is left alone.
 """
@@ -30,7 +33,8 @@ if TYPE_CHECKING:
 
 _OF_WORK: Final = re.compile(
     rb"(?P<folder>.*/|)(?:"
-    rb"(?P<job>jobs/[0-9a-f]{12})/(?P<record>inputs|spec|record|ticket|committing|outcome|history)"
+    rb"(?P<job>jobs/[0-9a-f]{12})/(?:(?P<record>inputs|spec|record|ticket|committing|outcome|history)"
+    rb"|(?P<child>children/[0-9a-f]{64}(?:\.tmp[0-9a-f]+)?))"
     rb"|(?P<partial>partials/[0-9a-f]{2}/[0-9a-f]{64}(?:\.tmp[0-9a-f]+)?)"
     rb"|lock)"
 )
@@ -61,6 +65,7 @@ class _Folder:
     Attributes:
         sizes: All that lies in it, by name.
         jobs: The names of each job's records.
+        children: The names of the nodes inside each job's long tasks.
         partials: Those among the names that are partials.
         youngest_seconds: How long ago something in it was written.
     """
@@ -68,6 +73,7 @@ class _Folder:
     def __init__(self) -> None:
         self.sizes: dict[bytes, int] = {}
         self.jobs: dict[bytes, set[bytes]] = {}
+        self.children: dict[bytes, set[bytes]] = {}
         self.partials: list[bytes] = []
         self.youngest_seconds = float("inf")
 
@@ -75,6 +81,11 @@ class _Folder:
     def left(self) -> list[bytes]:
         """Jobs of runs that did not end, and of clients whose service never accepted them."""
         return [job for job, records in self.jobs.items() if b"ticket" not in records]
+
+    @property
+    def late(self) -> list[bytes]:
+        """Jobs of a service that have ended, and for which a worker that had not heard of it has stored something."""
+        return [job for job in self.children if b"outcome" in self.jobs[job] and b"ticket" in self.jobs[job]]
 
     @property
     def serves(self) -> bool:
@@ -113,11 +124,12 @@ def sweep(
     folders = _work_folders(store, place)
     folder_count = objects = size = busy = 0
     for name, folder in sorted(folders.items()):
-        left = folder.left
-        if folder.youngest_seconds < older_than_seconds or not (left or (partials and folder.partials)):
+        left, late = folder.left, folder.late
+        if folder.youngest_seconds < older_than_seconds or not (left or late or (partials and folder.partials)):
             continue
         all_partials = partials or (name.endswith(_OWN_SUFFIX) and not folder.serves)
         doomed = [job + b"/" + each for job in left for each in folder.jobs[job]]
+        doomed += [job + b"/" + each for job in (*left, *late) for each in folder.children.get(job, ())]
         if all_partials:
             doomed += folder.partials
             doomed += [each for each in folder.sizes if each == b"lock"]
@@ -126,7 +138,7 @@ def sweep(
             if folder.works:
                 raise WorkDirBusyError("a service has jobs in it")
             if not dry:
-                _remove(store, uri, left, partials=all_partials)
+                _remove(store, uri, left, late, partials=all_partials)
         except WorkDirBusyError:
             busy += 1
             tell(f"{printable(uri)}: in use, left alone")
@@ -159,15 +171,24 @@ def _work_folders(store: Store, place: bytes) -> dict[bytes, _Folder]:
         folder.sizes[inner] = entry.size
         folder.youngest_seconds = min(folder.youngest_seconds, entry.age_seconds)
         if found["job"]:
-            folder.jobs.setdefault(found["job"], set()).add(found["record"])
+            records = folder.jobs.setdefault(found["job"], set())
+            if found["record"]:
+                records.add(found["record"])
+            else:
+                folder.children.setdefault(found["job"], set()).add(found["child"])
         elif found["partial"]:
             folder.partials.append(inner)
     return folders
 
 
-def _remove(store: Store, uri: bytes, jobs: Sequence[bytes], *, partials: bool) -> None:
-    """Remove jobs of a work folder while it is held, and the partials if asked to; what was written is given up."""
+def _remove(store: Store, uri: bytes, jobs: Sequence[bytes], late: Sequence[bytes], *, partials: bool) -> None:
+    """Remove jobs of a work folder while it is held, and the partials if asked to; what was written is given up.
+
+    Of jobs in ``late`` only the nodes inside their tasks are removed.
+    """
     with store.lock(uri):
+        for job in late:
+            store.delete_all(uri + b"/" + job + b"/children", set())
         for job in jobs:
             _give_up(store, uri + b"/" + job + b"/spec")
         if partials:

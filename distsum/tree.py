@@ -69,6 +69,19 @@ def carries(position: int, fan_in: int) -> int:
     return count
 
 
+def split(start: int, stop: int, fan_in: int) -> tuple[tuple[int, int], ...]:
+    """Return the children of the node over [start, stop), one level below it, as ranges; none where they are single.
+
+    >>> split(0, 26, 5), split(25, 26, 5), split(0, 5, 5)
+    (((0, 25), (25, 26)), (), ())
+    """
+    levels = levels_above(stop - start, fan_in)
+    if levels < 2:
+        return ()
+    span = fan_in ** (levels - 1)
+    return tuple((low, min(stop, low + span)) for low in range(start, stop, span))
+
+
 class Tree(msgspec.Struct, frozen=True):
     """The tree over ``files`` inputs, cut into phases of ``fan_in ** exponent`` (all counts positive).
 
@@ -124,12 +137,7 @@ class Tree(msgspec.Struct, frozen=True):
         >>> tree.splits(1, 0), tree.splits(1, 5), Tree(files=130, fan_in=5, exponent=1).splits(1, 0)
         (((0, 5), (5, 10), (10, 15), (15, 20), (20, 25)), (), ())
         """
-        start, stop = self.children(phase, index)
-        levels = levels_above(stop - start, self.fan_in)
-        if levels < 2:
-            return ()
-        span = self.fan_in ** (levels - 1)
-        return tuple((low, min(stop, low + span)) for low in range(start, stop, span))
+        return split(*self.children(phase, index), self.fan_in)
 
     def passes_through(self, phase: int, index: int) -> bool:
         """Whether a node above the first phase has one child, and so is that child: no task makes it.

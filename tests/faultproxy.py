@@ -56,6 +56,7 @@ class FaultProxy:
         self.choose: Callable[[Request], Fault | None] = lambda request: None
         self.requests: list[Request] = []
         self.open_bodies = self.most_open_bodies = 0
+        self._let_go = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
@@ -64,6 +65,10 @@ class FaultProxy:
             asyncio.start_server(self._serve, "127.0.0.1", 0), self._loop
         ).result()
         self.endpoint = f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
+
+    def let_go(self) -> None:
+        """Close the connections that stall, now and from now on."""
+        self._loop.call_soon_threadsafe(self._let_go.set)
 
     def close(self) -> None:
         asyncio.run_coroutine_threadsafe(self._stop(), self._loop).result(10)
@@ -158,7 +163,9 @@ class FaultProxy:
         if fault.stall is not None:
             await _copy(answers, writer, min(size, fault.stall))
             for _ in range(size - fault.stall):
-                await asyncio.sleep(fault.drip_seconds or 3600)
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._let_go.wait(), fault.drip_seconds or 3600)
+                    return False
                 await _copy(answers, writer, 1)
             return True
         await _copy(answers, writer, size)

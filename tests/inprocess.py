@@ -28,7 +28,10 @@ from distsum.messages import (
     WorkerJoined,
 )
 from distsum.stores.local import LocalStore
-from distsum.worker.folding import BadChildError, ChildrenMissingError, JobFolder
+from distsum.worker.adding import BadChildError
+from distsum.worker.attempt import Attempt
+from distsum.worker.folding import JobFolder
+from distsum.worker.nesting import ChildrenMissingError
 from tests.stepping import SteppingSystem
 
 if TYPE_CHECKING:
@@ -89,13 +92,14 @@ class InProcessRun:
                     # One time in ten the result arrives and the broker hands the task out once more all the same.
                     queue.remove(message)
                 attempts += 1
-                system.tell(TRACKER, self._fold(folder, message.task))
+                system.tell(TRACKER, self._fold(folder, message))
         finally:
             folder.close()
 
-    def _fold(self, folder: JobFolder, task: TaskId) -> TaskSucceeded | TaskFailed:
+    def _fold(self, folder: JobFolder, message: RunTask) -> TaskSucceeded | TaskFailed:
+        task = message.task
         try:
-            result = folder.fold(task, 0.0)
+            result = folder.fold(Attempt(message), 0.0)
         except ChildrenMissingError as error:
             return TaskFailed("w0", task, "blocked", "missing", missing=error.missing)
         except BadChildError as error:

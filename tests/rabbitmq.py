@@ -16,14 +16,14 @@ import trustme
 
 from tests.stack import rabbitmq
 from tests.stack.processes import Tether, free_ports
-from tests.stack.rabbitmq import INSTALL, PROGRAMS, START_SECONDS, installed
+from tests.stack.rabbitmq import INSTALL, PROGRAMS, START_SECONDS, USER, installed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from tests.stack.processes import Starter
 
-__all__ = ["INSTALL", "Node", "installed", "running_node"]
+__all__ = ["INSTALL", "USER", "Node", "free_ports", "installed", "running_node"]
 
 
 class Node(rabbitmq.Node):

@@ -36,8 +36,8 @@ if TYPE_CHECKING:
 
 BYTES_PER_SECOND = 100_000_000
 """What a worker of speed 1 reads."""
-_LOOK_SECONDS = 1.0
-"""Time between two looks for the child that a worker makes and others may have made meanwhile."""
+_HARDLY_BEGUN = 1e-6
+"""Seconds of work that rounding may make of none."""
 
 
 class WorkerModel(msgspec.Struct, frozen=True):
@@ -383,6 +383,9 @@ class ModelledWorker:
             return
         stored = self._store.children.get(attempt.message.task, set())
         while attempt.child < len(attempt.ends) and attempt.child in stored:
+            start = attempt.ends[attempt.child - 1] if attempt.child else 0.0
+            if attempt.done > start + _HARDLY_BEGUN:
+                return  # it is in the middle of this one, and makes it to the end
             jump = attempt.ends[attempt.child] - attempt.done
             attempt.done += jump
             attempt.taken += jump
@@ -417,8 +420,8 @@ class ModelledWorker:
         if not self.frozen and self._speed > 0:
             left = max(0.0, attempt.total - attempt.done) / self._speed
             if attempt.shared and attempt.child < len(attempt.ends):
-                # At the end of a child, and now and then in the middle of one, it looks what others have stored.
-                left = min(left, max(0.0, attempt.ends[attempt.child] - attempt.done) / self._speed, _LOOK_SECONDS)
+                # At the beginning of each child it looks whether others have stored that one.
+                left = min(left, max(0.0, attempt.ends[attempt.child] - attempt.done) / self._speed)
             self._system.after(left, self._worked, attempt, attempt.ticket)
 
     def _worked(self, attempt: _Attempt, ticket: int) -> None:

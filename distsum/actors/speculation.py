@@ -371,7 +371,7 @@ def _guarded(phase: PhaseView, view: View, settings: SpeculationSettings) -> Ite
     for running in phase.running:
         if running.silent_seconds > settings.silence_seconds:
             yield _suspect(running, "silent", phase, copy)
-        elif view.idle and running.slowness is not None and running.slowness >= settings.slow:
+        elif view.idle and _is_known_slow(running, copy, settings):
             yield _suspect(running, "slow_worker", phase, copy)
         elif running.elapsed_seconds <= settings.min_seconds:
             continue
@@ -389,6 +389,12 @@ _POLICIES: Final[dict[str, Callable[[PhaseView, View, SpeculationSettings], Iter
     "mapreduce": _mapreduce,
     "none": _none,
 }
+
+
+def _is_known_slow(running: Running, copy: float, settings: SpeculationSettings) -> bool:
+    """Whether its worker is known to be slow, and that would cost more than the least time that counts."""
+    slowness = running.slowness or 1.0
+    return slowness >= settings.slow and (not copy or slowness * copy > settings.min_seconds)
 
 
 def _usual_seconds(phase: PhaseView, view: View) -> float:

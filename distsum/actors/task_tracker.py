@@ -381,7 +381,9 @@ class TaskTracker:
         begun = attempt is not None and attempt.worker == message.worker
         seconds = self._context.now() - attempt.started_seconds if begun and attempt is not None else busy
         known = self._workers.get(message.worker)
-        if known is not None and durations.count >= SLOWNESS_TASKS:
+        # What takes milliseconds takes some times as long by chance, which tells nothing of the worker.
+        long = max(seconds, durations.mean_seconds) >= self._settings.speculation.min_seconds
+        if known is not None and long and durations.count >= SLOWNESS_TASKS:
             known.compare(seconds, durations.mean_seconds)
         durations.add(seconds)
         self._known.rates.bytes_read += effort.bytes_read

@@ -29,21 +29,11 @@ from distsum.cli.options import (
 )
 from distsum.cli.progress import Progress, summary_lines
 from distsum.errors import UsageError
-from distsum.wording import printable
 
 if TYPE_CHECKING:
     from distsum.request import ReductionName, Summary
 
 
-History = Annotated[
-    FileName | None,
-    Parameter(
-        name="--history",
-        metavar="FILE",
-        converter=as_given,
-        help="Where everything that happens is stored, for distsum status --history. [default: nowhere]",
-    ),
-]
 There = Annotated[
     str | None,
     Parameter(
@@ -51,6 +41,15 @@ There = Annotated[
         metavar="URI",
         help="Have the service at amqp://USER:PASSWORD@HOST/VHOST do it, and follow it. Without this option it is done "
         "here, also where DISTSUM_BROKER is set; `distsum submit --wait` goes by that, and shows others no password.",
+    ),
+]
+History = Annotated[
+    FileName | None,
+    Parameter(
+        name="--history",
+        metavar="FILE",
+        converter=as_given,
+        help="Where everything that happens is stored, for distsum status --history. [default: nowhere]",
     ),
 ]
 _ONLY_IN_WORDS = frozenset({"shape", "dtype", "order", "workers_lost", "phase_seconds", "worker_seconds"})
@@ -140,16 +139,12 @@ def _reduce(
     settings = settings_of(flags, quiet=quiet, broker=broker, speculation=speculation)
     # Only the option: whoever has set a broker for the service's commands still works here with this one.
     if broker is not None:
+        if speculation is not None:
+            raise UsageError("--speculation: a service's master says what is done about stragglers; leave it out here")
+        if history is not None:
+            raise UsageError("--history: a service stores it with the job; `distsum status JOB` tells of it")
         from distsum.cli.service import run_there
 
-        if speculation is not None:
-            raise UsageError(
-                f"--speculation {printable(speculation, 80)}: a service's master decides that; leave it out"
-            )
-        if history is not None:
-            raise UsageError(
-                f"--history {printable(str(history), 80)}: a service keeps one of each job itself; leave it out"
-            )
         run_there(reduction, inputs, output, flags, settings, force=force, as_json=as_json)
         return
     from distsum.embedded import run

@@ -94,8 +94,6 @@ def master(
         FileName | None,
         Parameter(metavar="URI", converter=as_given, help="Folder of jobs and partials, which all workers reach."),
     ] = None,
-    speculation: Speculation = None,
-    no_speculation: NoSpeculation = False,
     management: Management = None,
     metrics_port: Annotated[
         str | None, Parameter(metavar="N", help="Serve figures for Prometheus at this port; 0 is any. [default: none]")
@@ -103,6 +101,8 @@ def master(
     metrics_host: Annotated[
         str, Parameter(metavar="ADDRESS", help="Where to listen for that: whoever reaches it may read the figures.")
     ] = "127.0.0.1",
+    speculation: Speculation = None,
+    no_speculation: NoSpeculation = False,
     log_json: LogJson = None,
     log_level: Level = None,
 ) -> int:
@@ -118,9 +118,9 @@ def master(
         RunFlags(work_dir=work_dir),
         broker=broker,
         management=management,
+        speculation=wanted,
         log_json=log_json,
         log_level=log_level,
-        speculation=wanted,
     )
     if settings.work_dir is None:
         raise UsageError("master needs --work-dir, a folder that it and all workers reach")
@@ -139,9 +139,9 @@ def master(
                 store,
                 work,
                 on_ready=lambda: log.info("ready"),
-                speculation=settings.speculation,
                 management=settings.management,
                 metrics=metrics,
+                speculation=settings.speculation,
             )
             asyncio.run(_until_terminated(serving))
         return 0

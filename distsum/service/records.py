@@ -2,7 +2,8 @@
 
 ``<work>/jobs/<job>/`` holds ``inputs`` and ``record``, written by the client that submits, and what the master writes:
 ``ticket``, with which the job is accepted; ``spec``, with which it has begun; and ``outcome``, with which it has ended,
-after ``history``, which tells all that happened (``observe.history``).
+after ``history``, which tells all that happened (``observe.history``). Below ``children`` workers store nodes inside
+long tasks, of use to this job alone; they are removed when it has ended.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from distsum.errors import StorageError
 from distsum.jobs import Job, JobRecord
 from distsum.manifest import Manifest
 from distsum.observe.history import History, Replay
-from distsum.partials import manifest_uri, partial_uri, spec_uri
+from distsum.partials import children_uri, manifest_uri, partial_uri, spec_uri
 from distsum.request import Summary
 from distsum.service.messages import JobState, JobStatus
 from distsum.wording import printable
@@ -188,6 +189,13 @@ class Records:
         for key in job.node_keys():
             if key in stored:
                 self._store.delete(partial_uri(self._work, key))
+
+    def remove_children(self, job: str) -> None:
+        """Remove the nodes inside a job's long tasks.
+
+        A worker that has not heard yet that the job has ended may still store one; ``distsum gc`` finds that.
+        """
+        self._store.delete_all(children_uri(self._work, job), set())
 
     def _uri(self, job: str, name: str) -> bytes:
         return self._work + f"/jobs/{job}/{name}".encode()

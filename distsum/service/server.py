@@ -200,9 +200,9 @@ class Service:
         self._ended: dict[str, channel.JobStatus] = {}
         self._ledgers: dict[str, LedgerReport] = {}
         self._workers = WorkerTable()
-        self._joined: dict[str, WorkerJoined] = {}
         self._narrator = Narrator()
         self._observer = observer
+        self._joined: dict[str, WorkerJoined] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._accepting: dict[str, asyncio.Lock] = {}
         self._began = time.time()
@@ -372,10 +372,11 @@ class Service:
         """
         job = served.job
         states = await asyncio.to_thread(job.stored_states)
+        resume = await asyncio.to_thread(job.has_children)
         await asyncio.to_thread(job.begin)
         if served.cancelled:
             raise _CancelledError
-        self._system.deliver(MASTER, SubmitJob(job.spec, states, served.ticket.priority))
+        self._system.deliver(MASTER, SubmitJob(job.spec, states, served.ticket.priority, resume))
         outcome = await served.finished
         if isinstance(outcome, JobFailed):
             if outcome.kind == "cancelled":
@@ -414,6 +415,8 @@ class Service:
         if self._observer is not None:
             self._observer.job_ended(outcome.state)
         log.info("job %s %s", name, outcome.reason or outcome.state, extra=concerning(job=name))
+        # Also of one that failed: submitted again it is another job, which looks for partials, but not in here.
+        await self._quietly(partial(self._records.remove_children, name), name)
         keeps = job.record.keep_partials or outcome.state == "failed"
         # Partials of equal nodes are one and the same, whichever job they are of: they go with the last such job.
         if not keeps and not any(each.context == served.context for each in self._served.values()):
@@ -424,9 +427,8 @@ class Service:
         try:
             await asyncio.to_thread(call)
         except DistsumError as error:
-            log.warning(
-                "job %s has ended, but not all that follows could be done: %s", job, error, extra=concerning(job=job)
-            )
+            told = "job %s has ended, but not all that follows could be done: %s"
+            log.warning(told, job, error, extra=concerning(job=job))
 
     async def gauges(self) -> Gauges:
         """Return what there is at this moment; without queues where the broker is away."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Protocol, Self
 import msgspec
 
 if TYPE_CHECKING:
+    import threading
     from collections.abc import Iterable, Iterator, Sequence
     from contextlib import AbstractContextManager
     from types import TracebackType
@@ -18,6 +19,10 @@ if TYPE_CHECKING:
     from distsum.manifest import Input
 
     Buffer = bytes | bytearray | memoryview
+
+
+class StoreInterruptedError(Exception):
+    """What a store was waited for is not wanted any more; see ``Store.heed``."""
 
 
 class Aged(msgspec.Struct, frozen=True):
@@ -92,6 +97,15 @@ class Store(Protocol):
 
     def close(self) -> None:
         """Let go of connections."""
+        ...
+
+    def heed(self, interruption: threading.Event | None) -> None:
+        """From now on give up whatever would have to be waited for once this event is set; None for nothing.
+
+        Then what waits for a server, in whichever thread, raises StoreInterruptedError within a fraction of a second,
+        and so does what would ask it for more. What is being sent is sent to its end, and a call to the kernel ends by
+        itself. The store stays usable: as soon as it heeds another event, or none, everything is as before.
+        """
         ...
 
     def preflight(self, uri: bytes) -> None:

@@ -17,6 +17,7 @@ from distsum.stores.base import Aged, Begun
 from distsum.wording import byte_size, printable
 
 if TYPE_CHECKING:
+    import threading
     from collections.abc import Iterable, Iterator, Sequence
     from types import TracebackType
 
@@ -90,6 +91,9 @@ class LocalStore:
 
     def close(self) -> None:
         """Do nothing: no connection is held."""
+
+    def heed(self, interruption: threading.Event | None) -> None:
+        """Do nothing: a disk answers. See ``Store``."""
 
     def preflight(self, uri: bytes) -> None:
         """Do nothing: a path is looked at when it is used."""

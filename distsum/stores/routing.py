@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 from distsum.stores.local import LocalStore
 
 if TYPE_CHECKING:
+    import threading
     from collections.abc import Iterable, Iterator, Sequence
     from contextlib import AbstractContextManager
 
@@ -61,6 +62,7 @@ class RoutingStore:
     def __init__(self) -> None:
         self.local = LocalStore()
         self._s3: S3Store | None = None
+        self._interruption: threading.Event | None = None
 
     @property
     def s3(self) -> S3Store:
@@ -69,6 +71,7 @@ class RoutingStore:
             from distsum.stores.s3 import S3Store
 
             self._s3 = S3Store()
+            self._s3.heed(self._interruption)
         return self._s3
 
     def of(self, uri: bytes) -> Store:
@@ -84,6 +87,12 @@ class RoutingStore:
         """Let go of connections; requests under way fail, and later ones make new connections."""
         if self._s3 is not None:
             self._s3.close()
+
+    def heed(self, interruption: threading.Event | None) -> None:
+        """See ``Store``."""
+        self._interruption = interruption
+        if self._s3 is not None:
+            self._s3.heed(interruption)
 
     def preflight(self, uri: bytes) -> None:
         """See ``Store``."""

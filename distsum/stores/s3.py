@@ -34,6 +34,7 @@ from distsum.stores.s3_reading import BLOCK_BYTES, S3Reader, Target
 from distsum.wording import printable
 
 if TYPE_CHECKING:
+    import threading
     from collections.abc import Iterable, Iterator, Sequence
     from concurrent.futures import Future
     from contextlib import AbstractContextManager
@@ -68,6 +69,10 @@ class S3Store:
     def close(self) -> None:
         """Close the connections."""
         self._client.close()
+
+    def heed(self, interruption: threading.Event | None) -> None:
+        """Give up what would be waited for once this event is set; see ``Store``."""
+        self._client.interruption = interruption
 
     def preflight(self, uri: bytes) -> None:
         """Make sure that the server answers, and that the bucket is there and may be listed.
@@ -191,7 +196,7 @@ class S3Store:
 
     def _identified(self, uri: bytes, future: Future[dict[str, Any]]) -> Input:
         try:
-            found = future.result()
+            found = self._client.result(future)
         except RefusedError as error:
             if error.fault.kind != "missing":
                 raise
@@ -389,8 +394,12 @@ class S3Store:
 
     def abort_output(self, output: bytes) -> None:
         """Remove what was sent of an output that is not finished; see ``Store``."""
+        upload = decode_handle(output)
+        arguments: dict[str, Any] = {**_place(upload), "UploadId": upload.upload, "patience": self._brief()}
+        request = self._client.request("give up", upload.key, "abort_multipart_upload", **arguments)
         try:
-            self._request_part("give up", "abort_multipart_upload", decode_handle(output), patience=self._brief())
+            # Also if nothing else is wanted any more: what is left of an upload costs money.
+            self._client.wait(request, needed=True)
         except RefusedError as error:
             if error.fault.kind not in {"no upload", "missing", "no bucket"}:
                 raise
@@ -399,7 +408,10 @@ class S3Store:
         return self._request(verb, upload.key, name, **_place(upload), UploadId=upload.upload, **arguments)
 
     def _request(self, verb: str, uri: bytes, name: str, **arguments: Any) -> dict[str, Any]:
-        return self._client.wait(self._client.request(verb, uri, name, **arguments))
+        # What is being sent lies in buffers that are used again, so its end is waited for. Otherwise something else
+        # might go out in its place, and be stored.
+        sends = arguments.get("views") is not None
+        return self._client.wait(self._client.request(verb, uri, name, **arguments), to_its_end=sends)
 
 
 def _opened(reader: S3Reader) -> S3Reader | None:

@@ -19,6 +19,7 @@ import msgspec
 
 from distsum.errors import ConfigurationError, InputListError, StorageError
 from distsum.machine import resident_bytes
+from distsum.stores.base import StoreInterruptedError
 from distsum.stores.s3_faults import Fault, fault_of, shown_endpoint
 from distsum.wording import printable
 
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 SCHEME: Final = b"s3://"
 _POOL_CONNECTIONS: Final = 64
 _CLOSE_SECONDS: Final = 2.0
+_LOOK_SECONDS: Final = 0.2
+"""How often one who waits looks whether it is still wanted."""
 _JOINED_BYTES: Final = 1 << 20
 """Up to here a body is put together in memory, which is quicker than passing it on in pieces."""
 _AWS_DOMAINS: Final = (".amazonaws.com", ".amazonaws.com.cn", ".api.aws")
@@ -109,10 +112,14 @@ class S3Client:
 
     Args:
         patience: How long to wait.
+
+    Attributes:
+        interruption: What ends waiting once it is set, if anything; see ``Store.heed``.
     """
 
     def __init__(self, patience: Patience) -> None:
         self.patience = patience
+        self.interruption: threading.Event | None = None
         self.client_bytes = 0
         self.endpoint = ""
         self._lock = threading.Lock()
@@ -137,19 +144,62 @@ class S3Client:
                 atexit.register(self.close)
             return self._loop
 
-    def start(self, coroutine: Coroutine[Any, Any, T]) -> concurrent.futures.Future[T]:
-        """Begin something on the loop."""
+    def check(self) -> None:
+        """Go on, unless nobody wants it any more.
+
+        Raises:
+            StoreInterruptedError: Nobody does.
+        """
+        if self.interruption is not None and self.interruption.is_set():
+            raise StoreInterruptedError
+
+    @property
+    def look_seconds(self) -> float | None:
+        """The most that may be waited before ``check`` is called again; None is for ever."""
+        return None if self.interruption is None else _LOOK_SECONDS
+
+    def start(self, coroutine: Coroutine[Any, Any, T], *, needed: bool = False) -> concurrent.futures.Future[T]:
+        """Begin something on the loop; if it is ``needed``, also when nothing is wanted any more.
+
+        Raises:
+            StoreInterruptedError: Nothing is.
+        """
+        try:
+            if not needed:
+                self.check()
+        except StoreInterruptedError:
+            coroutine.close()
+            raise
         return asyncio.run_coroutine_threadsafe(coroutine, self.loop)
 
-    def wait(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        """Do something on the loop, and wait for it."""
-        future = self.start(coroutine)
+    def wait(self, coroutine: Coroutine[Any, Any, T], *, to_its_end: bool = False, needed: bool = False) -> T:
+        """Do something on the loop, and wait for it.
+
+        Args:
+            coroutine: What to do.
+            to_its_end: Whether to wait also when nobody wants it any more.
+            needed: Whether to begin it also then.
+
+        Raises:
+            StoreInterruptedError: Nobody wants it.
+        """
+        future = self.start(coroutine, needed=needed)
         try:
-            return future.result()
-        except concurrent.futures.CancelledError:
-            raise StorageError("the connection to S3 was closed while it was in use") from None
+            return self.result(future, to_its_end=to_its_end or needed)
         finally:
             future.cancel()
+
+    def result(self, future: concurrent.futures.Future[T], *, to_its_end: bool = False) -> T:
+        """Wait for what was started; see ``wait``."""
+        while True:
+            try:
+                return future.result(None if to_its_end else self.look_seconds)
+            except concurrent.futures.CancelledError:
+                raise StorageError("the connection to S3 was closed while it was in use") from None
+            except TimeoutError:
+                if future.done():
+                    return future.result()
+                self.check()
 
     def close(self) -> None:
         """Close the connections. A later request opens new ones."""
@@ -250,6 +300,7 @@ class S3Client:
 
         Raises:
             RefusedError: It was refused, or the deadline has passed.
+            StoreInterruptedError: It would have to be sent again, and nobody wants it any more.
         """
         client = await self.client()
         patience = patience or self.patience
@@ -266,6 +317,8 @@ class S3Client:
             except Exception as error:  # noqa: BLE001 - told apart there, without what may be secret
                 fault = fault_of(error, self.endpoint)
             await trouble.wait(fault)
+            if views is not None:
+                self.check()
 
 
 class _Buffers(io.RawIOBase):

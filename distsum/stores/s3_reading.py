@@ -78,10 +78,11 @@ class Body:
 
         Raises:
             StorageError: It cannot be read.
+            StoreInterruptedError: Nobody wants it any more.
         """
         with self._changed:
             while not self._opened and self._error is None:
-                self._changed.wait()
+                self._wait()
             if not self._opened and self._error is not None:
                 raise self._error
         assert self._target.size is not None
@@ -95,6 +96,7 @@ class Body:
         Raises:
             InputChangedError: The object is not the pinned one any more.
             StorageError: It cannot be read.
+            StoreInterruptedError: Nobody wants it any more.
         """
         filled = 0
         while filled < len(buffer):
@@ -114,7 +116,7 @@ class Body:
             # Not woken for every few bytes; but never to wait for more than the pump would hold.
             self._wanted = min(wanted, self._hold // 2)
             while self._held < self._wanted and not self._ended and self._error is None and not self._gap(position):
-                self._changed.wait()
+                self._wait()
             while self._pieces and size < wanted and self._pieces[0][0] == position + size:
                 at, piece = self._pieces.popleft()
                 part = piece[: wanted - size]
@@ -131,6 +133,11 @@ class Body:
         if resume:
             self._client.loop.call_soon_threadsafe(self._resume)
         return taken
+
+    def _wait(self) -> None:
+        """Wait for a change, or until it is time to look again whether this is still wanted."""
+        self._changed.wait(self._client.look_seconds)
+        self._client.check()
 
     def _gap(self, position: int) -> bool:
         """Whether what is held ends before more of it could be taken at once: another range follows, or lies first."""

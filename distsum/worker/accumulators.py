@@ -9,6 +9,8 @@ import numpy as np
 from distsum.tree import carries
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import numpy.typing as npt
 
     from distsum.reductions import Reduction
@@ -38,9 +40,17 @@ class Accumulators:
         self._levels = self._whole
         self._counts = [0] * levels
         self._position = 0
+        self._finished: Callable[[int], None] = _ignore
 
-    def reset(self, length: int) -> None:
-        """Begin a node of so many numbers."""
+    def reset(self, length: int, finished: Callable[[int], None] | None = None) -> None:
+        """Begin a node of so many numbers.
+
+        Args:
+            length: The numbers.
+            finished: Called with the level of each nested node that is whole, while ``nested`` gives it. Of those that
+                become whole with the same child it is the highest, which holds the others.
+        """
+        self._finished = finished or _ignore
         self._levels = [[plane[:length] for plane in planes] for planes in self._whole]
         self._counts = [0] * len(self._whole)
         self._position = 0
@@ -55,6 +65,11 @@ class Accumulators:
         """Planes of the lowest level, for a child that is read straight into them."""
         return self._levels[0]
 
+    @property
+    def position(self) -> int:
+        """Children that are in the node so far."""
+        return self._position
+
     def add(self, start: int, values: Array) -> None:
         """Add a block of an input that begins at ``start``; the input's other blocks must follow before ``close``."""
         planes = [plane[start : start + len(values)] for plane in self._levels[0]]
@@ -68,12 +83,28 @@ class Accumulators:
         planes = [plane[start : start + len(other)] for plane, other in zip(self._levels[0], others, strict=True)]
         self._reduction.merge(planes, self._counts[0], others, count)
 
-    def close(self, count: int) -> None:
-        """End a child that held ``count`` inputs (0 for one that was skipped), and carry what is complete."""
+    def nested(self, level: int) -> tuple[list[Array], int]:
+        """Return the planes of the node of a level (from 1) that is whole now, and the number of inputs in them."""
+        return self._levels[level - 1], self._counts[level - 1]
+
+    def close(self, count: int, span: int = 1) -> None:
+        """End a child that held ``count`` inputs (0 for one that was skipped), and carry what is complete.
+
+        Args:
+            count: The inputs in it.
+            span: Children that it stands for: a stored node takes the place of all that it was made of, from its
+                beginning. The levels below it are empty then, so that it is carried up by swapping.
+        """
         self._counts[0] += count
-        for level in range(min(carries(self._position, self._fan_in), len(self._levels) - 1)):
+        self._position += span
+        whole = min(carries(self._position - 1, self._fan_in), len(self._levels) - 1)
+        if not whole:
+            return
+        for level in range(whole - 1):
             self._carry(level)
-        self._position += 1
+        if self._fan_in**whole > span:
+            self._finished(whole)
+        self._carry(whole - 1)
 
     def top(self) -> tuple[list[Array], int]:
         """Fold what is left; return the node's planes and the number of inputs in them."""
@@ -91,3 +122,7 @@ class Accumulators:
             self._levels[level], self._levels[level + 1] = self._levels[level + 1], self._levels[level]
         self._counts[level + 1] += count
         self._counts[level] = 0
+
+
+def _ignore(level: int) -> None:
+    """Do nothing with a nested node."""

@@ -13,8 +13,6 @@ import traceback
 from time import perf_counter
 from typing import TYPE_CHECKING, Final
 
-import msgspec
-
 from distsum import __version__
 from distsum.brokers.base import ChannelClosedError
 from distsum.errors import DistsumError, InexactError, InputChangedError, NotServedError, StorageError
@@ -27,6 +25,7 @@ from distsum.messages import (
     Heartbeat,
     Introduce,
     RunTask,
+    ShareTask,
     Shutdown,
     TaskFailed,
     TaskStarted,
@@ -34,8 +33,12 @@ from distsum.messages import (
     WorkerJoined,
 )
 from distsum.partials import spec_uri
+from distsum.stores.base import StoreInterruptedError
 from distsum.wording import printable
-from distsum.worker.folding import BadChildError, ChildrenMissingError, JobFolder, TaskCancelledError
+from distsum.worker.adding import BadChildError
+from distsum.worker.attempt import Attempt, TaskCancelledError
+from distsum.worker.folding import JobFolder, NoSuchChildError
+from distsum.worker.nesting import ChildrenMissingError
 
 if TYPE_CHECKING:
     from distsum.brokers.base import WorkerChannel
@@ -81,9 +84,10 @@ class Worker:
         self._host = host
         self._places = places
         self._task_log = task_log
-        self._inbox: queue.SimpleQueue[RunTask] = queue.SimpleQueue()
+        self._inbox: queue.SimpleQueue[Attempt] = queue.SimpleQueue()
         self._folder: tuple[tuple[str, bytes], JobFolder] | None = None
-        self._running: RunTask | None = None
+        self._attempts: list[Attempt] = []  # the running one, and one that may have arrived meanwhile
+        self._running: Attempt | None = None
         self._draw = random.Random()  # noqa: S311 - spreads workers in time, and keeps no secret
         self._baseline_bytes = resident_bytes("VmRSS")
 
@@ -95,12 +99,13 @@ class Worker:
         idle_since = perf_counter()
         refusals = 0
         while True:
-            message = self._inbox.get()
-            self._running = message
+            attempt = self._inbox.get()
+            self._running = attempt
             if self._task_log is not None:
-                self._task_log.begins(message)
-            self._channel.report(TaskStarted(self._name, message.task, message.delivery, message.attempt))
-            result = self._attempt(message, perf_counter() - idle_since)
+                self._task_log.begins(attempt)
+            self._channel.report(TaskStarted(self._name, attempt.task, attempt.delivery, attempt.number, attempt.child))
+            result = self._attempt(attempt, perf_counter() - idle_since)
+            self._attempts.remove(attempt)
             refused = isinstance(result, TaskFailed) and result.kind == "not_served"
             refusals = refusals + 1 if refused else 0
             if refused:
@@ -108,9 +113,9 @@ class Worker:
                 # those who are at work on what they serve.
                 # At random, so that tasks and workers meet in other pairs each time.
                 time.sleep(self._draw.uniform(0.5, 1.0) * min(_LONGEST_REFUSAL_SECONDS, _REFUSAL_SECONDS * 2**refusals))
-            self._channel.finish(msgspec.structs.replace(result, attempt=message.attempt))
+            self._channel.finish(result)
             if self._task_log is not None:
-                self._task_log.ends(message, result)
+                self._task_log.ends(attempt, result)
             self._running = None
             idle_since = perf_counter()
 
@@ -127,52 +132,81 @@ class Worker:
             )
         )
 
-    def _attempt(self, message: RunTask, waiting_seconds: float) -> TaskSucceeded | TaskFailed:
-        task = message.task
+    def _attempt(self, attempt: Attempt, waiting_seconds: float) -> TaskSucceeded | TaskFailed:
+        self._store.heed(attempt.cancelled)
         try:
-            result = self._job_folder(message).fold(task, waiting_seconds)
+            result = self._job_folder(attempt).fold(attempt, waiting_seconds)
         except BadChildError as error:
-            return TaskFailed(self._name, task, "bad_input", error.error.reason, error.index)
+            return self._failed(attempt, "bad_input", error.error.reason, index=error.index)
         except ChildrenMissingError as error:
-            return TaskFailed(self._name, task, "blocked", "partials are missing", missing=error.missing)
-        except TaskCancelledError:
-            return TaskFailed(self._name, task, "cancelled", "cancelled")
+            return self._failed(attempt, "blocked", "partials are missing", missing=error.missing)
+        except (TaskCancelledError, StoreInterruptedError):
+            return self._failed(attempt, "cancelled", "cancelled")
         except InexactError as error:
-            return TaskFailed(self._name, task, "inexact", error.reason, error.position)
+            return self._failed(attempt, "inexact", error.reason, index=error.position)
+        except NoSuchChildError as error:
+            return self._failed(attempt, "error", str(error))
         except NotServedError as error:
             self._forget_job()
-            return TaskFailed(self._name, task, "not_served", str(error), place=error.place)
+            return self._failed(attempt, "not_served", str(error), place=error.place)
         except DistsumError as error:
             # Perhaps another master has begun the job's output anew; then its description, read again, says so.
             self._forget_job()
             reason = str(error) if self._host is None else f"{error} (on {self._host})"
-            return TaskFailed(self._name, task, _failure_kind(error), reason)
+            return self._failed(attempt, _failure_kind(error), reason)
         except Exception as error:  # noqa: BLE001 - an unforeseen failure is reported, tried again, and named at the end
             where = traceback.extract_tb(error.__traceback__)[-1]
             reason = f"{type(error).__name__}: {error} ({os.path.basename(where.filename)}:{where.lineno})"
-            return TaskFailed(self._name, task, "error", reason)
+            return self._failed(attempt, "error", reason)
+        finally:
+            self._store.heed(None)
         return TaskSucceeded(
             worker=self._name,
-            task=task,
+            task=attempt.task,
             inputs=result.inputs,
             skipped=result.skipped,
             reused=result.reused,
             receipt=result.receipt,
             effort=result.effort,
+            attempt=attempt.number,
+            child=attempt.child,
         )
 
-    def _job_folder(self, message: RunTask) -> JobFolder:
+    def _failed(
+        self,
+        attempt: Attempt,
+        kind: FailureKind,
+        reason: str,
+        *,
+        index: int | None = None,
+        missing: tuple[int, ...] = (),
+        place: str = "",
+    ) -> TaskFailed:
+        return TaskFailed(
+            worker=self._name,
+            task=attempt.task,
+            kind=kind,
+            reason=reason,
+            index=index,
+            missing=missing,
+            place=place,
+            attempt=attempt.number,
+            child=attempt.child,
+            bytes_read=attempt.bytes_read,
+        )
+
+    def _job_folder(self, attempt: Attempt) -> JobFolder:
         """Return the folder of this task's job. Only one is kept, since its buffers are what memory is planned for."""
-        job = message.task.job
+        job = attempt.task.job
         # By its work folder, too: whoever makes up a message with another one must not decide what this job is.
-        key = job, message.work
+        key = job, attempt.work
         if self._folder is None or self._folder[0] != key:
             self._forget_job()
             if self._places is not None:
-                self._places.check(message.work)
-            reader = self._store.open(spec_uri(message.work, job))
+                self._places.check(attempt.work)
+            reader = self._store.open(spec_uri(attempt.work, job))
             if reader is None:
-                raise StorageError(f"job {printable(job)} is not described in {printable(message.work)}")
+                raise StorageError(f"job {printable(job)} is not described in {printable(attempt.work)}")
             with reader:
                 spec = JOB_SPEC.decode(reader.read(0, reader.size))
             if self._places is not None:
@@ -200,9 +234,16 @@ class Worker:
                 os._exit(closed.exit_code)
             match message:
                 case RunTask():
-                    self._inbox.put(message)
+                    # Known from here on: a command that follows must find it, though it has not begun.
+                    attempt = Attempt(message)
+                    self._attempts.append(attempt)
+                    self._inbox.put(attempt)
                 case CancelTask():
-                    self._cancel(message)
+                    for attempt in self._meant(message):
+                        attempt.cancelled.set()
+                case ShareTask():
+                    for attempt in self._meant(message):
+                        attempt.shared = True
                 case Introduce():
                     self._introduce()
                 case Shutdown():
@@ -213,21 +254,22 @@ class Worker:
                         sys.stderr.flush()
                     os._exit(0)
 
-    def _cancel(self, message: CancelTask) -> None:
-        running, folder = self._running, self._folder
-        if running is None or folder is None:
-            return
-        if (running.task, running.attempt) == (message.task, message.attempt):
-            folder[1].cancel()
+    def _meant(self, message: CancelTask | ShareTask) -> list[Attempt]:
+        wanted = message.task, message.attempt
+        return [attempt for attempt in tuple(self._attempts) if (attempt.task, attempt.number) == wanted]
 
     def _beat(self) -> None:
         pause = threading.Event()
         while not pause.wait(self._heartbeat_seconds):
-            running, folder = self._running, self._folder
-            task, attempt = (running.task, running.attempt) if running is not None else (None, 0)
-            bytes_read = folder[1].bytes_read if task is not None and folder is not None else 0
+            attempt = self._running
+            resident = resident_bytes("VmRSS")
+            message = (
+                Heartbeat(self._name, None, 0, resident)
+                if attempt is None
+                else Heartbeat(self._name, attempt.task, attempt.bytes_read, resident, attempt.number, attempt.progress)
+            )
             try:
-                self._channel.report(Heartbeat(self._name, task, bytes_read, resident_bytes("VmRSS"), attempt))
+                self._channel.report(message)
             except ChannelClosedError as closed:
                 os._exit(closed.exit_code)
 

@@ -10,7 +10,8 @@ from distsum.messages import TaskFailed
 
 if TYPE_CHECKING:
     from distsum.logs import Subject
-    from distsum.messages import RunTask, TaskSucceeded
+    from distsum.messages import TaskSucceeded
+    from distsum.worker.attempt import Attempt
 
 log = logging.getLogger(__name__)
 
@@ -27,14 +28,14 @@ class TaskLog:
     def __init__(self, subject: Subject) -> None:
         self._subject = subject
 
-    def begins(self, message: RunTask) -> None:
+    def begins(self, attempt: Attempt) -> None:
         """An attempt begins."""
-        self._subject.work_on(message.task, message.attempt)
-        log.debug("%s begins; it is delivery %d", task_words(message.child), message.delivery)
+        self._subject.work_on(attempt.task, attempt.number)
+        log.debug("%s begins; it is delivery %d", task_words(attempt.child), attempt.delivery)
 
-    def ends(self, message: RunTask, result: TaskSucceeded | TaskFailed) -> None:
+    def ends(self, attempt: Attempt, result: TaskSucceeded | TaskFailed) -> None:
         """An attempt has ended, and its result is delivered."""
-        what = task_words(message.child)
+        what = task_words(attempt.child)
         if isinstance(result, TaskFailed):
             level = logging.INFO if result.kind in {"blocked", "cancelled", "not_served"} else logging.WARNING
             log.log(level, "%s failed: %s: %s", what, result.kind, result.reason)

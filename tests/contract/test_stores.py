@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import threading
 import time
 from typing import TYPE_CHECKING, Protocol
 
 import pytest
 
 from distsum.errors import InputChangedError, InputListError, OutputError, StorageError, WorkDirBusyError
+from distsum.stores.base import StoreInterruptedError
 from distsum.stores.local import LocalStore
 
 if TYPE_CHECKING:
@@ -137,6 +140,26 @@ def test_put_makes_the_folders_it_needs_and_list_finds_objects_below_a_prefix(ca
         case.store.put(case.uri(name), [name])
     assert sorted(case.store.list(case.uri(b"partials"))) == [b"ab/abc", b"cd/cde"]
     assert list(case.store.list(case.uri(b"nothing here"))) == []
+
+
+def test_a_store_that_was_interrupted_is_usable_again(case: Case) -> None:
+    interruption = threading.Event()
+    case.store.put(case.uri(b"object"), [b"content"])
+    reader = case.store.open(case.uri(b"object"))
+    assert reader is not None
+    with reader:
+        case.store.heed(interruption)
+        interruption.set()
+        with contextlib.suppress(StoreInterruptedError):
+            reader.read(0, 7)
+        with contextlib.suppress(StoreInterruptedError):
+            case.store.put(case.uri(b"other"), [b"x"])
+        case.store.heed(None)
+        assert reader.read(0, 7) == b"content"
+    case.store.put(case.uri(b"other"), [b"y"])
+    case.store.heed(threading.Event())
+    assert case.store.exists(case.uri(b"other"))
+    case.store.heed(None)
 
 
 def test_exists_and_delete(case: Case) -> None:

@@ -155,6 +155,12 @@ MISTAKES = [
     (["mean", "a.npy", "-o", ""], "the output is an empty name"),
     (["mean", "a.npy", "./a.npy", "-o", "o.npy"], "./a.npy is named twice"),
     (["min", "z.npy", "-o", "o.npy"], "min needs numbers with an order"),
+    (["max", "a.npy", "-o", "o.npy", "--broker", ""], "--broker '': must be a text that is not empty"),
+    (
+        ["sum", "a.npy", "-o", "o.npy", "--broker", "amqp://h", "--work-dir", "w"],
+        "--work-dir w: a service keeps jobs in",
+    ),
+    (["submit", "sum", "a.npy", "-o", "o.npy", "--broker", "amqp://h", "--work-dir", "w"], "--work-dir w: a service"),
     (
         ["mean", "a.npy", "-o", "o.npy", "--speculation", "quantil=1"],
         "--speculation quantil=1: quantil is no key of it",
@@ -166,12 +172,6 @@ MISTAKES = [
     (["status"], "status needs one of JOB, the id of a job, and --history"),
     (["status", "--history", "none"], "none: there is no such file"),
     (["status", "--history", "a.npy"], "a.npy is no history of a job"),
-    (["max", "a.npy", "-o", "o.npy", "--broker", ""], "--broker '': must be a text that is not empty"),
-    (
-        ["sum", "a.npy", "-o", "o.npy", "--broker", "amqp://h", "--work-dir", "w"],
-        "--work-dir w: a service keeps jobs in",
-    ),
-    (["submit", "sum", "a.npy", "-o", "o.npy", "--broker", "amqp://h", "--work-dir", "w"], "--work-dir w: a service"),
     (["plan"], "no inputs are named"),
     (["verify"], "verify needs RESULT"),
     (["generate", "g"], "generate needs --files"),

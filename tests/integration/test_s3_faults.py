@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import email.utils
 import os
 import random
+import threading
 import time
 import traceback
 
 import pytest
 
 from distsum.errors import ConfigurationError, InputChangedError, OutputError, StorageError, UnreachableError
+from distsum.stores.base import StoreInterruptedError
 from distsum.stores.s3 import S3Store
 from distsum.stores.s3_client import Patience
+from tests.command import wait_until
 from tests.faultproxy import Fault, in_front_of
 from tests.s3server import SECRET_KEY, free_ports
 
@@ -208,6 +212,65 @@ def test_what_nobody_reads_is_not_fetched_and_does_not_count_as_a_stall(proxy, o
         assert reader._body._held < 3 << 20
         assert reader.read_into([buffer[100:]], 100) == size - 100
     assert len(gets(proxy)) == 1
+
+
+@pytest.mark.parametrize("what", ["read", "exists", "list"])
+def test_what_waits_for_a_silent_server_is_given_up_when_it_is_not_wanted_any_more(
+    proxy, open_store, s3_prefix, entry, content, what
+):
+    store = open_store(minimum_rate=1, window_seconds=60.0, answer_seconds=60.0)
+    interruption = threading.Event()
+    store.heed(interruption)
+    proxy.choose = (
+        only_gets(lambda request: Fault(stall=0)) if what == "read" else lambda request: Fault(lose_answer=True)
+    )
+    calls = {
+        "read": lambda: fetched(store, entry),
+        "exists": lambda: store.exists(entry.uri),
+        "list": lambda: list(store.list(s3_prefix)),
+    }
+    proxy.requests.clear()
+    with concurrent.futures.ThreadPoolExecutor(1) as executor:
+        waiting = executor.submit(calls[what])
+        wait_until(lambda: proxy.requests, "it is asked for")
+        interruption.set()
+        with pytest.raises(StoreInterruptedError):
+            waiting.result(5)
+    before = len(proxy.requests)
+    with pytest.raises(StoreInterruptedError):
+        calls[what]()
+    assert len(proxy.requests) == before
+    proxy.choose = lambda request: None
+    store.heed(None)
+    assert fetched(store, entry) == content
+
+
+def test_what_is_being_sent_is_sent_to_its_end_and_not_again(proxy, open_store, s3_prefix, content):
+    store = open_store()
+    interruption = threading.Event()
+    store.heed(interruption)
+
+    def choose(request):
+        interruption.set()
+
+    proxy.choose = choose
+    store.put(s3_prefix + b"/first", [content])
+    assert interruption.is_set()
+    interruption.clear()
+
+    def refuse(request):
+        interruption.set()
+        return Fault(status=503, code="SlowDown")
+
+    proxy.choose = refuse
+    proxy.requests.clear()
+    with pytest.raises(StoreInterruptedError):
+        store.put(s3_prefix + b"/second", [content])
+    assert len(proxy.requests) == 1
+    store.heed(None)
+    proxy.choose = lambda request: None
+    assert fetched(store, store.identify(s3_prefix + b"/first")) == content
+    assert not store.exists(s3_prefix + b"/second")
 
 
 def test_a_listing_goes_on_beyond_its_first_page(open_store, s3_prefix):

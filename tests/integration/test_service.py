@@ -135,6 +135,10 @@ def test_a_running_job_is_cancelled_at_once_and_leaves_nothing(tmp_path: Path, i
         waiting = submitted(made, inputs, tmp_path / "out.npy")
         wait_until(lambda: any(each.state == "busy" for each in made.client.workers()), "a busy worker")
         assert made.client.status(waiting).state == "queued"
+        # As workers store them inside long tasks.
+        children = tmp_path / "work" / "jobs" / job / "children"
+        children.mkdir()
+        (children / ("ab" * 32)).write_bytes(b"a node")
         began = time.monotonic()
         made.client.cancel(job)
         wait_until(lambda: all(task is None or task.job != job for task in tasks(made)), "free workers", 1.0)
@@ -143,6 +147,7 @@ def test_a_running_job_is_cancelled_at_once_and_leaves_nothing(tmp_path: Path, i
             made.client.wait(job, 10)
         with pytest.raises(ServiceError, match="cancelled already"):
             made.client.cancel(job)
+        wait_until(lambda: not children.exists(), "what is of use to this job alone is removed")
         made.client.wait(waiting, 60)
     assert not [name for name in left(tmp_path / "work") if name.startswith("partials")]
     assert not [name for name in os.listdir(tmp_path) if "part" in name]

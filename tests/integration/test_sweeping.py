@@ -11,7 +11,7 @@ import pytest
 
 from distsum.embedded import prepare
 from distsum.jobs import Job
-from distsum.partials import partial_uri
+from distsum.partials import children_uri, partial_uri
 from distsum.request import Options
 from distsum.service.records import Outcome, Records, Ticket
 from distsum.stores.routing import RoutingStore
@@ -85,6 +85,8 @@ def ended(steps):
 
 def test_what_a_killed_run_has_left_is_swept_once_it_is_old(runs, place, store):
     ended(killed(runs, place))
+    (job,) = {name.split("/jobs/")[1].split("/")[0] for name in names(store, place) if "/jobs/" in name}
+    store.put(children_uri(os.fsencode(f"{place}/out.npy.distsum"), job) + b"/" + b"ab" * 32, [b"a node"])
     left = names(store, place)
     assert any("/partials/" in name for name in left)
     assert any(name.endswith("/spec") for name in left)
@@ -152,15 +154,20 @@ def test_what_a_service_has_promised_stays_and_what_it_never_accepted_goes(runs,
     for name in (promised, ended):
         records.accept(name, Ticket(0.0, 0))
     store.put(partial_uri(work, "ab" * 32), [b"one that is kept"])
+    # As workers store them inside long tasks; of a job that has ended, it came late.
+    nested = children_uri(work, promised), children_uri(work, ended), children_uri(work, "0123456789ab")
+    for folder in nested:
+        store.put(folder + b"/" + b"cd" * 32, [b"a node"])
     before = names(store, place)
     swept = summary("gc", place, "--older-than", "0s", "--partials")
     assert (swept["busy"], swept["folders"]) == (1, 0)
     assert names(store, place) == before
+    store.delete(nested[0] + b"/" + b"cd" * 32)
     for name in (promised, ended):
         store.put(work + f"/jobs/{name}/history".encode(), [b"what happened"])
         records.end(name, Outcome(state="failed", ended_seconds=1.0, exit_code=1, reason="no reason"))
     swept = summary("gc", place, "--older-than", "0s")
-    assert (swept["folders"], swept["objects"]) == (1, 2)
+    assert (swept["folders"], swept["objects"]) == (1, 2 + 2)
     left = {name for name in names(store, os.fsdecode(work)) if name != "lock"}
     partial = f"partials/ab/{'ab' * 32}"
     kept = {

@@ -10,6 +10,7 @@ import numpy as np
 from distsum.messages import RunTask, TaskFailed, TaskId, TaskSucceeded
 from distsum.request import Options
 from distsum.stores.local import LocalStore
+from distsum.worker.attempt import Attempt
 from distsum.worker.process import Worker
 from tests.inprocess import InProcessRun
 
@@ -26,12 +27,12 @@ def test_a_message_with_another_work_folder_does_not_decide_what_a_job_is(tmp_pa
     worker = Worker("w", channel, LocalStore(), 1.0, 0.0, host="here")
     task = TaskId(made.spec.job, 1, 0, 0)
     true, forged = (RunTask(task, os.fsencode(tmp_path / name)) for name in ("work", "forged"))
-    assert isinstance(worker._attempt(true, 0.0), TaskSucceeded)
-    refused = worker._attempt(forged, 0.0)
+    assert isinstance(worker._attempt(Attempt(true), 0.0), TaskSucceeded)
+    refused = worker._attempt(Attempt(forged), 0.0)
     assert isinstance(refused, TaskFailed)
     assert refused.kind == "storage"
     assert refused.reason.endswith(f"is not described in {tmp_path}/forged (on here)")
-    again = worker._attempt(true, 0.0)
+    again = worker._attempt(Attempt(true), 0.0)
     assert isinstance(again, TaskSucceeded)
     assert again.reused
     worker._forget_job()

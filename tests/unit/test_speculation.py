@@ -136,6 +136,8 @@ def test_while_others_idle_a_slow_worker_and_a_slow_rate_are_copied_without_wait
         assert copied.reason == reason
         assert decisions(attempt, **early, idle=0) == ()
     assert decisions(running(elapsed_seconds=0.9, progress=0.6), **early) == ()
+    brief = early | {"durations": finished(*[0.01] * 10)}
+    assert decisions(known, **brief) == (), "it costs a few hundredths of a second"
 
 
 @pytest.mark.parametrize(("tasks", "done"), [(3, 2), (2, 1), (4, 3), (1, 0)])

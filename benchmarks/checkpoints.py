@@ -1,0 +1,91 @@
+"""What does it cost to store nodes inside a long task on the way? One task, with and without, in turns.
+
+``reach`` is what the project set itself: storing may take a twentieth at the most. ``often`` stores as soon as a node
+has taken 25 times what storing one does, however short that is, which is the most that it ever costs. Where other
+processes disturb the times, the share in the task's own account is the better figure.
+"""
+
+from __future__ import annotations
+
+import math
+import tempfile
+import time
+from os import fsencode
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from benchmarks.measure import middle, report
+from distsum.embedded import prepare
+from distsum.jobs import Job
+from distsum.messages import RunTask, TaskId
+from distsum.partials import children_uri
+from distsum.request import Options
+from distsum.stores.local import LocalStore
+from distsum.worker.attempt import Attempt
+from distsum.worker.folding import JobFolder
+
+_ROUNDS = 5
+_CASES = {"without": math.inf, "every 3 s": 3.0, "often": 0.0}
+
+
+def main() -> None:
+    """Run the cases, and print one row for each."""
+    with tempfile.TemporaryDirectory(prefix="distsum-bench-") as name:
+        rows = _measured(Path(name), files=3_125, count=250_000) + _measured(Path(name), files=625, count=2_000_000)
+    report("checkpoints", rows)
+
+
+def _measured(place: Path, files: int, count: int) -> list[dict[str, object]]:
+    """Fold one task of so many inputs, all of which are links to a few files in the page cache."""
+    folder = place / f"{files}"
+    folder.mkdir()
+    for number in range(5):
+        np.save(folder / f"{number}.npy", np.random.default_rng(number).standard_normal(count))
+    paths = []
+    for index in range(files):
+        path = folder / f"link{index:05}.npy"
+        path.hardlink_to(folder / f"{index % 5}.npy")
+        paths.append(fsencode(path))
+    store = LocalStore()
+    output = fsencode(folder / "out.npy")
+    prepared = prepare("mean", paths, output, Options(partition=5**6, tiles=1, memory_bytes=1 << 30), store)
+    job = Job(prepared.record, prepared.manifest, store)
+    job.store_inputs()
+    job.begin()
+    seconds: dict[str, list[float]] = {case: [] for case in _CASES}
+    processor: dict[str, list[float]] = {case: [] for case in _CASES}
+    shares: dict[str, list[float]] = {case: [] for case in _CASES}
+    stored: dict[str, list[float]] = {case: [] for case in _CASES}
+    for _ in range(_ROUNDS):
+        for case, least in _CASES.items():
+            folded = JobFolder(store, msgspec.structs.replace(job.spec, checkpoint_seconds=least), lambda: 0)
+            began, began_cpu = time.perf_counter(), time.process_time()
+            effort = folded.fold(Attempt(RunTask(TaskId(job.spec.job, 1, 0, 0), job.spec.work)), 0.0).effort
+            took = time.perf_counter() - began
+            processor[case].append(time.process_time() - began_cpu)
+            folded.close()
+            seconds[case].append(took)
+            shares[case].append(effort.checkpoint_seconds / took)
+            stored[case].append(effort.objects_written - 2)  # beside the task's partial and the result
+            store.delete_all(children_uri(job.spec.work, job.spec.job), set())
+            store.delete_all(job.spec.work + b"/partials", set())
+    job.abort()
+    return [
+        {
+            "case": f"{files:,} npy x {count:,}",
+            "nodes stored": case,
+            "count": middle(stored[case]),
+            "seconds": middle(seconds[case]),
+            "ratio": middle(seconds[case]) / middle(seconds["without"]),
+            "ratio of CPU": middle(processor[case]) / middle(processor["without"]),
+            "share in the account": middle(shares[case]),
+            "reach": 1.05,
+        }
+        for case in _CASES
+    ]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,123 @@
+"""One attempt at a task: what it has done so far, and what others have told it."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+
+from distsum.messages import Effort
+
+if TYPE_CHECKING:
+    from distsum.messages import RunTask
+    from distsum.stores.base import Reader
+
+
+class TaskCancelledError(Exception):
+    """The attempt's result is not wanted any more."""
+
+
+class Attempt:
+    """Made when a task arrives, and gone when it has ended.
+
+    One thread works at it and counts; any other may look at the counts, cancel it, or say that others help. Being an
+    object of its own, a command or a look that comes late meets the attempt it was meant for, and never the next one.
+
+    Args:
+        message: What to do.
+
+    Attributes:
+        task: The task.
+        number: The attempt's number.
+        work: URI of the work folder.
+        delivery: How often the task was handed out.
+        child: The only child of the task's node that is to be made, if not the whole.
+        resume: Whether child nodes may be stored, from which to start.
+        shared: Whether others help, so that children are stored at once, and theirs are looked for.
+        cancelled: Set when the result is not wanted any more.
+        progress: Share of the work that is in the sums, from 0 to 1; it never falls.
+        bytes_read: Of inputs and partials so far.
+        bytes_written: Of partials and the result.
+        objects_read: Inputs and partials opened.
+        objects_written: Partials and ranges of the result.
+        reading_seconds: Spent waiting for bytes, and parsing them.
+        adding_seconds: Spent adding.
+        storing_seconds: Spent storing, also on the way.
+        checkpoint_seconds: Of that, what nodes on the way took.
+    """
+
+    def __init__(self, message: RunTask) -> None:
+        self.task = message.task
+        self.number = message.attempt
+        self.work = message.work
+        self.delivery = message.delivery
+        self.child = message.child
+        # Who makes one child does so for a task that another is at, and has perhaps stored some of it.
+        self.resume = message.resume or message.delivery > 1 or message.child is not None
+        self.shared = False
+        self.cancelled = threading.Event()
+        self.progress = 0.0
+        self.bytes_read = 0
+        self.bytes_written = 0
+        self.objects_read = 0
+        self.objects_written = 0
+        self.reading_seconds = 0.0
+        self.adding_seconds = 0.0
+        self.storing_seconds = 0.0
+        self.checkpoint_seconds = 0.0
+        self._children = 1
+
+    def begin(self, children: int) -> None:
+        """Say how many children there are to be folded."""
+        self._children = children
+
+    def advance(self, children: float) -> None:
+        """Say how many of them are in the sums."""
+        self.progress = children / self._children
+
+    def check(self) -> None:
+        """Go on, unless the result is not wanted any more.
+
+        Raises:
+            TaskCancelledError: It is not.
+        """
+        if self.cancelled.is_set():
+            raise TaskCancelledError
+
+    def effort(self, waiting_seconds: float, peak_bytes: int) -> Effort:
+        """Return what the attempt took, with what only its worker knows."""
+        return Effort(
+            bytes_read=self.bytes_read,
+            bytes_written=self.bytes_written,
+            objects_read=self.objects_read,
+            objects_written=self.objects_written,
+            waiting_seconds=waiting_seconds,
+            reading_seconds=self.reading_seconds,
+            adding_seconds=self.adding_seconds,
+            storing_seconds=self.storing_seconds,
+            peak_bytes=peak_bytes,
+            checkpoint_seconds=self.checkpoint_seconds,
+        )
+
+
+class WatchedSource:
+    """An opened input for parsers, which read by themselves: counts, and ends when the attempt is cancelled.
+
+    A parser may go through a whole file without giving a number: where all of it is comment, or to count lines.
+    """
+
+    def __init__(self, reader: Reader, attempt: Attempt) -> None:
+        self.uri = reader.uri
+        self.size = reader.size
+        self._reader = reader
+        self._attempt = attempt
+
+    def read_into(self, buffers: list[memoryview], offset: int) -> int:
+        """Fill the buffers; see ``formats.base.Source``.
+
+        Raises:
+            TaskCancelledError: The attempt is cancelled.
+        """
+        self._attempt.check()
+        got = self._reader.read_into(buffers, offset)
+        self._attempt.bytes_read += got
+        return got

@@ -1,0 +1,188 @@
+"""Partials between the store and the accumulators: read, checked and added in blocks, and written from the planes."""
+
+from __future__ import annotations
+
+import hashlib
+from time import perf_counter
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+import numpy as np
+
+from distsum.errors import PartialError
+from distsum.partials import PartialHead, decode_head, head_bytes
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Sequence
+
+    import numpy.typing as npt
+
+    from distsum.messages import Skipped
+    from distsum.stores.base import Reader, Store
+    from distsum.worker.accumulators import Accumulators
+    from distsum.worker.attempt import Attempt
+
+    Array = npt.NDArray[Any]
+
+_FIRST_HEAD_BYTES: Final = 256
+
+
+class PartialIO:
+    """Reads and writes the partials of one job.
+
+    Args:
+        store: Where they lie.
+        accumulators: What they are added to, and written from.
+        planes: dtypes of their planes.
+        buffer: What is read into before it is added; not used where nothing is there yet to add to.
+        ahead: Partials that are opened at once.
+
+    Attributes:
+        storing_seconds: What storing a partial took the last time: what it will take again, since all have one size.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        accumulators: Accumulators,
+        planes: tuple[str, ...],
+        buffer: npt.NDArray[np.uint8],
+        ahead: int,
+    ) -> None:
+        self._store = store
+        self._accumulators = accumulators
+        self._planes = planes
+        self._buffer = buffer
+        self._ahead = ahead
+        self.storing_seconds = 0.0
+
+    def open_all(self, uris: Sequence[bytes]) -> Generator[Reader | None]:
+        """Yield readers of partials in order, None for one that is missing; the next ones are opened meanwhile."""
+        yield from self._store.open_all(uris, self._whole_bytes(), self._ahead)
+
+    def head(self, uri: bytes, attempt: Attempt) -> PartialHead | None:
+        """Return the head of a stored partial, None if there is none; a damaged one is deleted.
+
+        Its numbers are not read: whoever adds them checks them.
+        """
+        (reader,) = self._store.open_all([uri], _FIRST_HEAD_BYTES, 1)
+        if reader is None:
+            return None
+        with reader:
+            try:
+                return self._read_head(reader, attempt)[0]
+            except PartialError:
+                self._store.delete(uri)
+                return None
+
+    def load(self, uri: bytes, attempt: Attempt) -> PartialHead | None:
+        """Read a stored partial into the lowest accumulator, which is empty; None if it is missing, or damaged.
+
+        A damaged one is deleted, and what was read of it is as good as nothing: the accumulator is still empty.
+        """
+        (reader,) = self._store.open_all([uri], self._whole_bytes(), 1)
+        if reader is None:
+            return None
+        try:
+            return self.merge(reader, attempt)
+        except PartialError:
+            self._store.delete(uri)
+            return None
+
+    def merge(self, reader: Reader, attempt: Attempt, weight: int = 0) -> PartialHead:
+        """Add a partial to the lowest accumulator, and close it.
+
+        Args:
+            reader: The partial.
+            attempt: Whose account it goes to.
+            weight: Children that it stands for in the attempt's progress while it is read.
+
+        Raises:
+            PartialError: It is damaged; then the accumulator is of no use, unless it was empty.
+            TaskCancelledError: The attempt is cancelled.
+        """
+        accumulators = self._accumulators
+        began = perf_counter()
+        with reader:
+            head, offset = self._read_head(reader, attempt)
+            if head.numbers not in {0, len(accumulators.lowest[0])}:
+                raise PartialError("another number of numbers")
+            digests = [hashlib.sha256() for _ in head.planes]
+            sizes = [np.dtype(plane).itemsize for plane in head.planes]
+            straight = accumulators.empty
+            block = len(self._buffer) // (16 * len(sizes)) * 16 // max(sizes)
+            for start in range(0, head.numbers, block):
+                attempt.check()
+                numbers = min(block, head.numbers - start)
+                blocks = []
+                place = offset
+                used = 0
+                for plane, (size, digest) in enumerate(zip(sizes, digests, strict=True)):
+                    if straight:
+                        target = accumulators.lowest[plane][start : start + numbers]
+                    else:
+                        target = self._buffer[used : used + numbers * size].view(head.planes[plane])
+                        used += numbers * size
+                    view = target.view(np.uint8).data
+                    attempt.bytes_read += reader.read_into([view], place + start * size)
+                    digest.update(view)
+                    place += head.numbers * size
+                    blocks.append(target)
+                read = perf_counter()
+                attempt.reading_seconds += read - began
+                if not straight:
+                    accumulators.merge(start, blocks, head.inputs)
+                if weight:
+                    attempt.advance(accumulators.position + weight * (start + numbers) / head.numbers)
+                began = perf_counter()
+                attempt.adding_seconds += began - read
+        attempt.reading_seconds += perf_counter() - began
+        if head.expected_digest([digest.digest() for digest in digests]) != head.digest:
+            raise PartialError("its digest does not agree with its content")
+        return head
+
+    def store(
+        self, uri: bytes, planes: list[Array], inputs: int, skipped: tuple[Skipped, ...], attempt: Attempt
+    ) -> None:
+        """Store the node that these planes hold.
+
+        Args:
+            uri: Where.
+            planes: Its planes, which mean nothing if ``inputs`` is 0.
+            inputs: Inputs in it.
+            skipped: Those left out, counted from its first input.
+            attempt: Whose account it goes to.
+
+        Raises:
+            StorageError: It cannot be stored.
+            TaskCancelledError: The attempt is cancelled.
+        """
+        attempt.check()
+        began = perf_counter()
+        length = len(planes[0])
+        views = [plane.view(np.uint8).data for plane in planes] if inputs and length else []
+        head = PartialHead(inputs, length if inputs else 0, self._planes, skipped)
+        digests = [hashlib.sha256(view).digest() for view in views] or [hashlib.sha256().digest()] * len(planes)
+        head = msgspec.structs.replace(head, digest=head.expected_digest(digests))
+        attempt.bytes_written += self._store.put(uri, [head.encoded(), *views])
+        attempt.objects_written += 1
+        self.storing_seconds = perf_counter() - began
+        attempt.storing_seconds += self.storing_seconds
+
+    def _whole_bytes(self) -> int:
+        """Bytes of a partial of this tile, unless inputs were skipped."""
+        numbers = len(self._accumulators.lowest[0])
+        return _FIRST_HEAD_BYTES + numbers * sum(np.dtype(plane).itemsize for plane in self._planes)
+
+    def _read_head(self, reader: Reader, attempt: Attempt) -> tuple[PartialHead, int]:
+        """Return an opened partial's head and its length, checked against the partial's size and the job."""
+        start = reader.read(0, _FIRST_HEAD_BYTES)
+        length = head_bytes(start)
+        if length > len(start):
+            start = reader.read(0, length)
+        head = decode_head(start)
+        if head.planes != self._planes or length + head.data_bytes != reader.size:
+            raise PartialError("another size or other planes")
+        attempt.objects_read += 1
+        attempt.bytes_read += length
+        return head, length

@@ -1,0 +1,162 @@
+"""The laws of nodes inside tasks: whichever are stored, the bits stay, and what is stored is not made again."""
+
+from __future__ import annotations
+
+import math
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from distsum.request import Options
+from distsum.worker import checkpoints
+from tests.foldedtasks import Tasks
+from tests.property.test_bits import canonical, numbers
+from tests.reference import reference_reduce
+
+HEAD_BYTES = 256
+
+
+@st.composite
+def jobs(draw: st.DrawFn) -> dict[str, Any]:
+    return {
+        "files": draw(st.integers(2, 60)),
+        "count": draw(st.integers(0, 12)),
+        "fan_in": draw(st.sampled_from([2, 3, 5])),
+        "exponent": draw(st.integers(1, 4)),
+        "tiles": draw(st.integers(1, 3)),
+        "ahead": draw(st.integers(1, 5)),
+        "suffix": draw(st.sampled_from([".npy", ".npy", ".raw", ".txt"])),
+        "dtype": draw(st.sampled_from(["<f8", ">f4", "<i4", "<c16"])),
+        "reduction": draw(st.sampled_from(["mean", "sum", "max"])),
+        "bad": draw(st.sampled_from([0.0, 0.3])),
+        "seed": draw(st.integers(0, 2**32 - 1)),
+    }
+
+
+def made(job: dict[str, Any], folder: Path, checkpoint_seconds: float = math.inf) -> tuple[Tasks, bytes]:
+    """Write a job's inputs, some of them bad; return it with the bytes that its result must have."""
+    draw = np.random.default_rng(job["seed"])
+    text = job["suffix"] == ".txt"
+    dtype = "<f8" if text else job["dtype"]
+    reduction = "sum" if dtype[1] == "c" and job["reduction"] == "max" else job["reduction"]
+    arrays: list[Any] = []
+    paths = [folder / f"{index:03}{job['suffix']}" for index in range(job["files"])]
+    for index, path in enumerate(paths):
+        array = numbers(draw, dtype, job["count"])
+        if text:
+            path.write_text("".join(f"{number!r}\n" for number in array.tolist()))
+        elif job["suffix"] == ".raw":
+            path.write_bytes(array.tobytes())
+        else:
+            np.save(path, array)
+        if index and draw.random() < job["bad"]:
+            path.write_bytes(path.read_bytes() + b"7 x")
+            array = None
+        arrays.append(array)
+    options = Options(
+        partition=job["fan_in"] ** job["exponent"],
+        fan_in=job["fan_in"],
+        tiles=1 if text else job["tiles"],
+        max_open_files=job["ahead"],
+        dtype=dtype if job["suffix"] == ".raw" else None,
+        on_bad_input="skip" if job["bad"] else "fail",
+    )
+    tasks = Tasks(paths, folder / "out.npy", options, reduction, checkpoint_seconds)
+    np.save(folder / "expected.npy", canonical(reference_reduce(arrays, job["fan_in"], reduction), reduction))
+    return tasks, (folder / "expected.npy").read_bytes()
+
+
+def inside(node: tuple[int, int], task: tuple[int, int]) -> bool:
+    return task[0] <= node[0] and node[1] <= task[1] and node != task
+
+
+@given(
+    job=jobs(),
+    stored=st.floats(0, 1),
+    damaged=st.sampled_from([0.0, 0.0, 0.3, 1.0]),
+    share=st.sampled_from([0.0, 0.5, 1.0]),
+)
+def test_whichever_nodes_are_stored_the_bits_stay_and_only_the_others_are_made(
+    job: dict[str, Any], stored: float, damaged: float, share: float
+) -> None:
+    assume(job["count"] or job["suffix"] != ".raw" or not job["bad"])
+    with tempfile.TemporaryDirectory() as name:
+        tasks, expected = made(job, Path(name))
+        draw = np.random.default_rng(job["seed"])
+        tree, spec = tasks.tree, tasks.spec
+        nodes = [(tile, *node) for tile in range(spec.tiles) for node in tasks.nodes() if draw.random() < stored]
+        tasks.store_nested(nodes)
+        sound = []
+        for node in nodes:
+            path = os.fsdecode(tasks.nested(*node))
+            content = bytearray(Path(path).read_bytes())
+            if draw.random() >= damaged:
+                sound.append(node)
+                continue
+            # In its numbers, or where it has none, in what tells that it is a partial; or cut short.
+            content[-1 if len(content) > HEAD_BYTES else 0] ^= 1 << draw.integers(8)
+            Path(path).write_bytes(content if draw.integers(2) else content[: draw.integers(len(content))])
+        for phase in range(1, tree.phases + 1):
+            span = tree.partition ** (phase - 1)
+            for tile in range(spec.tiles):
+                for index in range(tree.tasks(phase)):
+                    tasks.store.opened.clear()
+                    attempt = tasks.attempt(phase, tile, index, resume=True)
+                    attempt.shared = draw.random() < share
+                    tasks.fold(attempt)
+                    assert attempt.progress == 1.0
+                    here = [
+                        node[1:] for node in sound if node[0] == tile and inside(node[1:], tree.inputs(phase, index))
+                    ]
+                    low, high = tree.children(phase, index)
+                    if phase == 1:
+                        covered = {each for node in here for each in range(*node)}
+                        assert set(tasks.opened_inputs()) == set(range(low, high)) - covered
+                        continue
+                    several = [node for node in here if node[0] % span == 0 and node[1] - node[0] > span]
+                    covered = {each // span for node in several for each in range(*node)}
+                    read = {
+                        child
+                        for child in range(low, high)
+                        if tasks.partial(phase - 1, tile, child) in tasks.store.opened
+                    }
+                    # A node that has but one child is that child, and may have been read as either.
+                    alone = {child for child in range(low, high) if tree.inputs(phase - 1, child) in here}
+                    assert set(range(low, high)) - covered - alone <= read <= set(range(low, high)) - covered
+        assert tasks.result() == expected
+        tasks.close()
+
+
+@given(job=jobs())
+def test_nodes_that_are_stored_on_the_way_are_those_that_are_folded_for_themselves(
+    job: dict[str, Any],
+) -> None:
+    with tempfile.TemporaryDirectory() as name, pytest.MonkeyPatch.context() as patched:
+        eager, expected = made(job, Path(name), checkpoint_seconds=0.0)
+        # Each is due as soon as it is whole.
+        patched.setattr(checkpoints, "WORK_FOR_STORING", 0.0)
+        assert eager.fold_all() == expected
+        tree = eager.tree
+        inner = [uri for uri in eager.store.put_uris if b"/children/" in uri]
+        for tile in range(eager.spec.tiles):
+            found = eager.stored_nested(tile)
+            # One that is whole together with the one above it is not stored, since that one is.
+            assert all(high % eager.spec.fan_in == 0 for _, high in found)
+            for index in range(tree.tasks(1)):
+                task = tree.inputs(1, index)
+                last = [node for node in eager.nodes() if inside(node, task) and node[1] < task[1]]
+                ends = {}
+                for low, high in last:
+                    ends[high] = min(low, ends.get(high, low))
+                assert {(low, high) for high, low in ends.items()} <= found
+        written = {uri: Path(os.fsdecode(uri)).read_bytes() for uri in inner}
+        again = [(tile, *node) for tile in range(eager.spec.tiles) for node in eager.stored_nested(tile)]
+        eager.store_nested(again)
+        assert written == {uri: Path(os.fsdecode(uri)).read_bytes() for uri in inner}
+        eager.close()

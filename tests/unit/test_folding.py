@@ -1,0 +1,289 @@
+"""One task and those who help with it, on real files."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import os
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+from distsum.errors import BadInputError
+from distsum.formats.base import Layout
+from distsum.formats.text import TextFormat
+from distsum.messages import RunTask, TaskId
+from distsum.request import Options
+from distsum.stores.local import LocalStore
+from distsum.worker import checkpoints
+from distsum.worker.adding import BadChildError
+from distsum.worker.attempt import Attempt, TaskCancelledError, WatchedSource
+from distsum.worker.folding import JobFolder, NoSuchChildError
+from distsum.worker.nesting import ChildrenMissingError
+from tests.foldedtasks import Tasks
+from tests.reference import reference_reduce
+from tests.sources import MemorySource
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+
+@pytest.fixture
+def arrays(tmp_path: Path) -> list[Any]:
+    made = [np.random.default_rng(index).standard_normal(40) for index in range(125 + 26)]
+    for index, array in enumerate(made):
+        np.save(tmp_path / f"{index:03}.npy", array)
+    return made
+
+
+@pytest.fixture
+def job(tmp_path: Path, arrays: list[Any]) -> Callable[..., Tasks]:
+    def make(files: int = 125, partition: int = 125, checkpoint_seconds: float = math.inf, **options: Any) -> Tasks:
+        paths = [tmp_path / f"{index:03}.npy" for index in range(files)]
+        chosen = Options(**({"partition": partition, "tiles": 1} | options))
+        return Tasks(paths, tmp_path / "out.npy", chosen, checkpoint_seconds=checkpoint_seconds)
+
+    return make
+
+
+def expected(arrays: list[Any], tmp_path: Path) -> bytes:
+    np.save(tmp_path / "expected.npy", reference_reduce(arrays, 5, "mean"))
+    return (tmp_path / "expected.npy").read_bytes()
+
+
+def test_short_tasks_store_nothing_on_the_way(job) -> None:
+    tasks = job(checkpoint_seconds=3.0)
+    result = tasks.fold(tasks.attempt())
+    assert tasks.stored_nested() == set()
+    assert result.effort.checkpoint_seconds == 0.0
+    assert result.effort.objects_written == 2
+
+
+def test_what_nodes_on_the_way_cost_is_told_as_a_part_of_storing(job, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checkpoints, "WORK_FOR_STORING", 0.0)
+    tasks = job(checkpoint_seconds=0.0)
+    effort = tasks.fold(tasks.attempt()).effort
+    stored = [uri for uri in tasks.store.put_uris if b"/children/" in uri]
+    # Of the 5 nodes of 25 inputs the last is whole with the task, as are the last five inputs of each with that.
+    assert len(stored) == 4 + 5 * 4
+    assert len(stored) + 2 == effort.objects_written
+    assert 0 < effort.checkpoint_seconds < effort.storing_seconds
+    assert effort.bytes_written == sum(os.path.getsize(uri) for uri in stored) + os.path.getsize(
+        tasks.partial(1, 0, 0)
+    ) + os.path.getsize(tasks.spec.output)
+
+
+def test_an_attempt_that_need_not_look_does_not(job) -> None:
+    tasks = job()
+    tasks.store_nested([(0, 0, 25)])
+    assert tasks.fold(tasks.attempt()).effort.objects_read == 125
+
+
+@pytest.mark.parametrize("changes", [{"resume": True}, {"delivery": 2}])
+def test_an_attempt_that_others_may_have_been_at_starts_from_what_is_stored(
+    job, arrays, tmp_path, changes: dict[str, Any]
+) -> None:
+    tasks = job()
+    tasks.store_nested([(0, 0, 25), (0, 30, 35)])
+    result = tasks.fold(tasks.attempt(**changes))
+    assert tasks.opened_inputs() == [*range(25, 30), *range(35, 125)]
+    assert (result.inputs, result.reused) == (125, False)
+    assert tasks.result() == expected(arrays[:125], tmp_path)
+
+
+def test_what_is_stored_inside_a_damaged_node_is_still_used(job, arrays, tmp_path) -> None:
+    tasks = job()
+    tasks.store_nested([(0, 25, 50), (0, 30, 35)])
+    path = os.fsdecode(tasks.nested(0, 25, 50))
+    with open(path, "r+b") as file:
+        file.truncate(os.path.getsize(path) - 1)
+    tasks.fold(tasks.attempt(resume=True))
+    assert set(tasks.opened_inputs()) == {*range(30), *range(35, 125)}
+    assert not os.path.exists(path)
+    assert tasks.result() == expected(arrays[:125], tmp_path)
+
+
+def test_a_child_that_was_taken_is_not_stored_again(job) -> None:
+    tasks = job()
+    tasks.store_nested([(0, 25, 50)])
+    attempt = tasks.attempt(resume=True)
+    attempt.shared = True
+    tasks.fold(attempt)
+    stored = [uri for uri in tasks.store.put_uris if b"/children/" in uri]
+    assert stored == [tasks.nested(0, low, low + 25) for low in (0, 50, 75)]
+
+
+def test_children_that_helpers_make_are_put_together_to_the_same_bytes(job, arrays, tmp_path) -> None:
+    tasks = job(files=151)
+    for phase, index in ((1, 0), (1, 1), (2, 0)):
+        children = range(len(tasks.tree.splits(phase, index)))
+        for child in reversed(children):
+            result = tasks.fold(tasks.attempt(phase, index=index, child=child))
+            low, high = tasks.tree.splits(phase, index)[child]
+            assert (result.inputs, result.reused, result.receipt) == (high - low, False, b"")
+            assert tasks.fold(tasks.attempt(phase, index=index, child=child)).reused
+            assert not os.path.exists(tasks.partial(phase, 0, index))
+        tasks.store.opened.clear()
+        whole = tasks.fold(tasks.attempt(phase, index=index, resume=True))
+        assert not whole.reused
+        assert tasks.opened_inputs() == []
+    # The second task's children are 25 inputs and a single one; the last has the two tasks' nodes alone, and none.
+    assert [len(tasks.tree.splits(*node)) for node in ((1, 0), (1, 1), (2, 0))] == [5, 2, 0]
+    assert tasks.result() == expected(arrays, tmp_path)
+
+
+def test_children_of_a_higher_phase_are_made_of_partials(job, arrays, tmp_path) -> None:
+    tasks = job(files=151, partition=25)
+    for index in range(tasks.tree.tasks(1)):
+        tasks.fold(tasks.attempt(index=index))
+    for child in range(2):
+        tasks.store.opened.clear()
+        tasks.fold(tasks.attempt(2, child=child))
+        assert tasks.opened_inputs() == []
+    tasks.store.opened.clear()
+    tasks.fold(tasks.attempt(2, resume=True))
+    read = {tasks.partial(1, 0, index) for index in range(7)} & set(tasks.store.opened)
+    assert read == set()
+    assert tasks.result() == expected(arrays, tmp_path)
+
+
+def test_a_helper_starts_from_what_is_stored_inside_its_child(job) -> None:
+    tasks = job()
+    tasks.store_nested([(0, 30, 35)])
+    tasks.fold(tasks.attempt(child=1))
+    assert tasks.opened_inputs() == [*range(25, 30), *range(35, 50)]
+
+
+@pytest.mark.parametrize("child", [-1, 5])
+def test_a_child_that_there_is_not_is_refused(job, child: int) -> None:
+    tasks = job()
+    with pytest.raises(NoSuchChildError, match=f"child {child} .* that has 5"):
+        tasks.fold(tasks.attempt(child=child))
+
+
+def test_a_bad_input_of_a_child_is_named_by_its_place_in_the_jobs_list(job, tmp_path) -> None:
+    tasks = job()
+    path = tmp_path / "060.npy"
+    before = path.stat()
+    path.write_bytes(b"x" * before.st_size)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    with pytest.raises(BadChildError) as caught:
+        tasks.fold(tasks.attempt(child=2))
+    assert caught.value.index == 60
+    assert isinstance(caught.value.error, BadInputError)
+
+
+def test_a_childs_missing_partials_are_named(job) -> None:
+    tasks = job(files=151, partition=25)
+    for index in (0, 2, 4, 6):
+        tasks.fold(tasks.attempt(index=index))
+    with pytest.raises(ChildrenMissingError) as caught:
+        tasks.fold(tasks.attempt(2, child=0))
+    assert caught.value.missing == (1, 3)
+
+
+def test_partials_that_a_stored_node_holds_may_be_missing(job, arrays, tmp_path) -> None:
+    tasks = job(files=151, partition=25)
+    for index in range(tasks.tree.tasks(1)):
+        tasks.fold(tasks.attempt(index=index))
+    tasks.fold(tasks.attempt(2, child=0))
+    for index in range(5):
+        os.unlink(tasks.partial(1, 0, index))
+    tasks.fold(tasks.attempt(2, resume=True))
+    assert tasks.result() == expected(arrays, tmp_path)
+
+
+def test_who_shares_a_task_stores_each_child_at_once_and_takes_those_that_others_made(job, arrays, tmp_path) -> None:
+    tasks = job()
+    helper = JobFolder(LocalStore(), tasks.spec, lambda: 0)
+    attempt = tasks.attempt()
+
+    def during(uri: bytes) -> None:
+        index = int(os.path.basename(uri)[:3])
+        if index == 40:
+            attempt.shared = True
+        if index == 90:
+            # Input 90 is opened while one before it is added: child 4 is made in the middle of child 3.
+            helper.fold(tasks.attempt(child=4), 0.0)
+
+    tasks.store.on_open = during
+    result = tasks.fold(attempt)
+    assert {node for node in tasks.stored_nested() if node[1] - node[0] == 25} == {
+        (25, 50),
+        (50, 75),
+        (75, 100),
+        (100, 125),
+    }
+    assert [uri for uri in tasks.store.put_uris if b"/children/" in uri] == [
+        tasks.nested(0, low, low + 25) for low in (25, 50, 75)
+    ]
+    # Some of it was opened ahead, and none was added.
+    assert result.effort.objects_read == 100 + 1
+    assert result.effort.checkpoint_seconds > 0
+    assert tasks.result() == expected(arrays[:125], tmp_path)
+
+
+def test_progress_counts_what_is_in_the_sums_and_never_falls(job) -> None:
+    tasks = job()
+    tasks.store_nested([(0, 0, 25), (0, 50, 75)])
+    path = os.fsdecode(tasks.nested(0, 50, 75))
+    with open(path, "r+b") as file:
+        file.truncate(os.path.getsize(path) - 1)
+    attempt = tasks.attempt(resume=True)
+    seen: list[float] = []
+    tasks.store.on_open = lambda uri: seen.append(attempt.progress)
+    tasks.fold(attempt)
+    assert seen == sorted(seen)
+    assert attempt.progress == 1.0
+    # The stored node counts as soon as it is taken; then five inputs are opened before the first one is added.
+    assert seen[:7] == [25 / 125] * 5 + [26 / 125, 27 / 125]
+
+
+def test_progress_goes_on_within_an_input(tmp_path) -> None:
+    np.save(tmp_path / "a.npy", np.ones(1_000_000))
+    tasks = Tasks([tmp_path / "a.npy"], tmp_path / "out.npy", Options(tiles=1))
+    attempt = tasks.attempt()
+    seen: list[float] = []
+    original = attempt.advance
+
+    def advance(children: float) -> None:
+        original(children)
+        seen.append(attempt.progress)
+
+    attempt.advance = advance  # type: ignore[method-assign]
+    tasks.fold(attempt)
+    assert len(seen) == 8
+    assert all(low < high for low, high in itertools.pairwise(seen))
+
+
+def test_a_cancelled_attempt_reads_nothing_more_and_stores_nothing(job) -> None:
+    tasks = job()
+    attempt = tasks.attempt()
+    tasks.store.on_open = lambda uri: attempt.cancelled.set() if uri.endswith(b"050.npy") else None
+    with pytest.raises(TaskCancelledError):
+        tasks.fold(attempt)
+    assert max(tasks.opened_inputs()) <= 50
+    assert not os.path.exists(tasks.partial(1, 0, 0))
+    assert 0 < attempt.bytes_read < 50 * 500
+    tasks.store.on_open = lambda uri: None
+    assert tasks.fold(tasks.attempt()).inputs == 125
+
+
+def test_a_parser_that_gives_no_number_for_long_ends_with_its_attempt() -> None:
+    content = b"# nothing but comment " * 100_000 + b"\n1\n"
+    source = MemorySource(content)
+    attempt = Attempt(RunTask(TaskId("job", 1, 0, 0), b""))
+
+    class Reader(MemorySource):
+        def read_into(self, buffers: list[memoryview], offset: int) -> int:
+            attempt.cancelled.set()
+            return source.read_into(buffers, offset)
+
+    watched = WatchedSource(Reader(content), attempt)  # type: ignore[arg-type]
+    buffer = memoryview(bytearray(1 << 20))
+    with pytest.raises(TaskCancelledError):
+        list(TextFormat().blocks(watched, Layout("<f8", (1,)), buffer))
+    assert len(source.asked) == 1
+    assert attempt.bytes_read == 1 << 20
