@@ -6,7 +6,7 @@ import os
 import tempfile
 from typing import TYPE_CHECKING, Unpack
 
-from distsum.arguments import RunOptions, dtype_of, one_of, options_of, paths_of, speculation_of, whole
+from distsum.arguments import RunOptions, dtype_of, here_of, one_of, options_of, paths_of, whole
 from distsum.errors import InterruptedRunError
 from distsum.request import DEFAULT_FAN_IN, FormatName, OnBadInput, ReductionName
 from distsum.results import mapped
@@ -80,6 +80,7 @@ def plan(inputs: Inputs, reduction: ReductionName = "mean", **options: Unpack[Ru
     from distsum.embedded import plan as planned
 
     chosen = options_of(options)
+    here_of(options)  # which no plan depends on, and which may be wrong all the same
     return planned(paths_of(inputs, chosen.format), reduction, chosen)
 
 
@@ -123,17 +124,15 @@ def _reduced(reduction: ReductionName, inputs: Inputs, output: Name | None, **gi
     from distsum.embedded import run
 
     options = options_of(given)
-    speculation = speculation_of(given.get("speculation"))
-    history = given.get("history")
-    recorded = None if history is None else os.fsencode(history)
+    speculation, history = here_of(given)
     paths = paths_of(inputs, options.format)
     if output is not None:
         path = os.fsencode(output)
-        return mapped(run(reduction, paths, path, options, speculation=speculation, history=recorded), path)
+        return mapped(run(reduction, paths, path, options, speculation=speculation, history=history), path)
     with tempfile.TemporaryDirectory(prefix="distsum-") as folder:
         written = os.fsencode(os.path.join(folder, "result.npy"))
         try:
-            run(reduction, paths, written, options, speculation=speculation, history=recorded)
+            run(reduction, paths, written, options, speculation=speculation, history=history)
         except InterruptedRunError:
             if options.work_dir is not None:
                 raise

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 import os
-from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
+from typing import TYPE_CHECKING, TypedDict, TypeVar
 
 from distsum.actors.speculation import SpeculationSettings
 from distsum.actors.speculation_words import parse_speculation, speculation_settings
@@ -56,17 +56,17 @@ class JobOptions(TypedDict, total=False):
 
 
 class RunOptions(JobOptions, total=False):
-    """Options of a run on this machine: those of every job, and its work folder.
+    """Options of a run on this machine: those of every job, and what a service decides itself.
 
     Attributes:
         work_dir: Folder of partials; None for the output's path with ``.distsum`` appended.
         speculation: When slow tasks get a second worker: text such as ``"quantile=0.75,multiplier=1.2"``, a mapping of
-            such keys, or ``"none"``, as False; None for the default.
-        history: A file to store everything that happens in; None for none.
+            such keys, or False for never; None for the default.
+        history: Where everything that happens is stored when the run ends; None for nowhere.
     """
 
     work_dir: Name | None
-    speculation: str | Mapping[str, Any] | bool | None
+    speculation: str | Mapping[str, object] | bool | None
     history: Name | None
 
 
@@ -94,7 +94,7 @@ def options_of(given: RunOptions, kind: type[JobOptions] = RunOptions, *, digest
         tiles=_whole_or_none("tiles", given.get("tiles")),
         max_open_files=whole("max_open_files", given.get("max_open_files", defaults.max_open_files)),
         memory_bytes=_memory(given.get("memory", defaults.memory_bytes)),
-        work_dir=_work_dir(given.get("work_dir")),
+        work_dir=None if (work := _place("work_dir", given.get("work_dir"))) is None else os.fsdecode(work),
         keep_partials=_switch("keep_partials", given.get("keep_partials", defaults.keep_partials)),
         format=given.get("format", defaults.format),
         dtype=dtype_of("dtype", given.get("dtype")),
@@ -137,21 +137,25 @@ def _memory(value: object) -> int:
         raise _unacceptable("memory", value, "must be bytes, or a size such as '512MiB'") from None
 
 
-def _work_dir(value: Name | None) -> str | None:
+def _place(name: str, value: Name | None) -> bytes | None:
     if value is None:
         return None
-    path = os.fsdecode(value)
-    if not path or "\0" in path:
-        raise _unacceptable("work_dir", value, "must name a folder")
+    path = os.fsencode(value)
+    if not path or b"\0" in path:
+        raise _unacceptable(name, value, f"must name a {'folder' if name == 'work_dir' else 'file'}")
     return path
 
 
-def speculation_of(value: object) -> SpeculationSettings:
-    """Return what is done about stragglers.
+def here_of(given: RunOptions) -> tuple[SpeculationSettings, bytes | None]:
+    """Return what only a run on this machine takes: what is done about stragglers, and where its history goes.
 
     Raises:
-        ConfigurationError: The value is not acceptable.
+        ConfigurationError: A value is not acceptable.
     """
+    return _speculation(given.get("speculation")), _place("history", given.get("history"))
+
+
+def _speculation(value: object) -> SpeculationSettings:
     if value is None or value is True:
         return SpeculationSettings()
     if value is False:

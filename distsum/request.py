@@ -75,10 +75,10 @@ class BackupTotals(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         started: Backups.
-        won: Those that did their task.
-        lost: Those whose task the first attempt did.
+        won: Those that did their task, or whose helpers made children with which another attempt did it.
+        lost: Those whose task another attempt did sooner without.
         cancelled: Those that ended with their job.
-        moot: Those whose worker was lost, or where one of the two attempts failed.
+        moot: Those that failed or whose worker was lost, or whose task failed.
         declined: Attempts that were taken for stragglers and not copied, once for each reason.
         saved_seconds: How much longer the first attempts were expected to take, where an end of them was to be seen.
         wasted_bytes: What was read by attempts that did not do their task, as far as known.

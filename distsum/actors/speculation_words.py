@@ -22,6 +22,7 @@ _RANGES: Final = {
     "multiplier": (0.0, _MOST),
     "min_seconds": (0.0, _MOST),
     "max_share": (0.0, 1.0),
+    "copies": (1, 1000),
     "gain": (0.0, _MOST),
     "silence_seconds": (0.0, _MOST),
     "slow": (1.0, _MOST),

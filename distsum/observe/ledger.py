@@ -308,20 +308,24 @@ def _started_words(entry: BackupEntry) -> str:
 def _ended_words(entry: BackupEntry) -> str:
     backup, first = _name(entry.worker), _name(entry.of_worker)
     took = _time(entry.took_seconds or 0.0)
+    children = counted(entry.children, "child", "children")
     match entry.outcome:
         case "won":
             saved = "no end of that was in sight"
             if entry.saved_seconds is not None:
                 saved = f"saved about {_time(entry.saved_seconds)}"
             parts = [f"{backup} won in {took}", f"{first} cancelled", saved]
+            if entry.children:
+                # Which of the two has used them is not told.
+                parts = [f"done in {took} with {children} made by others for {first} and {backup}", saved]
         case "lost":
-            parts = [f"{backup} lost after {took}", f"{first} was sooner"]
+            parts = [f"{backup} lost after {took}", "another attempt was sooner"]
         case "cancelled":
             parts = [f"{backup} cancelled with the job after {took}"]
         case _:
             parts = [f"{backup} is of no use any more after {took}", "an attempt failed, or its worker was lost"]
-    if entry.children:
-        parts.append(f"{counted(entry.children, 'child', 'children')} made by others")
+    if entry.children and entry.outcome != "won":
+        parts.append(f"{children} made by others")
     if entry.wasted_bytes:
         parts.append(f"{size_words(entry.wasted_bytes)} read in vain")
     return f"{task_words(entry.task)}  {'; '.join(parts)}"

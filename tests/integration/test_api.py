@@ -18,6 +18,8 @@ import pytest
 
 import distsum
 from distsum import errors
+from distsum.observe.history import History, Replay
+from distsum.stores.local import LocalStore
 from tests.command import DEADLINE_SECONDS, alive, wait_until, workers
 from tests.reference import reference_reduce
 
@@ -205,6 +207,20 @@ def test_none_leaves_a_choice_open(runs):
     assert same(distsum.mean(folder, None, **nothing), reference_reduce(arrays, 5, "mean"))
 
 
+def test_a_history_tells_what_happened_and_speculation_is_what_was_asked_for(tmp_path, runs):
+    folder, arrays = runs
+    for name, given in (("a", False), ("b", {"quantile": 0.5, "few": 10}), ("c", "multiplier=3")):
+        found = distsum.mean(folder, workers=1, partition=5, speculation=given, history=tmp_path / name)
+        assert same(found, reference_reduce(arrays, 5, "mean"))
+        with LocalStore().open(bytes(tmp_path / name)) as reader:
+            replay = Replay(History(reader))
+        assert replay.remark is None
+        assert replay.tally.snapshot(replay.seconds).finished
+        assert replay.header.files == len(arrays)
+    with pytest.raises(distsum.OutputError, match="exists"):
+        distsum.mean(folder, history=tmp_path / "a")
+
+
 @pytest.mark.parametrize("function", [distsum.mean, distsum.plan])
 def test_an_unknown_option_is_a_type_error_that_names_it_and_those_there_are(runs, function):
     with pytest.raises(TypeError, match=r"no option 'wokers'; there are workers, partition"):
@@ -232,6 +248,11 @@ def test_an_unknown_option_is_a_type_error_that_names_it_and_those_there_are(run
         ({"keep_partials": 1}, r"^keep_partials 1: must be True or False"),
         ({"work_dir": ""}, r"^work_dir '': must name a folder"),
         ({"work_dir": b"\0"}, r"^work_dir b'.x00': must name a folder"),
+        ({"history": ""}, r"^history '': must name a file"),
+        ({"speculation": "quantile=2"}, r"^speculation 'quantile=2': quantile 2 must be a number from 0 to 1"),
+        ({"speculation": {"quantil": 1}}, r"quantil is no key of it; did you mean quantile\?"),
+        ({"speculation": {"few": True}}, r"few True must be a whole number"),
+        ({"speculation": 3}, r"^speculation 3: must be text, a mapping, True or False"),
     ],
 )
 def test_a_value_that_is_not_acceptable_is_a_configuration_error_that_names_the_option(runs, options, words):

@@ -164,12 +164,15 @@ def test_what_a_service_has_promised_stays_and_what_it_never_accepted_goes(runs,
     assert names(store, place) == before
     store.delete(nested[0] + b"/" + b"cd" * 32)
     for name in (promised, ended):
+        store.put(work + f"/jobs/{name}/history".encode(), [b"what happened"])
         records.end(name, Outcome(state="failed", ended_seconds=1.0, exit_code=1, reason="no reason"))
     swept = summary("gc", place, "--older-than", "0s")
     assert (swept["folders"], swept["objects"]) == (1, 2 + 2)
     left = {name for name in names(store, os.fsdecode(work)) if name != "lock"}
     partial = f"partials/ab/{'ab' * 32}"
-    kept = {f"jobs/{job}/{record}" for job in (promised, ended) for record in ("record", "ticket", "outcome")}
+    kept = {
+        f"jobs/{job}/{record}" for job in (promised, ended) for record in ("record", "ticket", "outcome", "history")
+    }
     assert left == kept | {partial}
     assert not any(unheard in name for name in left)
     assert summary("gc", place, "--older-than", "0s", "--partials")["folders"] == 1

@@ -181,10 +181,12 @@ def test_each_reason_and_outcome_has_a_sentence_with_its_numbers():
     assert said(begun(helpers=("w1", "w2"))).endswith("; 2 more workers share it")
     assert said(begun(), over("won")) == ("w19 won in 1.5s; w07 cancelled; saved about 17s; 2.00 MB read in vain")
     assert "no end of that was in sight" in said(begun(), over("won", saved=None))
-    assert said(begun(), over("lost", wasted=0)) == "w19 lost after 1.5s; w07 was sooner"
+    assert said(begun(), over("lost", wasted=0)) == "w19 lost after 1.5s; another attempt was sooner"
     assert said(begun(), over("cancelled", wasted=0)) == "w19 cancelled with the job after 1.5s"
     assert "of no use any more" in said(begun(), over("moot"))
-    assert "2 children made by others" in said(begun(), over("won", children=2))
+    done = "done in 1.5s with 2 children made by others for w07 and w19; saved about 17s"
+    assert said(begun(), over("won", wasted=0, children=2)) == done
+    assert said(begun(), over("lost", wasted=0, children=1)).endswith("; 1 child made by others")
     assert said(refused("ends_sooner")) == "w07 not copied: 2.3s but 91 % done; left 0.2s < copy 1.4s"
     for reason, words in (("cap", "as many"), ("same_host", "own host"), ("no_idle_worker", "no worker")):
         assert words in said(refused(reason))
