@@ -110,7 +110,7 @@ with connect(BrokerAddress.parse(os.environ["DISTSUM_BROKER"]), RoutingStore(), 
         began = time.perf_counter()
         inputs = expand([f"s3://{bucket}/in/*.npy"])
         options = Options(force=True, digest=True)
-        client.wait(client.submit("mean", inputs, f"s3://{bucket}/ours.npy".encode(), options))
+        client.wait(client.submit_job("mean", inputs, f"s3://{bucket}/ours.npy".encode(), options))
         print(time.perf_counter() - began)
 """
 """A client that goes on: the first job, with which it connects, does not count."""

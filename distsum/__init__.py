@@ -1,7 +1,8 @@
 """Means and other reductions at every index of many arrays, far larger than memory, with the same bits every time.
 
 ``distsum.mean(["runs/*.npy"])`` is all that most people need; ``sum``, ``min``, ``max``, ``plan`` and ``verify`` are
-its kin, and every error derives from ``DistsumError``. Importing this imports nothing else.
+its kin, ``Client`` has the same done by a service, and every error derives from ``DistsumError``. Importing this
+imports nothing else.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -10,6 +11,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from distsum.api import max, mean, min, plan, sum, verify
+    from distsum.client import Client
     from distsum.errors import (
         BadInputError,
         BrokerBusyError,
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
         InterruptedRunError,
         JobCancelledError,
         JobError,
+        NotServedError,
         OutputError,
         PlanError,
         RemoteJobError,
@@ -37,6 +40,7 @@ if TYPE_CHECKING:
 __all__ = [
     "BadInputError",
     "BrokerBusyError",
+    "Client",
     "ConfigurationError",
     "DistsumError",
     "InexactError",
@@ -45,6 +49,7 @@ __all__ = [
     "InterruptedRunError",
     "JobCancelledError",
     "JobError",
+    "NotServedError",
     "OutputError",
     "PlanError",
     "RemoteJobError",
@@ -65,7 +70,8 @@ __all__ = [
     "verify",
 ]
 
-_FUNCTIONS = frozenset({"max", "mean", "min", "plan", "sum", "verify"})
+_MODULES = dict.fromkeys(("max", "mean", "min", "plan", "sum", "verify"), "distsum.api") | {"Client": "distsum.client"}
+"""Where what is no error is."""
 
 
 if not TYPE_CHECKING:  # For type checkers a name that is not imported above is a mistake.
@@ -76,7 +82,7 @@ if not TYPE_CHECKING:  # For type checkers a name that is not imported above is 
 
         if name not in __all__:
             raise AttributeError(f"module 'distsum' has no attribute {name!r}")
-        found = getattr(importlib.import_module("distsum.api" if name in _FUNCTIONS else "distsum.errors"), name)
+        found = getattr(importlib.import_module(_MODULES.get(name, "distsum.errors")), name)
         globals()[name] = found
         return found
 

@@ -33,7 +33,10 @@ ENVIRONMENT_PREFIX: Final = "DISTSUM_"
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything that can be set in any layer; ``Options`` says what each means."""
+    """Everything that can be set in any layer; ``Options`` says what most of them mean.
+
+    ``serve`` is where a worker may go; None is everywhere.
+    """
 
     workers: int | None = None
     partition: int | None = None
@@ -50,6 +53,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     quiet: bool = False
     broker: BrokerAddress | None = None
     management: BrokerAddress | None = None
+    serve: tuple[str, ...] | None = None
 
 
 class Layer(msgspec.Struct, frozen=True):
@@ -64,14 +68,16 @@ class Origin(msgspec.Struct, frozen=True):
     """A setting's value, and where it came from: ``flags``, ``environment``, a file's path, or ``default``."""
 
     key: str
-    value: int | str | bool | None
+    value: int | str | bool | tuple[str, ...] | None
     source: str
 
     def words(self) -> str:
         """Return the value as people write it: what a file or variable would hold for it, where there is a word."""
         if self.value is None:
-            words = {"work-dir": "OUT.distsum", "out-dtype": "the accumulator's"}
+            words = {"work-dir": "OUT.distsum", "out-dtype": "the accumulator's", "serve": "everything"}
             return words.get(self.key, "-" if self.key in {"dtype", "broker", "management"} else "auto")
+        if isinstance(self.value, tuple):
+            return ",".join(self.value)
         if self.key == "memory":
             return exact_byte_size(int(self.value))
         return str(self.value).lower() if isinstance(self.value, bool) else str(self.value)
@@ -144,6 +150,15 @@ def _dtype(raw: Any) -> str:
         raise ValueError(f"must be such as f8, >i4 or float32; accepted are {ACCEPTED}") from None
 
 
+def _places(raw: Any) -> tuple[str, ...]:
+    """Return places from a list, or from a text with commas between them, as a variable holds them."""
+    places = raw.split(",") if isinstance(raw, str) else raw
+    if not isinstance(places, list) or not places or not all(isinstance(each, str) and each for each in places):
+        # Never taken for nothing, which would be everything.
+        raise ValueError("must be s3://BUCKET/PREFIX or a folder, or some with commas between them")
+    return tuple(places)
+
+
 class _SecretError(ValueError):
     """A value that may hold a password is not acceptable, so it is not shown."""
 
@@ -174,6 +189,7 @@ _PARSERS: Final[dict[str, Callable[[Any], Any]]] = {
     "quiet": _switch,
     "broker": _broker("--broker"),
     "management": _broker("--management"),
+    "serve": _places,
 }
 KEYS: Final = tuple(_PARSERS)
 
@@ -246,7 +262,8 @@ def environment_layer(environment: Mapping[str, str]) -> Layer:
 def toml_layer(text: str, path: str) -> Layer:
     """Return the layer of a TOML file, whose keys are the options' names without dashes in front.
 
-    A ``work-dir`` that is relative starts from the file's folder, so that it is one folder wherever one stands.
+    A ``work-dir`` or a folder to ``serve`` that is relative starts from the file's folder, so that it is one folder
+    wherever one stands.
 
     Raises:
         ConfigurationError: The file is no TOML, or has a key that is no setting.
@@ -266,10 +283,19 @@ def toml_layer(text: str, path: str) -> Layer:
             )
         values[known[name]] = raw
         names[known[name]] = name
-    work_dir = values.get("work_dir")
-    if isinstance(work_dir, str) and work_dir and not is_remote(os.fsencode(work_dir)):
-        values["work_dir"] = os.path.join(os.path.dirname(path), work_dir)
+    if isinstance(work_dir := values.get("work_dir"), str):
+        values["work_dir"] = _from_folder_of(path, work_dir)
+    serve = values.get("serve")
+    if isinstance(serve, str):
+        values["serve"] = ",".join(_from_folder_of(path, each) for each in serve.split(","))
+    elif isinstance(serve, list):
+        values["serve"] = [_from_folder_of(path, each) if isinstance(each, str) else each for each in serve]
     return Layer(path, values, names)
+
+
+def _from_folder_of(path: str, name: str) -> str:
+    """Return a name that a file gives, as it is meant there; an empty one is refused later."""
+    return name if not name or is_remote(os.fsencode(name)) else os.path.join(os.path.dirname(path), name)
 
 
 def read_layers(flags: Mapping[str, Any], environment: Mapping[str, str], folder: str) -> list[Layer]:

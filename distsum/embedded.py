@@ -459,7 +459,7 @@ def _run_loop(run: _Run) -> Summary:
     thread = threading.Thread(target=body, name="distsum")
     thread.start()
     interrupted = False
-    with _interrupts_raised():
+    with interrupts_raised():
         try:
             # Not on the thread itself: a join that an exception has ended believes, up to Python 3.12, that the thread
             # has ended too (bpo-45274).
@@ -478,7 +478,7 @@ def _run_loop(run: _Run) -> Summary:
 
 
 @contextlib.contextmanager
-def _interrupts_raised() -> Iterator[None]:
+def interrupts_raised() -> Iterator[None]:
     """Let Ctrl-C raise KeyboardInterrupt here, also below ``asyncio.run``.
 
     That one's handler only cancels its main task, which would hear of it after we are done.

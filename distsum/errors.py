@@ -18,6 +18,7 @@
     │   ├── StorageError              1   a disk is full or failed
     │   ├── PartialError              1   a stored partial is missing or damaged (handled inside)
     │   ├── TaskAbandonedError        1   a task killed its worker on every delivery
+    │   ├── NotServedError            1   no worker serves a place that a job needs (``--serve``)
     │   ├── WorkerStartError          1   worker processes end before they say hello
     │   ├── RemoteJobError            1   a job of the service failed; the code is the one it would end a command with
     │   ├── JobCancelledError         1   a job of the service was cancelled
@@ -123,6 +124,19 @@ class PartialError(JobError):
 
 class TaskAbandonedError(JobError):
     """A task killed its worker on every delivery."""
+
+
+class NotServedError(JobError):
+    """Something lies outside of the places that workers were told to serve.
+
+    Args:
+        reason: What, and what to do.
+        place: The folder that is not served, harmless to show; the object where only that is not.
+    """
+
+    def __init__(self, reason: str, place: str = "") -> None:
+        super().__init__(reason)
+        self.place = place
 
 
 class WorkerStartError(JobError):

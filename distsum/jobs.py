@@ -17,6 +17,7 @@ from distsum.errors import (
     InputChangedError,
     InputListError,
     JobError,
+    NotServedError,
     StorageError,
     TaskAbandonedError,
     WorkerStartError,
@@ -241,6 +242,8 @@ class Job:
                 return InputChangedError(failure.reason)
             case "storage":
                 return StorageError(failure.reason)
+            case "not_served":
+                return NotServedError(failure.reason)
             case "inexact":
                 return InexactError(failure.index or 0, failure.reason)
             case "abandoned" if task is not None:

@@ -93,7 +93,9 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         return tile * self.tile_length, min(self.count, (tile + 1) * self.tile_length)
 
 
-FailureKind = Literal["bad_input", "input_changed", "inexact", "storage", "blocked", "abandoned", "cancelled", "error"]
+FailureKind = Literal[
+    "bad_input", "input_changed", "inexact", "storage", "not_served", "blocked", "abandoned", "cancelled", "error"
+]
 
 
 # Process to worker ----------------------------------------------------------------------------------------------------
@@ -231,6 +233,8 @@ class TaskFailed(Message, frozen=True):
 
     ``cancelled`` is one that was called back, or that the worker hands back because it leaves.
 
+    ``not_served`` is one that would have gone to ``place``, where this worker was told not to go; another may.
+
     ``index`` is the input at fault where there is one. ``missing`` are the children, by index in the phase below, whose
     partials are not there or damaged (kind ``blocked``). ``bytes_read`` were read for nothing, but for what is stored.
     """
@@ -241,6 +245,7 @@ class TaskFailed(Message, frozen=True):
     reason: str
     index: int | None = None
     missing: tuple[int, ...] = ()
+    place: str = ""
     attempt: int = 0
     child: int | None = None
     bytes_read: int = 0
@@ -561,10 +566,11 @@ class BackupDeclined(Message, frozen=True):
 class BackupEnded(Message, frozen=True):
     """A backup attempt is over.
 
-    ``won`` it has where the task was done by it, ``lost`` where the first attempt was sooner; it was ``cancelled`` with
-    its job, or is ``moot`` since its worker was lost or either attempt failed. ``saved_seconds`` is how much longer the
-    first attempt was expected to take, None where no end of it was to be seen. ``wasted_bytes`` were read by attempts
-    that did not do the task, as far as known.
+    ``won`` it has where the task was done by it, or by the first attempt with children that were made for it; ``lost``
+    where the first attempt was sooner without. It was ``cancelled`` with its job, or is ``moot`` since its worker was
+    lost or it failed, or the task did. ``saved_seconds`` is how much longer the first attempt was expected to take,
+    None where no end of it was to be seen. ``wasted_bytes`` were read by attempts that did not do the task, as far as
+    known.
     """
 
     task: TaskId

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     import subprocess
     from collections.abc import Iterator, Mapping
 
-    from distsum.service.client import Client
+    from distsum.service.client import ServiceClient
     from distsum.service.messages import JobStatus
     from stack.processes import Starter
 
@@ -98,7 +98,7 @@ def _demo(place: Path, starter: Starter, prefix: str, files: int, count: int) ->
         names = _await_workers(client, place)
         _say(f"workers {' and '.join(names)} have joined")
         _say(f"\n$ distsum submit mean {prefix}/runs -o {prefix}/mean.npy --partition {_PARTITION} --wait")
-        job = client.submit("mean", inputs, output, options)
+        job = client.submit_job("mean", inputs, output, options)
         with Progress(quiet=False) as progress:
 
             def show(status: JobStatus) -> None:
@@ -131,7 +131,7 @@ def _process(place: Path, starter: Starter, name: str, *arguments: str) -> subpr
     return starter([sys.executable, "-m", "distsum", *arguments], dict(os.environ), place, place / f"{name}.log")
 
 
-def _await_workers(client: Client, place: Path) -> list[str]:
+def _await_workers(client: ServiceClient, place: Path) -> list[str]:
     """Wait until the workers have joined; return their names."""
     deadline = time.monotonic() + _READY_SECONDS
     while True:

@@ -13,7 +13,7 @@ import msgspec
 from distsum.brokers.local import LocalBroker
 from distsum.errors import UnreachableError
 from distsum.service import messages as channel
-from distsum.service.client import Client
+from distsum.service.client import ServiceClient
 from distsum.service.server import Service
 from distsum.stores.local import LocalStore
 from distsum.worker.pool import WorkerPool
@@ -31,6 +31,7 @@ class Serving:
     """
 
     def __init__(self, work: Path, workers: int = 2, **settings: Any) -> None:
+        work.mkdir(exist_ok=True)
         self._work = os.fsencode(work)
         self._workers = workers
         self._settings = settings
@@ -39,7 +40,7 @@ class Serving:
         self.error: BaseException | None = None
         self._thread.start()
         assert self._ready.wait(30)
-        self.client = Client(self, LocalStore(), patience_seconds=20.0)
+        self.client = ServiceClient(self, LocalStore(), patience_seconds=20.0)
 
     async def _main(self) -> None:
         self._loop = asyncio.get_running_loop()

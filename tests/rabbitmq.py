@@ -105,6 +105,11 @@ class Node(rabbitmq.Node):
             assert time.monotonic() < deadline, f"{len(found)} and not {count} messages in {queue}"
         return found
 
+    def depth(self, vhost: str, queue: str) -> int:
+        """Return how many messages wait in a queue, as the node itself counts them."""
+        listed = self.control("list_queues", "-q", "-p", vhost, "name", "messages").split()
+        return int(listed[listed.index(queue) + 1])
+
 
 @contextlib.contextmanager
 def running_node() -> Iterator[Node]:

@@ -1,4 +1,4 @@
-"""Installs what the tests need and pip cannot: RabbitMQ, where this runs as root on a system with apt.
+"""Installs what the tests need and pip cannot: RabbitMQ and OpenSSH's server, where this runs as root with apt.
 
 Elsewhere nothing is done, and the tests that need it say what is missing (see the fixture ``missing_service``). Run as
 ``python -m tests.services``.
@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tests import rabbitmq
+from tests import hosts, rabbitmq
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -36,14 +36,20 @@ def no_service_starts(policy: Path = POLICY) -> Iterator[None]:
         policy.unlink()
 
 
+def missing_packages() -> list[str]:
+    """Return the packages of Debian's that hold what is missing."""
+    return [*([] if rabbitmq.installed() else ["rabbitmq-server"]), *hosts.missing_packages()]
+
+
 def main() -> None:
     """Install what is missing. A failure is told and no more: the tests that miss something say so themselves."""
-    if rabbitmq.installed() or os.geteuid() != 0 or shutil.which("apt-get") is None:
+    wanted = missing_packages()
+    if not wanted or os.geteuid() != 0 or shutil.which("apt-get") is None:
         return
-    sys.stderr.write("installing rabbitmq-server for the tests; its service is not started\n")
+    sys.stderr.write(f"installing {', '.join(wanted)} for the tests; no service is started\n")
     environment = dict(os.environ) | {"DEBIAN_FRONTEND": "noninteractive"}
     with no_service_starts():
-        for command in (["update"], ["install", "--yes", "--no-install-recommends", "rabbitmq-server"]):
+        for command in (["update"], ["install", "--yes", "--no-install-recommends", *wanted]):
             done = subprocess.run(["apt-get", "-qq", *command], env=environment, stdout=subprocess.DEVNULL, check=False)
             if done.returncode:
                 sys.stderr.write(f"apt-get {command[0]} failed with exit code {done.returncode}\n")

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 _SLOWNESS_MEMORY = 0.5
 """How much of a worker's slowness is its earlier tasks'."""
-_SLOWNESS_TASKS = 3
+SLOWNESS_TASKS = 3
 """Finished tasks of a phase before one more is compared with their mean."""
 
 
@@ -46,12 +46,11 @@ class KnownWorker(msgspec.Struct):
         """Whether it could take a task now."""
         return self.running is None and self.assigned is None and not self.paused
 
-    def compare(self, seconds: float, durations: Durations) -> None:
-        """Hold the duration of one of its tasks against those of the phase."""
-        if durations.count >= _SLOWNESS_TASKS:
-            ratio = seconds / max(durations.mean_seconds, 1e-9)
-            known = ratio if self.slowness is None else self.slowness
-            self.slowness = _SLOWNESS_MEMORY * known + (1.0 - _SLOWNESS_MEMORY) * ratio
+    def compare(self, seconds: float, usual_seconds: float) -> None:
+        """Hold what one of its tasks took against what is usual."""
+        ratio = seconds / max(usual_seconds, 1e-9)
+        known = ratio if self.slowness is None else self.slowness
+        self.slowness = _SLOWNESS_MEMORY * known + (1.0 - _SLOWNESS_MEMORY) * ratio
 
 
 class Attempt(msgspec.Struct):
@@ -100,11 +99,9 @@ class Attempt(msgspec.Struct):
 
 
 class Backup(msgspec.Struct):
-    """The backup of a task: its attempt, whose it copies, and what was expected when it began."""
+    """A backup of a task: who runs it, when it began, what was expected then, and the children made for it."""
 
-    attempt: int
     worker: str
-    of_attempt: int
     began_seconds: float
     left_seconds: float | None
     children: int = 0
@@ -119,8 +116,9 @@ class OutTask(msgspec.Struct):
         resume: Whether child nodes of it may be stored from before.
         splits: Children of its node that several workers could make.
         attempts: Those that have not ended, one or more, by number.
+        helped: Whether an attempt at it may take what others have made, so that what it takes tells nothing.
         failures: Attempts that have failed.
-        backup: The backup that is under way.
+        backups: The backups that are under way, by their attempts' numbers.
         declined: Attempts for which a backup was declined, each with the reason, so that it is told once.
     """
 
@@ -129,8 +127,9 @@ class OutTask(msgspec.Struct):
     resume: bool
     splits: int
     attempts: dict[int, Attempt]
+    helped: bool = False
     failures: int = 0
-    backup: Backup | None = None
+    backups: dict[int, Backup] = {}
     declined: set[tuple[int, str]] = set()
 
     @property

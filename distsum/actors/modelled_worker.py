@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 
 BYTES_PER_SECOND = 100_000_000
 """What a worker of speed 1 reads."""
+_LOOK_SECONDS = 1.0
+"""Time between two looks for the child that a worker makes and others may have made meanwhile."""
 
 
 class WorkerModel(msgspec.Struct, frozen=True):
@@ -125,6 +127,8 @@ class ModelledWorker:
         attempts: Attempts begun.
         failed: How many of its attempts failed of themselves, by task.
         busy_seconds: Time with an attempt under way.
+        worked_seconds: Work done, in seconds of a worker of speed 1.
+        committed_seconds: The work that the nodes took which it was the first to store.
     """
 
     def __init__(
@@ -144,6 +148,8 @@ class ModelledWorker:
         self.gone = False
         self.attempts = 0
         self.busy_seconds = 0.0
+        self.worked_seconds = 0.0
+        self.committed_seconds = 0.0
         self.failed: dict[TaskId, int] = {}
         self._system = system
         self._broker = broker
@@ -377,10 +383,7 @@ class ModelledWorker:
             return
         stored = self._store.children.get(attempt.message.task, set())
         while attempt.child < len(attempt.ends) and attempt.child in stored:
-            start = attempt.ends[attempt.child - 1] if attempt.child else 0.0
-            if attempt.done > start:
-                return  # it is in the middle of this one
-            jump = attempt.ends[attempt.child] - start
+            jump = attempt.ends[attempt.child] - attempt.done
             attempt.done += jump
             attempt.taken += jump
             attempt.child += 1
@@ -401,6 +404,7 @@ class ModelledWorker:
             self.busy_seconds += elapsed
             if not self.frozen:
                 attempt.done += elapsed * self._speed
+                self.worked_seconds += elapsed * self._speed
                 self._store_children(attempt)
             attempt.as_of = self._system.clock
 
@@ -411,10 +415,10 @@ class ModelledWorker:
             return
         attempt.ticket += 1
         if not self.frozen and self._speed > 0:
-            end = attempt.total
+            left = max(0.0, attempt.total - attempt.done) / self._speed
             if attempt.shared and attempt.child < len(attempt.ends):
-                end = min(end, attempt.ends[attempt.child])
-            left = max(0.0, end - attempt.done) / self._speed
+                # At the end of a child, and now and then in the middle of one, it looks what others have stored.
+                left = min(left, max(0.0, attempt.ends[attempt.child] - attempt.done) / self._speed, _LOOK_SECONDS)
             self._system.after(left, self._worked, attempt, attempt.ticket)
 
     def _worked(self, attempt: _Attempt, ticket: int) -> None:
@@ -447,6 +451,7 @@ class ModelledWorker:
             self._end(self._failure(attempt.message, "blocked", "partials are missing", error.missing))
             return
         self._finishing = True
+        self.committed_seconds += 0.0 if reused else attempt.whole
         inputs = covered.stop - covered.start
         result = self._success(attempt, inputs, reused=reused)
         self._system.after(self.model.object_seconds, self._stored, attempt, result)

@@ -36,6 +36,8 @@ PolicyName = Literal["guarded", "bare", "spark", "late", "mapreduce", "none"]
 _LATE_SLOWEST: Final = 0.25
 _LATE_CAP: Final = 0.1
 _SPARK_MIN_SECONDS: Final = 0.1
+_PEERS: Final = 3
+"""Attempts under way whose progress is known, above which the middle one tells what is usual."""
 
 
 class SpeculationSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -47,11 +49,13 @@ class SpeculationSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unkn
         multiplier: How many times the mean duration of the phase's finished tasks an attempt may take.
         min_seconds: No attempt is a straggler before it has run for so long.
         max_share: Backups under way at most, as a share of the workers; always one.
+        copies: Backups of one task under way at most: the next begins when the last is taken for a straggler, too.
         gain: A copy begins only if the attempt is expected to take so many times as long as the copy, from now on.
         silence_seconds: A worker that says nothing for so long is taken for frozen.
-        slow: A worker whose last tasks took so many times the mean of their phases is known to be slow: its attempts
-            are copied at once, and no copy is given to it.
-        few: In phases of fewer tasks than this no share of them says much, and attempts are compared by their rate.
+        slow: A worker whose last tasks took so many times the mean of their phases is known to be slow, and an attempt
+            that by its progress will have taken so many times what its peers take. While other workers idle these are
+            copied at once, and no copy is given to a slow worker.
+        few: In phases of fewer tasks than this no share of them says much, so none is waited for.
         check_seconds: Time between two looks at all attempts.
     """
 
@@ -60,6 +64,7 @@ class SpeculationSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unkn
     multiplier: float = 1.2
     min_seconds: float = 0.5
     max_share: float = 0.25
+    copies: int = 2
     gain: float = 1.5
     silence_seconds: float = 6.0
     slow: float = 2.0
@@ -139,21 +144,27 @@ class Running(msgspec.Struct, frozen=True, kw_only=True):
     copies: int = 0
     splits: int = 0
 
-    def left_seconds(self, expected_seconds: float) -> float:
+    def left_seconds(self, expected_seconds: float, stale_seconds: float = math.inf) -> float:
         """Return what it is expected to take from now on.
 
-        By its progress, if that is known. Otherwise by what a task is expected to take in all; where that has passed,
-        as long again as it has taken, as is most likely of durations whose logarithm is spread out.
+        By its progress, if that is known and not stale. Otherwise by what a task is expected to take in all; where that
+        has passed, as long again as it has taken, as is most likely of durations whose logarithm is spread out.
         """
-        if 0.0 < self.progress < 1.0:
-            age = self.elapsed_seconds - self.progress_seconds
-            rate = self.rate if self.rate is not None else self.progress / max(age, 1e-9)
+        if 0.0 < self.progress < 1.0 and self.progress_seconds <= stale_seconds:
+            rate = self.progress_rate
             if rate <= 0.0:
                 return math.inf
             left = (1.0 - self.progress) / rate - self.progress_seconds
-            return left if left > 0.0 else max(0.0, self.progress_seconds)
+            return left if left > 0.0 else self.progress_seconds
         left = expected_seconds - self.elapsed_seconds
         return left if left > 0.0 else self.elapsed_seconds
+
+    @property
+    def progress_rate(self) -> float:
+        """The share of its work that it does in a second; 0 where nothing is known of it."""
+        if self.rate is not None:
+            return self.rate
+        return self.progress / max(self.elapsed_seconds - self.progress_seconds, 1e-9)
 
 
 class PhaseView(msgspec.Struct, frozen=True, kw_only=True):
@@ -231,18 +242,28 @@ Decision = StartBackup | Decline
 
 
 def decide(view: View, settings: SpeculationSettings) -> tuple[Decision, ...]:
-    """Return what is to be done about stragglers now, the most urgent first; backups take the idle workers in turn."""
-    suspects = [each for phase in view.phases for each in _POLICIES[settings.policy](phase, view, settings)]
-    suspects.sort(key=lambda each: (-each.left_seconds, each.running.attempt))
+    """Return what is to be done about stragglers now, the most urgent first; backups take the idle workers in turn.
+
+    A task has one more attempt begun when every attempt at it is taken for a straggler.
+    """
+    by_task: dict[TaskId, list[Suspect]] = {}
+    for phase in view.phases:
+        for suspect in _POLICIES[settings.policy](phase, view, settings):
+            by_task.setdefault(suspect.running.task, []).append(suspect)
     guarded = settings.policy == "guarded"
+    copies = settings.copies if guarded else 1
+    suspects = [
+        min(found, key=lambda each: each.left_seconds)
+        for found in by_task.values()
+        if len(found) > found[0].running.copies and found[0].running.copies < copies
+    ]
+    suspects.sort(key=lambda each: (-each.left_seconds, each.running.attempt))
     cap = _cap(view, settings)
     idle = list(view.idle)
     backups = view.backups
     decisions: list[Decision] = []
     for suspect in suspects:
         running, evidence = suspect.running, suspect.evidence
-        if running.copies:
-            continue
         chosen = _place(suspect, idle, view, settings, full=backups >= cap)
         if not isinstance(chosen, Idle):
             decisions.append(Decline(running, suspect.reason, chosen, evidence))
@@ -325,7 +346,7 @@ def _spark(phase: PhaseView, view: View, settings: SpeculationSettings) -> Itera
 
 
 def _late(phase: PhaseView, view: View, settings: SpeculationSettings) -> Iterator[Suspect]:
-    known = [each for each in phase.running if each.progress > 0.0 and not each.copies]
+    known = [each for each in phase.running if each.progress > 0.0]
     known.sort(key=lambda each: each.progress / each.elapsed_seconds)
     mean = phase.durations.mean_seconds
     for running in known[: math.ceil(_LATE_SLOWEST * len(known))]:
@@ -339,25 +360,24 @@ def _mapreduce(phase: PhaseView, view: View, settings: SpeculationSettings) -> I
 
 
 def _guarded(phase: PhaseView, view: View, settings: SpeculationSettings) -> Iterator[Suspect]:
-    """The rule; and what helps where it cannot: a silence, a worker known to be slow, a rate far below its peers'."""
+    """The rule; and what helps before it can: a silence, and, while others idle, what is known to be slow."""
     mean = phase.durations.mean_seconds
+    copy = mean
+    if phase.durations.count < len(phase.running):
+        # The first to finish are the fastest, and not yet what is usual.
+        copy = max(mean, _usual_seconds(phase, view))
     few = phase.tasks < settings.few or phase.tasks - phase.done == 1
     enough = few or phase.done > settings.quantile * phase.tasks
     for running in phase.running:
-        if running.copies:
-            continue
-        copy = mean or _copy_seconds(running, view)
         if running.silent_seconds > settings.silence_seconds:
             yield _suspect(running, "silent", phase, copy)
-        elif not enough:
-            continue
-        elif running.slowness is not None and running.slowness >= settings.slow:
+        elif view.idle and running.slowness is not None and running.slowness >= settings.slow:
             yield _suspect(running, "slow_worker", phase, copy)
         elif running.elapsed_seconds <= settings.min_seconds:
             continue
-        elif mean and running.elapsed_seconds > settings.multiplier * mean:
-            yield _suspect(running, "slow_attempt", phase, copy)
-        elif few and copy and _expected_seconds(running) > settings.slow * copy:
+        elif enough and mean and running.elapsed_seconds > settings.multiplier * mean:
+            yield _suspect(running, "slow_attempt", phase, copy, stale_seconds=settings.silence_seconds / 2)
+        elif view.idle and copy and _expected_seconds(running) > settings.slow * copy:
             yield _suspect(running, "slow_rate", phase, copy)
 
 
@@ -371,11 +391,16 @@ _POLICIES: Final[dict[str, Callable[[PhaseView, View, SpeculationSettings], Iter
 }
 
 
-def _copy_seconds(running: Running, view: View) -> float:
-    """Return what a copy takes where no task of the phase has finished: by its bytes, and what workers read; or 0."""
-    if not running.progress or not view.bytes_per_second:
-        return 0.0
-    return running.bytes_read / running.progress / view.bytes_per_second
+def _usual_seconds(phase: PhaseView, view: View) -> float:
+    """Return what attempts under way will take, the one in the middle; 0 where that cannot be told.
+
+    Where there are few of them, by their bytes and what workers read of others.
+    """
+    known = sorted(each.progress_rate for each in phase.running if each.progress > 0.0)
+    if len(known) > _PEERS:
+        return 1.0 / max(known[len(known) // 2], 1e-9)
+    sizes = [each.bytes_read / each.progress for each in phase.running if each.progress > 0.0]
+    return max(sizes) / view.bytes_per_second if sizes and view.bytes_per_second else 0.0
 
 
 def _expected_seconds(running: Running) -> float:
@@ -385,11 +410,13 @@ def _expected_seconds(running: Running) -> float:
     return running.elapsed_seconds + running.left_seconds(0.0)
 
 
-def _suspect(running: Running, reason: BackupReason, phase: PhaseView, copy: float) -> Suspect:
+def _suspect(
+    running: Running, reason: BackupReason, phase: PhaseView, copy: float, *, stale_seconds: float = math.inf
+) -> Suspect:
     """Return a suspect with its evidence; ``copy`` is what a copy takes, 0 where that is not known."""
     mean = phase.durations.mean_seconds
     expected = max(running.slowness or 1.0, 1.0) * copy
-    left = math.inf if reason == "silent" else running.left_seconds(expected)
+    left = math.inf if reason == "silent" else running.left_seconds(expected, stale_seconds)
     evidence = Evidence(
         elapsed_seconds=running.elapsed_seconds,
         mean_seconds=mean or None,

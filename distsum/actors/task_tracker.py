@@ -8,7 +8,7 @@ import msgspec
 
 from distsum import __version__
 from distsum.actors.actor import BROKER, MASTER, WORKERS, phase_address
-from distsum.actors.attempts import Attempt, Backup, Known, KnownWorker, OutTask, PhaseFigures, Rates
+from distsum.actors.attempts import SLOWNESS_TASKS, Attempt, Backup, Known, KnownWorker, OutTask, PhaseFigures, Rates
 from distsum.actors.speculation import Decline, Durations, SpeculationSettings, StartBackup, decide
 from distsum.messages import (
     PROTOCOL,
@@ -100,6 +100,8 @@ class TaskTracker:
         self._known = Known({}, {}, {}, Rates())
         self._workers = self._known.workers
         self._tasks = self._known.tasks
+        self._refusals: dict[tuple[str, str], set[str]] = {}
+        """Who may not go where tasks of a job would lead them, by job and place."""
         self._taking = 0
         self._slots = 0
         self._next_attempt = settings.first_attempt
@@ -161,11 +163,9 @@ class TaskTracker:
         assert all(worker.paused for worker in self._workers.values() if worker.dismissed is not None)
         attempts = [attempt for task in self._tasks.values() for attempt in task.attempts.values()]
         assert known.queued == sum(attempt.queued for attempt in attempts)
-        backups = [task.backup for task in self._tasks.values() if task.backup is not None]
-        assert known.backups == len(backups)
+        assert known.backups == sum(len(task.backups) for task in self._tasks.values())
         assert all(figures.done <= figures.tasks for figures in known.phases.values())
-        for task in self._tasks.values():
-            assert task.backup is None or task.backup.attempt in task.attempts
+        assert all(task.backups.keys() <= task.attempts.keys() for task in self._tasks.values())
 
     def _tell_slots(self) -> None:
         """Keep the queue as long as the settings say: with no worker yet, one task waits for the first."""
@@ -286,6 +286,8 @@ class TaskTracker:
             self._take_off(task, "cancelled")
         for key in [key for key in self._known.phases if key[0] == job]:
             del self._known.phases[key]
+        for place in [place for place in self._refusals if place[0] == job]:
+            del self._refusals[place]
 
     # Tasks ------------------------------------------------------------------------------------------------------------
 
@@ -323,9 +325,8 @@ class TaskTracker:
         """Take an attempt away that has ended without a result."""
         attempt = task.attempts.pop(number)
         self._known.queued -= attempt.queued
-        if (backup := task.backup) is not None and number in {backup.attempt, backup.of_attempt}:
-            # There is nothing left that it could be sooner than, or it is gone itself.
-            self._end_backup(task_id, task, "moot", attempt.bytes_by(self._context.now()))
+        if number in task.backups:
+            self._end_backup(task_id, task, number, "moot", attempt.bytes_by(self._context.now()))
         return attempt
 
     def _begin(self, attempt: Attempt, worker: str) -> None:
@@ -357,8 +358,8 @@ class TaskTracker:
             return
         figures = self._known.phases[message.task.job, message.task.phase]
         figures.done += 1
-        if not message.reused:
-            self._measure(message, task.attempts.get(message.attempt), figures)
+        if not (message.reused or task.helped):
+            self._measure(message, task.attempts.get(message.attempt), figures.durations)
         self._settle(message.task, "lost", message)
         self._context.emit(message)
         self._context.send(MASTER, message)
@@ -368,19 +369,21 @@ class TaskTracker:
     def _child_made(self, message: TaskSucceeded, task: OutTask) -> None:
         if message.attempt in task.attempts:
             del task.attempts[message.attempt]
-            if task.backup is not None:
-                task.backup.children += 1
+            task.helped = True
+            for backup in task.backups.values():
+                backup.children += 1
             self._context.emit(message)
 
-    def _measure(self, message: TaskSucceeded, attempt: Attempt | None, figures: PhaseFigures) -> None:
+    def _measure(self, message: TaskSucceeded, attempt: Attempt | None, durations: Durations) -> None:
         """Hold what a task took against its phase, and its worker against the others."""
         effort = message.effort
         busy = effort.reading_seconds + effort.adding_seconds + effort.storing_seconds
         begun = attempt is not None and attempt.worker == message.worker
         seconds = self._context.now() - attempt.started_seconds if begun and attempt is not None else busy
-        if (known := self._workers.get(message.worker)) is not None:
-            known.compare(seconds, figures.durations)
-        figures.durations.add(seconds)
+        known = self._workers.get(message.worker)
+        if known is not None and durations.count >= SLOWNESS_TASKS:
+            known.compare(seconds, durations.mean_seconds)
+        durations.add(seconds)
         self._known.rates.bytes_read += effort.bytes_read
         self._known.rates.seconds += busy
 
@@ -395,18 +398,22 @@ class TaskTracker:
     def _take_off(self, task_id: TaskId, outcome: BackupOutcome, winner: TaskSucceeded | None = None) -> None:
         """Take a task off, and call back all attempts but the winner; a backup has won, or ends as ``outcome`` says."""
         task = self._tasks.pop(task_id)
-        now = self._context.now()
-        wasted = 0
         for number, attempt in task.attempts.items():
             self._known.queued -= attempt.queued
             worker = attempt.worker or attempt.assigned
-            if worker is None or (winner is not None and (number, worker) == (winner.attempt, winner.worker)):
-                continue
-            wasted += attempt.bytes_by(now) if attempt.child is None else 0
-            self._context.send(WORKERS, TellWorker(worker, CancelTask(task_id, number)))
-        if (backup := task.backup) is not None:
-            won = winner is not None and winner.attempt == backup.attempt
-            self._end_backup(task_id, task, "won" if won else outcome, wasted)
+            won = winner is not None and number == winner.attempt
+            shared = winner is not None and winner.attempt not in task.backups
+            if worker is not None and not (won and winner is not None and worker == winner.worker):
+                self._context.send(WORKERS, TellWorker(worker, CancelTask(task_id, number)))
+            if (backup := task.backups.get(number)) is not None:
+                with_its_help = shared and backup.children > 0
+                ended: BackupOutcome = "won" if won or with_its_help else outcome
+                self._end_backup(task_id, task, number, ended, self._wasted(task, winner))
+
+    def _wasted(self, task: OutTask, winner: TaskSucceeded | None) -> int:
+        """Return about how many bytes attempts have read that did not do the task."""
+        losers = {number: each for number, each in task.whole.items() if winner is None or number != winner.attempt}
+        return sum(each.bytes_by(self._context.now()) for each in losers.values() if each.worker is not None)
 
     def _failed(self, message: TaskFailed) -> None:
         self._answered(message.worker, message.task, message.attempt)
@@ -425,6 +432,9 @@ class TaskTracker:
                 phase_address(message.task.job, message.task.phase), TaskBlocked(message.task, message.missing)
             )
             return
+        if message.kind == "not_served":
+            self._hand_on(message, task)
+            return
         task.failures += 1
         may_pass = message.kind == "error" or (message.kind == "storage" and self._settings.retry_storage)
         if may_pass:
@@ -435,6 +445,20 @@ class TaskTracker:
             return
         self._settle(message.task, "moot")
         self._context.send(MASTER, TaskGaveUp(message.task, message.kind, message.reason, message.index))
+
+    def _hand_on(self, message: TaskFailed, task: OutTask) -> None:
+        """Hand a task out again that a worker may not do, unless no worker that takes tasks may go to that place.
+
+        It is the worker's rule and not its fault, so it is not counted against it.
+        """
+        refusals = self._refusals.setdefault((message.task.job, message.place), set())
+        refusals.add(message.worker)
+        if task.whole or any(not each.paused and name not in refusals for name, each in self._workers.items()):
+            self._context.emit(TaskRetried(message.task, message.worker, task.failures + 1, message.reason))
+            self._publish_if_none(message.task, task)
+            return
+        self._settle(message.task, "moot")
+        self._context.send(MASTER, TaskGaveUp(message.task, message.kind, message.reason))
 
     def _dead_lettered(self, message: TaskDeadLettered) -> None:
         if self._settle(message.task, "moot"):
@@ -483,9 +507,12 @@ class TaskTracker:
         running = decision.running
         task = self._tasks[running.task]
         number = self._assign(running.task, task, decision.worker, None)
-        left = decision.evidence.left_seconds
-        task.backup = Backup(number, decision.worker, running.attempt, self._context.now(), left)
+        task.backups[number] = Backup(decision.worker, self._context.now(), decision.evidence.left_seconds)
         self._known.backups += 1
+        evidence = decision.evidence
+        if (known := self._workers.get(running.worker)) is not None and evidence.copy_seconds:
+            # What it would have taken; it will not be told, since it is called back.
+            known.compare(evidence.elapsed_seconds + (evidence.left_seconds or 0.0), evidence.copy_seconds)
         helpers = tuple(worker for worker, _ in decision.helpers)
         for worker, child in decision.helpers:
             self._assign(running.task, task, worker, child)
@@ -523,14 +550,14 @@ class TaskTracker:
             )
             self._context.emit(told)
 
-    def _end_backup(self, task_id: TaskId, task: OutTask, outcome: BackupOutcome, wasted_bytes: int) -> None:
-        backup = task.backup
-        assert backup is not None
-        task.backup = None
+    def _end_backup(
+        self, task_id: TaskId, task: OutTask, number: int, outcome: BackupOutcome, wasted_bytes: int
+    ) -> None:
+        backup = task.backups.pop(number)
         self._known.backups -= 1
         took = self._context.now() - backup.began_seconds
         left = backup.left_seconds
         saved = (max(0.0, left - took) if left is not None else None) if outcome == "won" else 0.0
         self._context.emit(
-            BackupEnded(task_id, backup.attempt, backup.worker, outcome, took, saved, wasted_bytes, backup.children)
+            BackupEnded(task_id, number, backup.worker, outcome, took, saved, wasted_bytes, backup.children)
         )

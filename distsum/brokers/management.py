@@ -49,6 +49,14 @@ class Management:
         """
         self._call("PUT", path, body)
 
+    def delete(self, *path: str) -> None:
+        """Remove what there is under a path.
+
+        Raises:
+            UnreachableError: The API does not answer, or does not let us, or there is nothing.
+        """
+        self._call("DELETE", path, None)
+
     def _call(self, method: str, path: tuple[str, ...], body: dict[str, Any] | None) -> Any:
         address = self._address
         host = f"[{address.host}]" if ":" in address.host else address.host

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final
 from distsum.brokers.amqp import NoSuchQueueError, Session, SessionLostError, backoff_seconds, open_session
 from distsum.brokers.envelope import APPLICATION, MAX_MESSAGE_BYTES, PROTOCOL_HEADER, Envelope
 from distsum.brokers.topology import REQUESTS, REQUESTS_EXCHANGE, reply_queue
-from distsum.errors import ServiceError, UnreachableError
+from distsum.errors import ServiceError, UnreachableError, UsageError
 from distsum.messages import PROTOCOL
 from distsum.wording import printable
 
@@ -154,6 +154,7 @@ class RequestClient:
         self._queue = ""
         self._numbers = itertools.count(1)
         self._waiting: dict[int, asyncio.Future[bytes]] = {}
+        self._asking: set[asyncio.Task[bytes]] = set()
         self._connecting = asyncio.Lock()
         self._draw = random.Random()  # noqa: S311 - spreads reconnections, and keeps no secret
         self._thread.start()
@@ -164,12 +165,15 @@ class RequestClient:
         Raises:
             UnreachableError: There is no broker, it does not let us in, or nobody answers in time.
             ServiceError: The question is refused.
+            UsageError: The client is closed.
         """
+        if self._loop.is_closed():
+            raise UsageError(f"{self._address}: this client is closed; make another")
         return self._run(self._ask(question, seconds))
 
     def close(self) -> None:
-        """Let go of the connection."""
-        if not self._loop.is_running():
+        """Let go of the connection. Questions whose caller was interrupted are asked no more."""
+        if self._loop.is_closed():
             return
         self._run(self._close())
         self._loop.call_soon_threadsafe(self._loop.stop)
@@ -180,11 +184,23 @@ class RequestClient:
         return asyncio.run_coroutine_threadsafe(body, self._loop).result()
 
     async def _close(self) -> bytes:
+        for task in self._asking:
+            task.cancel()
+        await asyncio.gather(*self._asking, return_exceptions=True)
         if self._session is not None:
             await self._session.close()
         return b""
 
     async def _ask(self, question: bytes, seconds: float) -> bytes:
+        task = asyncio.current_task()
+        assert task is not None
+        self._asking.add(task)
+        try:
+            return await self._ask_until(question, seconds)
+        finally:
+            self._asking.discard(task)
+
+    async def _ask_until(self, question: bytes, seconds: float) -> bytes:
         deadline = self._loop.time() + seconds
         for attempt in itertools.count():
             left = deadline - self._loop.time()

@@ -23,7 +23,10 @@ INTERRUPTED = 130
 USAGE = 2
 
 _JOB = "INPUT... -o OUT [OPTIONS]"
-_GOES_ON = "A run that was interrupted or killed goes on from what it has stored when the same command is given again."
+_GOES_ON = (
+    "With --broker a service does it. A run here that was interrupted or killed goes on from what it has stored when "
+    "the same command is given again."
+)
 _COMMANDS = {
     "mean": ("reduce:mean", _JOB, "Write the mean at every index of many files.", _GOES_ON),
     "sum": ("reduce:sum_", _JOB, "Write the sum at every index; exact for integers.", _GOES_ON),
@@ -132,12 +135,16 @@ for _order, (_name, (_target, _usage, _short, _long)) in enumerate(_COMMANDS.ite
 app.command(
     "distsum.cli.broker:app", name="broker", help="Prepare a RabbitMQ broker for the service.", sort_key=len(_COMMANDS)
 )
+EXTENSIONS = "distsum.commands"
+"""Entry point group of commands that others bring, each a cyclopts App; distsum's own fleet is one."""
 app["--help"].help = "Show what there is, or explain a command."
 app["--version"].help = "Show the version."
 
 
 def run_command(arguments: list[str]) -> int:
     """Run one command line; return its exit code. Errors of the user's own become one line on stderr."""
+    if not arguments or arguments[0] not in _COMMANDS:
+        _register_extensions(listed=not arguments or arguments[0].startswith("-"))
     if not arguments or arguments[0].startswith("-"):
         # Slow to import, and nothing to a command.
         app.register_install_completion_command(
@@ -149,7 +156,7 @@ def run_command(arguments: list[str]) -> int:
     except CycloptsError as error:
         command = " ".join(error.command_chain or ())
         streams.say(f"distsum: {printable(usage_words(error), 1000)}")
-        streams.say(f"distsum: see distsum {command} --help" if command in _COMMANDS else "distsum: see distsum --help")
+        streams.say(f"distsum: see distsum {command} --help".replace("  ", " "))
         return USAGE
     except DistsumError as error:
         streams.say(f"distsum: {printable(str(error), 4000)}")
@@ -169,13 +176,23 @@ def run_command(arguments: list[str]) -> int:
     return code if isinstance(code, int) else 0
 
 
+def _register_extensions(*, listed: bool) -> None:
+    """Take up the commands that others bring; each is imported when it is called, or when all are listed."""
+    from importlib.metadata import entry_points
+
+    for found in entry_points(group=EXTENSIONS):
+        words = {"help": found.load().help} if listed else {}
+        app.command(found.value, name=found.name, sort_key=len(_COMMANDS), **words)
+
+
 def usage_words(error: CycloptsError) -> str:
     """Return what is wrong with a command line, in one sentence that names the argument at fault."""
     command = " ".join(error.command_chain or ())
     unused = (error.unused_tokens or [""])[0]
     match error:
         case UnknownCommandError():
-            return f"there is no command '{unused}'{_nearest(unused, list(_COMMANDS))}"
+            known = [name for name in error.app or app if not name.startswith("-")]
+            return f"there is no command '{unused}'{_nearest(unused, known)}"
         case UnknownOptionError():
             name = error.token.keyword or error.token.value
             known = [each for argument in error.argument_collection for each in argument.names]

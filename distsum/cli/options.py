@@ -53,7 +53,11 @@ class RunFlags:
 
     workers: Annotated[
         str | None,
-        Parameter(name=["--workers", "-w"], metavar="N", help="Worker processes. [default: one a CPU]"),
+        Parameter(
+            name=["--workers", "-w"],
+            metavar="N",
+            help="Worker processes; of a service, how many to plan for. [default: one a CPU; all that a service has]",
+        ),
     ] = None
     partition: Annotated[
         str | None,
@@ -120,7 +124,7 @@ Json = Annotated[
 ]
 
 
-def settings_of(flags: RunFlags = NO_FLAGS, *, quiet: bool | None = None, **others: str | None) -> Settings:
+def settings_of(flags: RunFlags = NO_FLAGS, *, quiet: bool | None = None, **others: str | list[str] | None) -> Settings:
     """Return the settings for these flags and this environment.
 
     Raises:

@@ -1,10 +1,12 @@
-"""``distsum mean``, ``sum``, ``min`` and ``max``: one job on this machine."""
+"""``distsum mean``, ``sum``, ``min`` and ``max``: one job, on this machine or by a service."""
 
 from __future__ import annotations
 
 import json as json_module
 import os
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
 
 from distsum.cli import streams
 from distsum.cli.options import (
@@ -27,6 +29,15 @@ if TYPE_CHECKING:
     from distsum.request import ReductionName, Summary
 
 
+There = Annotated[
+    str | None,
+    Parameter(
+        name="--broker",
+        metavar="URI",
+        help="Have the service at amqp://USER:PASSWORD@HOST/VHOST do it, and follow it. Without this option it is done "
+        "here, also where DISTSUM_BROKER is set; `distsum submit --wait` goes by that, and shows others no password.",
+    ),
+]
 _ONLY_IN_WORDS = frozenset({"shape", "dtype", "order", "workers_lost", "phase_seconds", "worker_seconds"})
 
 
@@ -35,11 +46,12 @@ def mean(
     output: Output,
     flags: RunFlags = NO_FLAGS,
     force: Force = False,
+    broker: There = None,
     quiet: Quiet = None,
     json: Json = False,
 ) -> None:
     """Write the mean at every index of many files."""
-    _reduce("mean", inputs, output, flags, force=force, quiet=quiet, as_json=json)
+    _reduce("mean", inputs, output, flags, force=force, broker=broker, quiet=quiet, as_json=json)
 
 
 def sum_(
@@ -47,11 +59,12 @@ def sum_(
     output: Output,
     flags: RunFlags = NO_FLAGS,
     force: Force = False,
+    broker: There = None,
     quiet: Quiet = None,
     json: Json = False,
 ) -> None:
     """Write the sum at every index of many files; exact for integers."""
-    _reduce("sum", inputs, output, flags, force=force, quiet=quiet, as_json=json)
+    _reduce("sum", inputs, output, flags, force=force, broker=broker, quiet=quiet, as_json=json)
 
 
 def min_(
@@ -59,11 +72,12 @@ def min_(
     output: Output,
     flags: RunFlags = NO_FLAGS,
     force: Force = False,
+    broker: There = None,
     quiet: Quiet = None,
     json: Json = False,
 ) -> None:
     """Write the smallest number at every index of many files."""
-    _reduce("min", inputs, output, flags, force=force, quiet=quiet, as_json=json)
+    _reduce("min", inputs, output, flags, force=force, broker=broker, quiet=quiet, as_json=json)
 
 
 def max_(
@@ -71,11 +85,12 @@ def max_(
     output: Output,
     flags: RunFlags = NO_FLAGS,
     force: Force = False,
+    broker: There = None,
     quiet: Quiet = None,
     json: Json = False,
 ) -> None:
     """Write the largest number at every index of many files."""
-    _reduce("max", inputs, output, flags, force=force, quiet=quiet, as_json=json)
+    _reduce("max", inputs, output, flags, force=force, broker=broker, quiet=quiet, as_json=json)
 
 
 def _reduce(
@@ -85,12 +100,19 @@ def _reduce(
     flags: RunFlags,
     *,
     force: bool,
+    broker: str | None,
     quiet: bool | None,
     as_json: bool,
 ) -> None:
+    settings = settings_of(flags, quiet=quiet, broker=broker)
+    # Only the option: whoever has set a broker for the service's commands still works here with this one.
+    if broker is not None:
+        from distsum.cli.service import run_there
+
+        run_there(reduction, inputs, output, flags, settings, force=force, as_json=as_json)
+        return
     from distsum.embedded import run
 
-    settings = settings_of(flags, quiet=quiet)
     options = options_of(settings, force=force, digest=as_json)
     paths = paths_of(inputs, settings)
     with Progress(quiet=settings.quiet) as progress:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json as json_module
 import logging
 import os
+import signal
 import sys
 import time
 from typing import TYPE_CHECKING, Annotated, Any
 
+import msgspec
 from cyclopts import Parameter
 
 from distsum.cli import streams
@@ -34,13 +37,13 @@ from distsum.request import ReductionName
 from distsum.wording import counted, printable
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from distsum.brokers.address import BrokerAddress
     from distsum.config import Settings
     from distsum.observe.workers import WorkerStatus
     from distsum.request import Options, Summary
-    from distsum.service.client import Client
+    from distsum.service.client import ServiceClient
     from distsum.service.messages import JobStatus, Queues, WorkerAction
 
 Broker = Annotated[
@@ -68,7 +71,7 @@ def master(
     from contextlib import closing
 
     from distsum.service.rabbitmq import serve
-    from distsum.stores.routing import RoutingStore, absolute_folder
+    from distsum.stores.routing import RoutingStore, absolute_folder, is_remote
 
     settings = settings_of(RunFlags(work_dir=work_dir), broker=broker)
     if settings.work_dir is None:
@@ -77,15 +80,25 @@ def master(
     logging.getLogger("distsum").setLevel(logging.INFO)
     address = _address(settings)
     work = absolute_folder(os.fsencode(settings.work_dir))
+    if not is_remote(work):
+        _make(work)  # clients look whether they see it, too
     streams.say(f"serving {address}, with work in {printable(work)}")
     with closing(RoutingStore()) as store:
         asyncio.run(_until_terminated(serve(address, store, work, on_ready=lambda: streams.say("ready"))))
 
 
+def _make(folder: bytes) -> None:
+    try:
+        os.makedirs(folder, exist_ok=True)
+    except OSError as error:
+        raise UsageError(
+            f"--work-dir {printable(folder)}: this folder cannot be made ({error.strerror}); choose another"
+        ) from None
+
+
 async def _until_terminated(serving: Any) -> None:
     """Run until SIGTERM, which ends it in peace."""
     import asyncio
-    import signal
 
     task = asyncio.ensure_future(serving)
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
@@ -101,15 +114,26 @@ def worker(
     slots: Annotated[
         str | None, Parameter(metavar="N", help="Tasks at a time, each in a process. [default: one a CPU]")
     ] = None,
+    serve: Annotated[
+        list[str] | None,
+        Parameter(
+            negative=(),
+            metavar="PLACE",
+            help="Read and write nothing but what lies in this folder or below s3://BUCKET/PREFIX; may be given "
+            "several times. [default: everything]",
+        ),
+    ] = None,
 ) -> int:
     """Do tasks for a master. SIGTERM lets those at hand be finished; a second one ends them."""
     from distsum.machine import usable_cpus
+    from distsum.stores.served import served_place
     from distsum.worker.slots import Slots
 
-    settings = settings_of(broker=broker)
+    settings = settings_of(broker=broker, serve=serve)
+    places = [served_place(os.fsencode(place)) for place in settings.serve or ()]
     count = usable_cpus() if slots is None else whole_number("--slots", slots, 1)
     logging.basicConfig(format="distsum: %(message)s", level=logging.WARNING, stream=sys.stderr)
-    return Slots(_address(settings), count).run()
+    return Slots(_address(settings), count, places).run()
 
 
 def submit(
@@ -127,7 +151,7 @@ def submit(
 ) -> None:
     """Have a job done by the service, and print its id: it is stored, and will run."""
     settings = settings_of(flags, quiet=quiet, broker=broker)
-    options = options_of(settings, force=force, digest=True)
+    options = _service_options(flags, settings, force=force)
     with _client(settings) as client:
         job = submit_job(client, reduction, inputs, output, options, settings, priority)
         if wait:
@@ -136,8 +160,44 @@ def submit(
             streams.emit(json_module.dumps({"job": job}) if json else job)
 
 
+def run_there(
+    reduction: ReductionName,
+    inputs: Sequence[FileName],
+    output: FileName,
+    flags: RunFlags,
+    settings: Settings,
+    *,
+    force: bool,
+    as_json: bool,
+) -> None:
+    """Have a job done by the service as if it were done here: follow it, and tell the same of it in the end."""
+    options = _service_options(flags, settings, force=force)
+    with _client(settings) as client:
+        job = submit_job(client, reduction, inputs, output, options, settings)
+        if not settings.quiet:
+            streams.say(f"job {job} of {_address(settings)}")
+        follow(client, job, settings, as_json=as_json)
+
+
+def _service_options(flags: RunFlags, settings: Settings, *, force: bool) -> Options:
+    """Return how a job of the service is to run.
+
+    Its work folder is the service's, and its workers are those that the service has: what lower layers set of both is
+    meant for runs on this machine. As an option, the number of workers is that to plan for.
+
+    Raises:
+        UsageError: A work folder is given as an option.
+    """
+    if flags.work_dir is not None:
+        raise UsageError(
+            f"--work-dir {printable(str(flags.work_dir))}: a service keeps jobs in its own work folder; leave it out"
+        )
+    workers = settings.workers if flags.workers is not None else None
+    return msgspec.structs.replace(options_of(settings, force=force, digest=True), work_dir=None, workers=workers)
+
+
 def submit_job(
-    client: Client,
+    client: ServiceClient,
     reduction: ReductionName,
     inputs: Sequence[FileName],
     output: FileName,
@@ -150,21 +210,18 @@ def submit_job(
         number = int(priority)
     except ValueError:
         raise UsageError(f"--priority {printable(priority, 80)}: must be a whole number") from None
-    from distsum.stores.routing import absolute
-
-    name = absolute(os.fsencode(output))
-    return client.submit(reduction, paths_of(inputs, settings), name, options, priority=number)
+    return client.submit_job(reduction, paths_of(inputs, settings), os.fsencode(output), options, priority=number)
 
 
-def follow(client: Client, job: str, settings: Settings, *, as_json: bool) -> None:
+def follow(client: ServiceClient, job: str, settings: Settings, *, as_json: bool) -> None:
     """Show a job until it has ended, and then what it did.
 
     Raises:
         JobError: It has failed, or was cancelled.
-        InterruptedRunError: Ctrl-C; the job goes on.
+        InterruptedRunError: Ctrl-C or SIGTERM; the job goes on.
     """
     try:
-        with Progress(quiet=settings.quiet) as progress:
+        with interrupted_by(signal.SIGTERM), Progress(quiet=settings.quiet) as progress:
 
             def show(status: JobStatus) -> None:
                 if status.snapshot is not None:
@@ -176,6 +233,16 @@ def follow(client: Client, job: str, settings: Settings, *, as_json: bool) -> No
             f"no longer followed; job {job} goes on: see `distsum status {job}`, or end it with `distsum cancel {job}`"
         ) from None
     _tell_end(summary, quiet=settings.quiet, as_json=as_json)
+
+
+@contextlib.contextmanager
+def interrupted_by(number: signal.Signals) -> Iterator[None]:
+    """Let another signal do what Ctrl-C does."""
+    before = signal.signal(number, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(number, before)
 
 
 def jobs(*, broker: Broker = None, json: Json = False) -> None:
@@ -358,7 +425,7 @@ def _address(settings: Settings) -> BrokerAddress:
     return settings.broker
 
 
-def _client(settings: Settings) -> Client:
+def _client(settings: Settings) -> ServiceClient:
     from distsum.service.rabbitmq import connect
     from distsum.stores.routing import RoutingStore
 

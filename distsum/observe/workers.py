@@ -116,7 +116,7 @@ class WorkerTable:
                 tally.peak_bytes = max(tally.peak_bytes, effort.peak_bytes)
             case TaskFailed():
                 tally.task, tally.bytes_running = None, 0
-                tally.failures += event.kind not in {"cancelled", "blocked"}
+                tally.failures += event.kind not in {"cancelled", "blocked", "not_served"}
             case WorkerPaused():
                 tally.paused = "quarantined" if event.quarantined else "paused"
                 tally.reason = event.reason

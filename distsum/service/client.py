@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Protocol, Self, TypeVar
 import msgspec
 
 from distsum import __version__
-from distsum.errors import JobCancelledError, RemoteJobError, ServiceError, UnreachableError
+from distsum.errors import InterruptedRunError, JobCancelledError, RemoteJobError, ServiceError, UnreachableError
 from distsum.jobs import Job, JobRecord
 from distsum.service import messages as channel
 from distsum.service.records import Records
+from distsum.stores.routing import is_remote
+from distsum.wording import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -47,8 +49,10 @@ class Transport(Protocol):
         ...
 
 
-class Client:
-    """Speaks with the service of one broker; a context manager.
+class ServiceClient:
+    """Speaks with a service, however its requests get there; a context manager.
+
+    Its calls block, and may be made from any thread.
 
     Args:
         transport: The way to it.
@@ -84,7 +88,7 @@ class Client:
         """
         return self._ask(channel.Describe(), channel.Description)
 
-    def submit(
+    def submit_job(
         self,
         reduction: ReductionName,
         inputs: Sequence[bytes],
@@ -107,11 +111,17 @@ class Client:
             BadInputError: An input is bad, by its size or as the first one.
             UnreachableError: No master answers.
             ServiceError: The service is of another version, or does not take the job.
+            InterruptedRunError: Ctrl-C, when the job may have been accepted already.
         """
         from distsum.embedded import check_output, prepare
 
         check_output(output, inputs, self._store, force=options.force)
         service = self.describe()
+        if not is_remote(service.work) and not os.path.isdir(service.work):
+            raise ServiceError(
+                f"the service keeps its work in {printable(service.work)}, which is not on this machine; mount it "
+                "under that name, or submit from a machine that has it"
+            )
         if service.version != __version__:
             raise ServiceError(f"the service is distsum {service.version}, and this is {__version__}; install the same")
         workers = options.workers or max(1, sum(each.state in {"idle", "busy"} for each in self.workers()))
@@ -119,8 +129,14 @@ class Client:
         prepared = prepare(reduction, inputs, output, fitting, self._store)
         record = _submission(prepared.record)
         Records(self._store, service.work).put_job(Job(record, prepared.manifest, self._store))
-        self._ask(channel.Submit(record.spec.job, priority), channel.Done)
-        return record.spec.job
+        job = record.spec.job
+        try:
+            self._ask(channel.Submit(job, priority), channel.Done)
+        except KeyboardInterrupt:
+            raise InterruptedRunError(
+                f"interrupted while job {job} was handed over; `distsum status {job}` tells whether it was accepted"
+            ) from None
+        return job
 
     def status(self, job: str) -> channel.JobStatus:
         """Return how a job is doing.

@@ -11,7 +11,7 @@ from distsum.brokers.rabbitmq import RabbitBroker
 from distsum.brokers.rabbitmq_requests import RequestClient, RequestServer
 from distsum.errors import UnreachableError
 from distsum.service import messages as channel
-from distsum.service.client import Client
+from distsum.service.client import ServiceClient
 from distsum.service.server import Service
 
 if TYPE_CHECKING:
@@ -80,13 +80,13 @@ async def serve(
         await service.close()
 
 
-def connect(address: BrokerAddress, store: Store, patience_seconds: float) -> Client:
+def connect(address: BrokerAddress, store: Store, patience_seconds: float) -> ServiceClient:
     """Return a client of a virtual host's service; nothing is asked yet."""
-    return Client(_Transport(address), store, patience_seconds)
+    return ServiceClient(RabbitTransport(address), store, patience_seconds)
 
 
-class _Transport:
-    """Requests as bytes through the broker."""
+class RabbitTransport:
+    """Requests as bytes through a virtual host; connected when the first one is asked."""
 
     def __init__(self, address: BrokerAddress) -> None:
         self._client = RequestClient(address)

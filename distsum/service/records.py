@@ -101,7 +101,10 @@ class Records:
         """
         found = self._get(job, "record", _RECORD)
         if found is None or found.spec.job != job or found.spec.work != self._work:
-            raise StorageError(f"job {job} is not in {printable(self._work)}")
+            raise StorageError(
+                f"job {job} is not in {printable(self._work)} as the master sees it; clients, master and workers must "
+                "reach one folder under that name"
+            )
         return found
 
     def accept(self, job: str, ticket: Ticket) -> None:

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import os
 import queue
+import random
 import socket
 import sys
 import threading
+import time
 import traceback
 from time import perf_counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
 from distsum import __version__
 from distsum.brokers.base import ChannelClosedError
-from distsum.errors import DistsumError, InexactError, InputChangedError, StorageError
+from distsum.errors import DistsumError, InexactError, InputChangedError, NotServedError, StorageError
 from distsum.machine import resident_bytes
 from distsum.messages import (
     JOB_SPEC,
@@ -32,11 +34,16 @@ from distsum.messages import (
     WorkerJoined,
 )
 from distsum.partials import spec_uri
+from distsum.wording import printable
 from distsum.worker.folding import BadChildError, ChildrenMissingError, JobFolder, TaskCancelledError
 
 if TYPE_CHECKING:
     from distsum.brokers.base import WorkerChannel
     from distsum.stores.base import Store
+    from distsum.stores.served import Places
+
+_REFUSAL_SECONDS: Final = 0.01
+_LONGEST_REFUSAL_SECONDS: Final = 0.25
 
 
 class Worker:
@@ -48,19 +55,32 @@ class Worker:
         store: Where everything lies.
         heartbeat_seconds: Time between heartbeats.
         start_seconds: What the process took from its start to here, for the account of time.
+        host: The machine's name, for failures that others may not have; None where it is that of whoever reads them.
+        places: Where it may go, so that a job which needs more is refused before anything is read; it is ``store`` that
+            goes nowhere else. None is everywhere.
     """
 
     def __init__(
-        self, name: str, channel: WorkerChannel, store: Store, heartbeat_seconds: float, start_seconds: float
+        self,
+        name: str,
+        channel: WorkerChannel,
+        store: Store,
+        heartbeat_seconds: float,
+        start_seconds: float,
+        host: str | None = None,
+        places: Places | None = None,
     ) -> None:
         self._name = name
         self._channel = channel
         self._store = store
         self._heartbeat_seconds = heartbeat_seconds
         self._start_seconds = start_seconds
+        self._host = host
+        self._places = places
         self._inbox: queue.SimpleQueue[RunTask] = queue.SimpleQueue()
-        self._folder: tuple[str, JobFolder] | None = None
+        self._folder: tuple[tuple[str, bytes], JobFolder] | None = None
         self._running: RunTask | None = None
+        self._draw = random.Random()  # noqa: S311 - spreads workers in time, and keeps no secret
         self._baseline_bytes = resident_bytes("VmRSS")
 
     def run(self) -> None:
@@ -69,11 +89,19 @@ class Worker:
         for body in (self._listen, self._beat):
             threading.Thread(target=body, daemon=True).start()
         idle_since = perf_counter()
+        refusals = 0
         while True:
             message = self._inbox.get()
             self._running = message
             self._channel.report(TaskStarted(self._name, message.task, message.delivery, message.attempt))
             result = self._attempt(message, perf_counter() - idle_since)
+            refused = isinstance(result, TaskFailed) and result.kind == "not_served"
+            refusals = refusals + 1 if refused else 0
+            if refused:
+                # Whoever refuses is free again at once, and would be handed the same task and every other one before
+                # those who are at work on what they serve.
+                # At random, so that tasks and workers meet in other pairs each time.
+                time.sleep(self._draw.uniform(0.5, 1.0) * min(_LONGEST_REFUSAL_SECONDS, _REFUSAL_SECONDS * 2**refusals))
             self._channel.finish(msgspec.structs.replace(result, attempt=message.attempt))
             self._running = None
             idle_since = perf_counter()
@@ -103,10 +131,14 @@ class Worker:
             return TaskFailed(self._name, task, "cancelled", "cancelled")
         except InexactError as error:
             return TaskFailed(self._name, task, "inexact", error.reason, error.position)
+        except NotServedError as error:
+            self._forget_job()
+            return TaskFailed(self._name, task, "not_served", str(error), place=error.place)
         except DistsumError as error:
             # Perhaps another master has begun the job's output anew; then its description, read again, says so.
             self._forget_job()
-            return TaskFailed(self._name, task, _failure_kind(error), str(error))
+            reason = str(error) if self._host is None else f"{error} (on {self._host})"
+            return TaskFailed(self._name, task, _failure_kind(error), reason)
         except Exception as error:  # noqa: BLE001 - an unforeseen failure is reported, tried again, and named at the end
             where = traceback.extract_tb(error.__traceback__)[-1]
             reason = f"{type(error).__name__}: {error} ({os.path.basename(where.filename)}:{where.lineno})"
@@ -124,14 +156,20 @@ class Worker:
     def _job_folder(self, message: RunTask) -> JobFolder:
         """Return the folder of this task's job. Only one is kept, since its buffers are what memory is planned for."""
         job = message.task.job
-        if self._folder is None or self._folder[0] != job:
+        # By its work folder, too: whoever makes up a message with another one must not decide what this job is.
+        key = job, message.work
+        if self._folder is None or self._folder[0] != key:
             self._forget_job()
+            if self._places is not None:
+                self._places.check(message.work)
             reader = self._store.open(spec_uri(message.work, job))
             if reader is None:
-                raise StorageError(f"job {job} is not described in its work folder")
+                raise StorageError(f"job {printable(job)} is not described in {printable(message.work)}")
             with reader:
                 spec = JOB_SPEC.decode(reader.read(0, reader.size))
-            self._folder = job, JobFolder(self._store, spec, self._peak_bytes)
+            if self._places is not None:
+                self._places.check_output(spec.output)
+            self._folder = key, JobFolder(self._store, spec, self._peak_bytes)
         return self._folder[1]
 
     def _forget_job(self) -> None:

@@ -1,8 +1,9 @@
-"""``python -m distsum.worker.remote NAME HEARTBEAT_SECONDS STARTED``: a worker of a RabbitMQ broker, for one slot.
+"""``python -m distsum.worker.remote NAME HEARTBEAT_SECONDS STARTED [PLACE...]``: a worker of a RabbitMQ broker.
 
-The first line of its standard input is the broker's address, which others may not see. The worker says ``ready`` on its
-standard output once it is connected, and ends when its standard input does: whoever started it is gone then. On SIGTERM
-it finishes its task and leaves.
+One process for one slot. It reads and writes nothing outside of the places, if any are given. The first line of its
+standard input is the broker's address, which others may not see. The worker says ``ready`` on its standard output once
+it is connected, and ends when its standard input does: whoever started it is gone then. On SIGTERM it finishes its task
+and leaves.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import socket
 import sys
 import threading
 import time
@@ -19,12 +21,14 @@ from distsum.brokers.base import ChannelClosedError
 from distsum.brokers.rabbitmq_worker import RabbitWorkerChannel
 from distsum.errors import DistsumError
 from distsum.stores.routing import RoutingStore
+from distsum.stores.served import Places, ServedStore
 from distsum.worker.process import Worker
 
 
 def main() -> None:
     """Serve until the channel closes."""
     name, heartbeat_seconds, started = sys.argv[1:4]
+    served = sys.argv[4:]
     # Ctrl-C reaches the whole group of the terminal; whoever started us ends us.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     logging.basicConfig(level=logging.WARNING, format=f"distsum: worker {name}: %(message)s")
@@ -39,7 +43,10 @@ def main() -> None:
     threading.Thread(target=_end_with_input, daemon=True).start()
     sys.stdout.write("ready\n")
     sys.stdout.flush()
-    worker = Worker(name, channel, RoutingStore(), float(heartbeat_seconds), max(0.0, time.time() - float(started)))
+    places = Places(map(os.fsencode, served)) if served else None
+    store = RoutingStore() if places is None else ServedStore(places)
+    start_seconds = max(0.0, time.time() - float(started))
+    worker = Worker(name, channel, store, float(heartbeat_seconds), start_seconds, socket.gethostname(), places)
     try:
         worker.run()
     except ChannelClosedError as closed:

@@ -6,16 +6,19 @@ import logging
 import os
 import re
 import secrets
+import select
 import signal
 import socket
 import subprocess
 import sys
 import time
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from distsum.worker.launch import exit_words, worker_environment
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     from distsum.brokers.address import BrokerAddress
 
 log = logging.getLogger(__name__)
@@ -28,6 +31,15 @@ _LONGEST_PAUSE_SECONDS: Final = 60.0
 _UNREACHABLE: Final = 3
 
 
+class SlotState(NamedTuple):
+    """What a slot does: its worker's name, a word for its state, crashes in a row, and how the last one ended."""
+
+    name: str
+    state: str
+    crashes: int
+    reason: str
+
+
 class _Slot:
     """One process at a time, and the pause before the next."""
 
@@ -37,6 +49,25 @@ class _Slot:
         self.started = 0.0
         self.crashes = 0
         self.next_start = 0.0
+        self.reason = ""
+        self.ready = False
+        self.leaving = False
+
+    def drain(self) -> None:
+        """Let the process finish its task and leave."""
+        self.leaving = True
+        if self.process is not None:
+            self.process.terminate()
+
+    def state(self) -> SlotState:
+        """Return what it does."""
+        if self.process is None:
+            word = "waiting"
+        elif self.leaving:
+            word = "draining"
+        else:
+            word = "ready" if self.ready else "starting"
+        return SlotState(self.name, word, self.crashes, self.reason)
 
 
 class Slots:
@@ -45,40 +76,63 @@ class Slots:
     Args:
         address: The broker; its password travels over the processes' standard input.
         count: How many.
+        places: Where they may go, as ``stores.served.served_place`` returns it; everywhere if there is none.
+        host: What workers' names begin with; None is what this machine calls itself.
     """
 
-    def __init__(self, address: BrokerAddress, count: int) -> None:
+    def __init__(
+        self, address: BrokerAddress, count: int, places: Sequence[bytes] = (), host: str | None = None
+    ) -> None:
         self._address = address
+        self._places = places
         self._slots = [_Slot() for _ in range(count)]
         self._draining = False
-        self._host = re.sub(r"[^A-Za-z0-9-]+", "-", socket.gethostname())[:60] or "host"
+        self._host = re.sub(r"[^A-Za-z0-9-]+", "-", host or socket.gethostname())[:60] or "host"
 
-    def run(self) -> int:
+    def states(self) -> list[SlotState]:
+        """Return what the slots do."""
+        return [slot.state() for slot in self._slots]
+
+    def resize(self, count: int) -> None:
+        """Have another number of slots; the workers of those that go finish their tasks first."""
+        staying = [slot for slot in self._slots if not slot.leaving]
+        for slot in staying[count:]:
+            slot.drain()
+        self._slots += [_Slot() for _ in range(count - len(staying))]
+
+    def run(self, on_poll: Callable[[], None] = lambda: None) -> int:
         """Run until every process has left; return the exit code of the command.
 
         SIGTERM lets each finish its task; a second one, or Ctrl-C, ends them at once.
+
+        Args:
+            on_poll: Called some times a second. What it raises ends the workers at once, and is raised here.
         """
         before = signal.signal(signal.SIGTERM, lambda *_: self._drain())
         try:
-            return self._serve()
+            return self._serve(on_poll)
         finally:
             signal.signal(signal.SIGTERM, before)
             self._end()
 
-    def _serve(self) -> int:
+    def _serve(self, on_poll: Callable[[], None]) -> int:
         refused = 0
         while True:
             now = time.monotonic()
+            self._slots = [slot for slot in self._slots if slot.process is not None or not slot.leaving]
             for slot in self._slots:
                 if slot.process is None:
                     if not self._draining and refused < len(self._slots) and now >= slot.next_start:
                         self._start(slot)
                 elif (status := slot.process.poll()) is not None:
                     refused += self._ended(slot, status, now)
+                elif not slot.ready:
+                    slot.ready = _has_spoken(slot.process)
+            on_poll()
             if all(slot.process is None for slot in self._slots):
                 if self._draining:
                     return 0
-                if refused >= len(self._slots):
+                if self._slots and refused >= len(self._slots):
                     return _UNREACHABLE
             time.sleep(_POLL_SECONDS)
 
@@ -86,12 +140,13 @@ class Slots:
         slot.name = f"{self._host}-{secrets.token_hex(4)}"
         command = [sys.executable, "-P", "-m", "distsum.worker.remote"]
         slot.process = subprocess.Popen(
-            [*command, slot.name, str(_HEARTBEAT_SECONDS), f"{time.time():.6f}"],
+            [*command, slot.name, str(_HEARTBEAT_SECONDS), f"{time.time():.6f}", *self._places],
             env=worker_environment(os.environ, sys.path),
             stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
             start_new_session=True,
         )
+        slot.ready = False
         slot.started = time.monotonic()
         assert slot.process.stdin is not None
         try:
@@ -104,16 +159,19 @@ class Slots:
         """Note that a process has ended; return whether the broker has refused it for good."""
         assert slot.process is not None
         assert slot.process.stdin is not None
+        assert slot.process.stdout is not None
         slot.process.stdin.close()
+        slot.process.stdout.close()
         slot.process = None
-        if self._draining:
+        if self._draining or slot.leaving:
             return 0
+        slot.reason = exit_words(status)
         if status == _UNREACHABLE:
             return 1
         slot.crashes = slot.crashes + 1 if now - slot.started < _STEADY_SECONDS else 1
         pause = min(_LONGEST_PAUSE_SECONDS, 2.0 ** (slot.crashes - 1))
         slot.next_start = now + pause
-        log.warning("worker %s ended with %s; another is started in %.0f s", slot.name, exit_words(status), pause)
+        log.warning("worker %s ended with %s; another is started in %.0f s", slot.name, slot.reason, pause)
         return 0
 
     def _drain(self) -> None:
@@ -121,11 +179,16 @@ class Slots:
             self._end()
         self._draining = True
         for slot in self._slots:
-            if slot.process is not None:
-                slot.process.terminate()
+            slot.drain()
 
     def _end(self) -> None:
         for slot in self._slots:
             if slot.process is not None:
                 slot.process.kill()
                 slot.process.wait()
+
+
+def _has_spoken(process: subprocess.Popen[bytes]) -> bool:
+    """Whether a worker has said that it is connected, which is all that it ever prints."""
+    assert process.stdout is not None
+    return bool(select.select([process.stdout], [], [], 0)[0])

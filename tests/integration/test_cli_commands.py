@@ -47,7 +47,7 @@ RUN_OPTIONS = [
     "--json",
 ]
 OPTIONS = {
-    **{name: ["INPUT", "--output -o", *RUN_OPTIONS, "--quiet"] for name in ("mean", "sum", "min", "max")},
+    **{name: ["INPUT", "--output -o", *RUN_OPTIONS, "--broker", "--quiet"] for name in ("mean", "sum", "min", "max")},
     "plan": ["INPUT", "--output -o", "--reduction", *RUN_OPTIONS],
     "verify": ["RESULT", "INPUT", "--reduction", "--sample", "--seed", "--fan-in", "--on-bad-input", "--json"],
     "generate": ["DEST", "--files", "--count", "--dtype", "--format", "--seed", "--distribution", "--workers -w"],
@@ -55,7 +55,7 @@ OPTIONS = {
     "demo": [],
     "config": ["--json"],
     "master": ["--broker", "--work-dir"],
-    "worker": ["--broker", "--slots"],
+    "worker": ["--broker", "--slots", "--serve"],
     "submit": ["REDUCTION", "INPUT", "--output -o", "--broker", "--priority", "--wait", *RUN_OPTIONS, "--quiet"],
     "jobs": ["--broker", "--json"],
     "status": ["JOB", "--broker", "--json"],
@@ -145,6 +145,12 @@ MISTAKES = [
     (["mean", "a.npy", "-o", ""], "the output is an empty name"),
     (["mean", "a.npy", "./a.npy", "-o", "o.npy"], "./a.npy is named twice"),
     (["min", "z.npy", "-o", "o.npy"], "min needs numbers with an order"),
+    (["max", "a.npy", "-o", "o.npy", "--broker", ""], "--broker '': must be a text that is not empty"),
+    (
+        ["sum", "a.npy", "-o", "o.npy", "--broker", "amqp://h", "--work-dir", "w"],
+        "--work-dir w: a service keeps jobs in",
+    ),
+    (["submit", "sum", "a.npy", "-o", "o.npy", "--broker", "amqp://h", "--work-dir", "w"], "--work-dir w: a service"),
     (["plan"], "no inputs are named"),
     (["verify"], "verify needs RESULT"),
     (["generate", "g"], "generate needs --files"),

@@ -41,7 +41,7 @@ def expected(inputs: list[bytes], tmp_path: Path) -> bytes:
 
 
 def submitted(made: Serving, inputs: list[bytes], output: Path, *, priority: int = 0, **options: Any) -> str:
-    return made.client.submit("mean", inputs, os.fsencode(output), Options(**options), priority=priority)
+    return made.client.submit_job("mean", inputs, os.fsencode(output), Options(**options), priority=priority)
 
 
 def partials(work: Path) -> list[str]:
@@ -193,7 +193,7 @@ def test_a_master_that_dies_while_it_finishes_a_job_has_it_finished_by_the_next(
 ) -> None:
     with serving(tmp_path / "work") as made:
         records = Records(LocalStore(), os.fsencode(tmp_path / "work"))
-        again = made.client.submit("mean", inputs, os.fsencode(tmp_path / "again.npy"), Options(keep_partials=True))
+        again = made.client.submit_job("mean", inputs, os.fsencode(tmp_path / "again.npy"), Options(keep_partials=True))
         made.client.wait(again, 60)
     # As a crash leaves it: accepted, about to be visible, no outcome.
     folder = tmp_path / "work" / "jobs" / again

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from distsum.actors.actor import MASTER, TRACKER, phase_address
 from distsum.actors.modelled_store import Covered
 from distsum.actors.phase import ISSUED, READY, STORED, UNNEEDED, WAITING, Phase
-from distsum.messages import JobFailed, JobSucceeded, TaskId, TaskSucceeded
+from distsum.messages import BackupEnded, BackupStarted, JobFailed, JobSucceeded, TaskId, TaskSucceeded
 
 if TYPE_CHECKING:
     import msgspec
@@ -28,6 +28,8 @@ class Invariants:
         self._issued = 0
         self.started = 0
         self.committed = 0
+        self._backups: dict[int, BackupStarted] = {}
+        self._tracker: object = None
         cluster.system.on_quiet = self.check
         cluster.system.on_event = self.take_event
 
@@ -40,13 +42,44 @@ class Invariants:
                 state = phase._states[event.task.tile * phase._width + event.task.index]
                 assert state == ISSUED, f"{event.task} is committed in state {state}"
 
+        elif isinstance(event, BackupStarted):
+            self._forget_backups_of_others(self._system.actors[TRACKER])
+            self._check_backup(event)
+            self._backups[event.attempt] = event
+        elif isinstance(event, BackupEnded):
+            started = self._backups.pop(event.attempt, None)
+            assert started is not None, f"the backup {event.attempt} ends, and never began"
+            assert (started.task, started.worker) == (event.task, event.worker)
+
+    def _forget_backups_of_others(self, tracker: object) -> None:
+        """Of what a tracker has begun that is gone nobody tells how it ended."""
+        if tracker is not self._tracker:
+            self._backups.clear()
+        self._tracker = tracker
+
+    def _check_backup(self, event: BackupStarted) -> None:
+        """A copy goes to another host, if there is one, and there are not too many of a task."""
+        workers = self._cluster.workers
+        tracker: TaskTracker = self._system.actors[TRACKER]  # type: ignore[assignment]
+        host = workers[event.worker].model.host
+        if len({workers[name].model.host for name in tracker._workers}) > 1:
+            assert host != workers[event.of_worker].model.host, f"{event.task} is copied on its own host"
+        assert event.worker not in {each.worker for each in self._backups.values()}, (
+            f"{event.worker} has a copy already"
+        )
+        racing = sum(each.task == event.task for each in self._backups.values())
+        assert racing < tracker._settings.speculation.copies, f"there are too many copies of {event.task}"
+
     def check(self) -> None:
         """All actors know the same."""
         actors = self._system.actors
         master: Master | None = actors.get(MASTER)  # type: ignore[assignment]
         tracker: TaskTracker | None = actors.get(TRACKER)  # type: ignore[assignment]
+        self._forget_backups_of_others(tracker)
         if master is None or tracker is None:
             return
+        racing = {number for task in tracker._tasks.values() for number in task.backups}
+        assert racing == self._backups.keys(), "other backups are under way than were told"
         issued = sum(job.issued for job in master._jobs.values())
         assert issued <= max(master._slots, self._issued), f"{issued} tasks are out, for {master._slots} slots"
         self._issued = issued
@@ -68,6 +101,13 @@ class Invariants:
         ]
         assert ready[1:] == [phase._ready for phase in phases], "the master counts other tasks ready than the phases"
         assert issued == sum(phase._states.count(ISSUED) for phase in phases), "a task is issued, and nobody has it"
+        for phase in phases:
+            figures = tracker._known.phases[name, phase._phase]
+            passing = [phase._width - 1] if phase._tree.passes_through(phase._phase, phase._width - 1) else []
+            states = [state for number, state in enumerate(phase._states) if number % phase._width not in passing]
+            told = figures.tasks, figures.done
+            found = len(states) - states.count(UNNEEDED), states.count(STORED)
+            assert told == found, f"the tracker counts {told} tasks and done in phase {phase._phase}, of {found}"
         for task in tracker._tasks:
             if task.job == name:
                 phase = phases[task.phase - 1]

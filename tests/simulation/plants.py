@@ -190,6 +190,53 @@ class WakesNobody(Phase):
         self._context.send = send
 
 
+class CopiesToTheSameHost(TaskTracker):
+    """A backup may begin where the straggler runs, though there are other hosts."""
+
+    def _check_stragglers(self, message: Any) -> None:
+        for number, worker in enumerate(self._workers.values()):
+            worker.host += f"/{number}"
+        super()._check_stragglers(message)
+        for worker in self._workers.values():
+            worker.host = worker.host.rpartition("/")[0]
+
+
+class CopiesWithoutEnd(TaskTracker):
+    """Attempts are not counted, so that one more is begun at every look."""
+
+    def _start_backup(self, decision: Any) -> None:
+        super()._start_backup(decision)
+        super()._start_backup(decision)
+
+
+class ForgetsHowBackupsEnd(TaskTracker):
+    """A backup that its task outlives is dropped without a word."""
+
+    def _end_backup(self, task_id: Any, task: Any, number: int, outcome: Any, wasted_bytes: int) -> None:
+        if outcome == "moot":
+            del task.backups[number]
+            self._known.backups -= 1
+        else:
+            super()._end_backup(task_id, task, number, outcome, wasted_bytes)
+
+
+class CountsOnlySuccesses(TaskTracker):
+    """What a phase loses again still counts as done, so that stragglers are looked for too early."""
+
+    def _count(self, message: Any) -> None:
+        if message.done >= 0:
+            super()._count(message)
+
+
+class KeepsTheQueueOfTheLost(TaskTracker):
+    """A task that comes back from a lost worker is not counted as waiting, so idle workers seem free for copies."""
+
+    def _return(self, worker: str, task_id: Any, number: int) -> None:
+        queued = self._known.queued
+        super()._return(worker, task_id, number)
+        self._known.queued = queued
+
+
 PLANTS: Final[Mapping[str, Mapping[type, type]]] = {
     plant.__name__: {plant.__mro__[1]: plant}
     for plant in (
@@ -212,5 +259,10 @@ PLANTS: Final[Mapping[str, Mapping[type, type]]] = {
         ForgetsToCancel,
         CompletesWithoutItsLostNodes,
         WakesNobody,
+        CopiesToTheSameHost,
+        CopiesWithoutEnd,
+        ForgetsHowBackupsEnd,
+        CountsOnlySuccesses,
+        KeepsTheQueueOfTheLost,
     )
 }

@@ -408,6 +408,46 @@ def test_storage_failures_are_tried_again_only_where_another_host_may_do_better(
     assert published(system) == [task]
 
 
+def refuse(system: SteppingSystem, worker: str, task: TaskId, place: str = "/data") -> None:
+    system.tell(TRACKER, TaskFailed(worker, task, "not_served", "because", place=place))
+
+
+def test_a_task_that_a_worker_may_not_do_is_handed_on_until_all_that_take_tasks_have_refused() -> None:
+    system = system_with(spec(500), workers=4)
+    task = published(system)[0]
+    system.tell(TRACKER, PauseWorker("w4", "asked for"))
+    system.take(WORKERS)
+    for worker in ("w1", "w1", "w1", "w1", "w1", "w2"):
+        refuse(system, worker, task)
+        assert published(system) == [task], "however often one worker gets it"
+    assert system.take(CLIENT) == []
+    refuse(system, "w3", task)
+    assert system.take(CLIENT) == [JobFailed("job", "not_served", "because", task)]
+
+
+def test_who_may_not_go_to_a_place_is_known_for_all_tasks_of_a_job_but_not_of_other_places_or_jobs() -> None:
+    system = system_with(spec(500), workers=2)
+    first, second, *_ = published(system)
+    refuse(system, "w1", first)
+    refuse(system, "w2", second, "/other")
+    assert system.take(CLIENT) == []
+    system.tell(MASTER, SubmitJob(spec(500, job="next"), nothing_stored(spec(500))))
+    refuse(system, "w2", second)
+    assert [failure.job for failure in system.take(CLIENT)] == ["job"]
+    (task, *_) = published(system)[-4:]
+    assert task.job == "next"
+    refuse(system, "w2", task)
+    assert system.take(CLIENT) == []
+    system.tell(TRACKER, succeeded(task, worker="w1"))
+
+
+def test_a_worker_that_refuses_is_not_held_to_be_faulty() -> None:
+    system = system_with(spec(500), workers=2)
+    for task in published(system):
+        refuse(system, "w1", task)
+    assert system.take(WORKERS) == []
+
+
 def test_a_dismissed_worker_leaves_when_its_task_is_done() -> None:
     system = system_with(spec(500), workers=2)
     task = TaskId("job", 1, 0, 0)

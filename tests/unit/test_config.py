@@ -49,6 +49,7 @@ VALUES = {
         (MANAGEMENT, BrokerAddress.parse(MANAGEMENT, "--management")),
         ("http://h", BrokerAddress(scheme="http", host="h", port=15672)),
     ],
+    "serve": [("/a", ("/a",)), ("s3://b/c,/d e", ("s3://b/c", "/d e"))],
 }
 """Each key with some values, as people write them and as they are meant (on a little-endian machine)."""
 
@@ -165,6 +166,16 @@ def test_a_relative_work_dir_of_a_file_starts_from_that_file(place):
     assert settled(place)[0].work_dir == "s3://bucket/work"
 
 
+def test_places_to_serve_may_be_a_list_and_start_from_the_file_that_names_them(place):
+    project_file(place).write_text('serve = ["data", "s3://b/with,comma", "/x"]\n')
+    folder = str(project_file(place).parent)
+    assert settled(place)[0].serve == (f"{folder}/data", "s3://b/with,comma", "/x")
+    assert settled(place, {"serve": ["/with,comma"]})[0].serve == ("/with,comma",)
+    for nothing in ("[]", '[""]', "false", '["/x", 1]'):
+        project_file(place).write_text(f"serve = {nothing}\n")
+        assert refused(place).startswith("serve "), "nothing is never taken for everything"
+
+
 @pytest.mark.parametrize(
     ("variable", "near"),
     [("DISTSUM_WORKER", "WORKERS"), ("DISTSUM_workers", "WORKERS"), ("DISTSUM_MAX-OPEN-FILES", "MAX_OPEN_FILES")],
@@ -219,6 +230,7 @@ BAD = {
     "out_dtype": ["i9"],
     "on_bad_input": ["ignore"],
     "quiet": ["-1"],
+    "serve": ["", ",", "/a,"],
 }
 
 

@@ -1,0 +1,144 @@
+"""What each speculation policy costs and saves, simulated: makespan and wasted work in clusters with something wrong.
+
+``just bench stragglers`` runs it all (some minutes; ``--quick`` leaves out the largest clusters), prints the tables,
+and writes a plot (SVG) beside the JSON. Everything is drawn from a seed: the same numbers come out again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import os
+import random
+import sys
+from concurrent.futures import ProcessPoolExecutor
+from itertools import product
+
+import msgspec
+
+from benchmarks.measure import report
+from distsum.actors.modelled_broker import BrokerModel
+from distsum.actors.modelled_worker import WorkerModel
+from distsum.actors.simulated_cluster import SimulatedCluster, simulated_job
+from distsum.actors.speculation import SpeculationSettings
+from distsum.actors.task_tracker import TrackerSettings
+
+CLUSTERS = ("equal", "one host 10x slow", "5 % slow 3x", "Pareto tasks", "5 % freeze 60 s", "5 % die", "11 % killed")
+POLICIES = ("none", "guarded", "bare", "spark", "late", "mapreduce")
+PARTITIONS = {5: 1, 25: 2, 125: 3}
+_FILE_SECONDS = 0.2
+_HOST_WORKERS = 4
+
+
+class Cell(msgspec.Struct, frozen=True):
+    """One run."""
+
+    cluster: str
+    workers: int
+    partition: int
+    policy: str
+    seed: int = 1
+
+
+class Outcome(msgspec.Struct, frozen=True):
+    """What came of it: virtual seconds, and the share of all work that was in vain."""
+
+    makespan: float
+    wasted: float
+
+
+def simulate(cell: Cell, settings: SpeculationSettings | None = None) -> Outcome:
+    """Run one cell."""
+    draw = random.Random(cell.seed)
+    speculation = settings or SpeculationSettings(policy=cell.policy)
+    if cell.policy == "spark":
+        speculation = msgspec.structs.replace(speculation, quantile=0.75, multiplier=1.5)
+
+    def work_seconds(_task: object, children: int) -> float:
+        if cell.cluster == "Pareto tasks":
+            # Shape 1.5 has a finite mean and an infinite variance; scaled so that the mean is that of the others.
+            return children * _FILE_SECONDS * draw.paretovariate(1.5) / 3.0
+        return children * _FILE_SECONDS * (0.9 + 0.2 * draw.random())
+
+    cluster = SimulatedCluster(
+        draw,
+        broker=BrokerModel(embedded=False, delay_seconds=(0.001, 0.003), notice_seconds=(20.0, 30.0)),
+        tracker=TrackerSettings(speculation=speculation),
+        work_seconds=work_seconds,
+        checking=False,
+    )
+    hosts = _HOST_WORKERS if cell.workers >= 100 else 1
+    names = [f"h{number // hosts}" for number in range(cell.workers)]
+    slow = _slow_hosts(cell, names, draw)
+    for name in names:
+        cluster.add_worker(WorkerModel(name, speed=slow.get(name, 1.0)))
+    system = cluster.system
+    system.advance(3.0)  # all have joined
+    files = cell.workers * (100 if cell.workers <= 1_000 else 20)
+    began = system.clock
+    expected = files * 1.25 * _FILE_SECONDS / cell.workers
+    _plan_faults(cell, cluster, names, draw, expected)
+    cluster.submit(simulated_job("job", files, exponent=PARTITIONS[cell.partition]))
+    gc.disable()
+    ended = cluster.run(1e6)
+    gc.enable()
+    assert ended, f"{cell} stands still"
+    for worker in cluster.workers.values():
+        worker.crash()  # so that what runs in vain still is counted
+    worked = sum(worker.worked_seconds for worker in cluster.workers.values())
+    needed = sum(worker.committed_seconds for worker in cluster.workers.values())
+    return Outcome(system.clock - began, max(0.0, 1.0 - needed / worked))
+
+
+def _slow_hosts(cell: Cell, names: list[str], draw: random.Random) -> dict[str, float]:
+    hosts = sorted(set(names))
+    if cell.cluster == "one host 10x slow":
+        return {hosts[0]: 0.1}
+    if cell.cluster == "5 % slow 3x":
+        return dict.fromkeys(draw.sample(hosts, max(1, len(hosts) // 20)), 1 / 3)
+    return {}
+
+
+def _plan_faults(cell: Cell, cluster: SimulatedCluster, names: list[str], draw: random.Random, expected: float) -> None:
+    system = cluster.system
+    hosts = sorted(set(names))
+    if cell.cluster in {"5 % freeze 60 s", "5 % die"}:
+        chosen = set(draw.sample(hosts, max(1, len(hosts) // 20)))
+        moments = {host: system.clock + draw.uniform(0.1, 0.9) * expected for host in chosen}
+        for worker in list(cluster.workers.values()):
+            if (moment := moments.get(worker.model.host)) is None:
+                continue
+            if cell.cluster == "5 % die":
+                system.at(moment, worker.vanish)
+            else:
+                system.at(moment, worker.freeze)
+                system.at(moment + 60.0, worker.thaw)
+    if cell.cluster == "11 % killed":
+        # The MapReduce paper killed 200 of 1,746 workers some minutes into a sort; they were started anew at once.
+        for worker in draw.sample(list(cluster.workers.values()), max(1, round(0.11 * len(names)))):
+            system.at(system.clock + 0.5 * expected, worker.crash)
+            system.at(system.clock + 0.5 * expected + 1.0, cluster.add_worker, worker.model)
+
+
+def main() -> None:
+    """Run all cells, and print a table for each number of workers."""
+    parser = argparse.ArgumentParser(prog="just bench stragglers", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="up to 100 workers")
+    options = parser.parse_args(sys.argv[2:])
+    sizes = (8, 100) if options.quick else (8, 100, 1_000, 10_000)
+    cells = [Cell(*each) for each in product(CLUSTERS, sizes, PARTITIONS, POLICIES)]
+    with ProcessPoolExecutor(os.cpu_count()) as pool:
+        found = dict(zip(cells, pool.map(simulate, cells, chunksize=1), strict=True))
+    rows: list[dict[str, object]] = []
+    for workers, partition, cluster in product(sizes, PARTITIONS, CLUSTERS):
+        healthy = found[Cell("equal", workers, partition, "none")].makespan
+        row: dict[str, object] = {"workers": workers, "P": partition, "cluster": cluster}
+        for policy in POLICIES:
+            outcome = found[Cell(cluster, workers, partition, policy)]
+            row[policy] = f"{outcome.makespan / healthy:.2f} ({100 * outcome.wasted:.1f} %)"
+        row["guarded/none"] = (
+            found[Cell(cluster, workers, partition, "guarded")].makespan
+            / found[Cell(cluster, workers, partition, "none")].makespan
+        )
+        rows.append(row)
+    report("stragglers", rows)

@@ -1,0 +1,397 @@
+"""A fleet over SSH as a person runs it: hosts of their own with OpenSSH, and RabbitMQ and S3 between them.
+
+The tests share the hosts and what is installed there: the first that brings them up uploads, the last takes all down.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import subprocess
+import zipfile
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from distsum.provision.environment import pack
+
+from stack.rabbitmq import USER as OPERATOR
+from tests import hosts as test_hosts
+from tests.command import COMMAND, wait_until
+from tests.command import environment as command_environment
+from tests.s3server import SECRET_KEY
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from tests.hosts import Network, SshHost
+    from tests.rabbitmq import Node
+    from tests.s3server import S3Server
+
+COUNT = 4
+pytestmark = pytest.mark.timeout(300)  # wheels are downloaded once, which may be slow
+
+
+class Control:
+    """The machine that a fleet is run from: a home folder of its own, and a fleet.toml.
+
+    Args:
+        home: The home folder.
+        network: The hosts' network.
+        environment: Variables of every command.
+    """
+
+    def __init__(self, home: Path, network: Network, environment: dict[str, str]) -> None:
+        self.home = home
+        self.network = network
+        self.hosts = network.hosts[:COUNT]
+        self.environment = environment | {"HOME": str(home)}
+        self.known_hosts = home / ".ssh" / "known_hosts"
+        self.known_hosts.parent.mkdir()
+        self.know_all()
+
+    def know_all(self) -> None:
+        self.known_hosts.write_text(self.network.known_hosts())
+
+    def write(self, name: str = "fleet.toml", hosts: dict[str, str] | None = None, top: str = "workers = 1") -> None:
+        """Write a file of these hosts, each with lines of its own; without any, of all."""
+        keys = (
+            f'user = "{test_hosts.USER}"\nkeys = ["{self.network.key}"]\nmemory = "64MiB"\nstore = "s3://tests/fleet"'
+        )
+        lines = ['name = "lab"', keys, top]
+        for address, more in (hosts or dict.fromkeys((host.address for host in self.hosts), "")).items():
+            lines += ["[[hosts]]", f'name = "{address}"', more]
+        self.home.joinpath(name).write_text("\n".join(lines) + "\n")
+
+    def run(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [*COMMAND, *arguments],
+            cwd=self.home,
+            env=command_environment(self.environment | environment),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=240,
+            check=False,
+        )
+
+    def told(self, *arguments: str, code: int = 0, **environment: str) -> dict[str, Any]:
+        """Run a command of the fleet; return each host's report by its address, and what it said under ``said``."""
+        done = self.run("fleet", *arguments, "--json", **environment)
+        assert done.returncode == code, done.stderr
+        told = json.loads(done.stdout.splitlines()[-1])
+        return {each["host"]: each for each in told["hosts"]} | {"changed": told["changed"], "said": done.stderr}
+
+    @contextlib.contextmanager
+    def started(self, log: str, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
+        """Run a command until the end of the block; what it says goes to a file in the home folder."""
+        with open(self.home / log, "wb") as said:
+            process = subprocess.Popen(
+                [*COMMAND, *arguments],
+                cwd=self.home,
+                env=command_environment(self.environment),
+                stdin=subprocess.DEVNULL,
+                stdout=said,
+                stderr=said,
+            )
+        try:
+            yield process
+        finally:
+            process.kill()
+            process.wait()
+
+    def said(self, log: str) -> str:
+        return self.home.joinpath(log).read_text(errors="replace")
+
+
+@pytest.fixture(scope="module")
+def network(tmp_path_factory: pytest.TempPathFactory, missing_service: Any) -> Iterator[Network]:
+    if reason := test_hosts.impossible():
+        pytest.skip(reason)
+    if packages := test_hosts.missing_packages():
+        missing_service(f"there are no hosts to test on; `apt-get install {' '.join(packages)}` makes that possible")
+    with test_hosts.network(tmp_path_factory.mktemp("hosts")) as made:
+        made.boot(COUNT)
+        yield made
+
+
+@pytest.fixture(scope="module")
+def ground(
+    network: Network, rabbitmq: Node, s3_server: S3Server, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Control]:
+    """Give the control machine of a service that serves all tests; it and the fleet are gone afterwards."""
+    folder = tmp_path_factory.mktemp("control")
+    with contextlib.ExitStack() as stack:
+        vhost = stack.enter_context(rabbitmq.vhost())
+        broker = stack.enter_context(contextlib.closing(test_hosts.Forward(network.address, rabbitmq.amqp_port)))
+        store = stack.enter_context(contextlib.closing(test_hosts.Forward(network.address, s3_server.port)))
+        environment = s3_server.environment | {
+            "AWS_ENDPOINT_URL": f"http://{network.address}:{store.port}",
+            "DISTSUM_BROKER": f"amqp://{OPERATOR}:{rabbitmq.password}@{network.address}:{broker.port}/{vhost}",
+            "DISTSUM_MANAGEMENT": f"http://{OPERATOR}:{rabbitmq.password}@127.0.0.1:{rabbitmq.management_port}",
+            "XDG_STATE_HOME": str(folder / "state"),
+            "XDG_CACHE_HOME": str(folder / "cache"),
+            "PIP_CACHE_DIR": os.path.expanduser("~/.cache/pip"),
+            # Many commands run here, and compile nothing twice.
+            "PYTHONDONTWRITEBYTECODE": "",
+            "PYTHONPYCACHEPREFIX": str(folder / "bytecode"),
+        }
+        home = folder / "home"
+        home.mkdir()
+        made = Control(home, network, environment)
+        made.write()
+        stack.enter_context(made.started("master.log", "master", "--work-dir", "s3://tests/fleet"))
+        wait_until(lambda: "ready" in made.said("master.log").split(), "a master")
+        yield made
+        made.know_all()
+        made.write()
+        made.run("fleet", "down", "--drain-seconds", "0")
+
+
+@pytest.fixture
+def control(ground: Control) -> Iterator[Control]:
+    """Give the control machine with a fleet of one worker a host, none of which runs."""
+    ground.know_all()
+    ground.write()
+    yield ground
+    ground.know_all()
+    ground.write()
+    ground.run("fleet", "drain", "--drain-seconds", "0")
+    shutil.rmtree(ground.home.parent / "state", ignore_errors=True)
+
+
+def addresses(told: dict[str, Any]) -> list[str]:
+    return [each for each in told if each not in {"changed", "said"}]
+
+
+def states(report: dict[str, Any]) -> list[str]:
+    return [worker["state"] for worker in report["workers"]]
+
+
+def worker_pids(host: SshHost) -> list[int]:
+    """Return the processes of a host's workers, as the host counts."""
+    lines = host.run("ps", "-e", "-ww", "-o", "pid=,args=").splitlines()
+    return [int(line.split()[0]) for line in lines if "distsum.worker.remote" in line]
+
+
+def test_up_brings_workers_to_fresh_hosts_and_a_second_up_changes_nothing(control: Control, rabbitmq: Node) -> None:
+    planned = control.told("plan")
+    assert [planned[host.address]["actions"][2] for host in control.hosts] == ["start 1 worker"] * COUNT
+    assert not any(host.files() - {".ssh", ".ssh/authorized_keys"} for host in control.hosts), "looking changes nothing"
+
+    first = control.told("up", "--detach")
+    assert [states(first[host.address]) for host in control.hosts] == [["ready"]] * COUNT
+    assert all(first[host.address]["uploaded_bytes"] > 1 << 20 for host in control.hosts)
+    before = [host.files() for host in control.hosts]
+    again = control.told("up", "--detach")
+    assert not again["changed"]
+    assert "nothing to change" in again["said"]
+    assert [again[host.address]["workers"] for host in control.hosts] == [
+        first[host.address]["workers"] for host in control.hosts
+    ]
+    assert [host.files() for host in control.hosts] == before
+
+    assert "enters the broker with distsum" in control.run("fleet", "exec-check").stdout
+    _no_secret_is_seen(control, rabbitmq)
+
+
+def _no_secret_is_seen(control: Control, rabbitmq: Node) -> None:
+    """Look where other users of a host can: at arguments and files; the environment of a process is its user's."""
+    host = control.hosts[0]
+    arguments = host.run("ps", "-e", "-ww", "-o", "args=")
+    assert "distsum.provision.supervisor" in arguments
+    assert "distsum.worker.remote" in arguments
+    files = b"".join(
+        path.read_bytes()
+        for path in host.home.rglob("*")
+        if path.is_file() and not path.is_symlink() and "environments" not in path.parts and "wheels" not in path.parts
+    )
+    users = {each["name"]: each["tags"] for each in rabbitmq.management("GET", "/api/users")}
+    assert not users[f"distsum-fleet.lab.{host.address}"], "a user of its own that administrates nothing"
+    for secret in (SECRET_KEY, rabbitmq.password):
+        assert secret not in arguments
+        assert secret.encode() not in files
+    (pid,) = worker_pids(host)
+    assert host.run("stat", "-c", "%a %U", f"/proc/{pid}/environ").split()[0] == "400"
+    assert host.run("stat", "-c", "%a", f"/home/{test_hosts.USER}/.distsum").strip() == "700"
+
+
+def test_a_job_gives_the_same_bits_while_the_fleet_is_scaled(control: Control, tmp_path: Path) -> None:
+    inputs = tmp_path / "in"
+    inputs.mkdir()
+    draw = np.random.default_rng(5)
+    for index in range(300):
+        np.save(inputs / f"{index:03}.npy", draw.standard_normal(2000))
+    assert control.run("mean", str(inputs), "-o", "expected.npy", "--quiet", "--force").returncode == 0
+    upload = control.run("generate", "s3://tests/fleet-in", "--files", "300", "--count", "2000", "--force")
+    assert upload.returncode == 0, upload.stderr
+    local = control.run("mean", "s3://tests/fleet-in", "-o", "expected.npy", "--quiet", "--force")
+    assert local.returncode == 0, local.stderr
+
+    control.told("up", "--detach")
+    arguments = ("submit", "mean", "s3://tests/fleet-in", "-o", "s3://tests/fleet-out.npy", "-p", "5", "--force")
+    job = control.run(*arguments).stdout.strip()
+    grown = control.told("scale", "9", "--drain-seconds", "30")
+    assert sorted(len(grown[each]["workers"]) for each in addresses(grown)) == [2, 2, 2, 3]
+    shrunk = control.told("scale", "2", "--drain-seconds", "30")
+    assert sorted(len(shrunk[each]["workers"]) for each in addresses(shrunk)) == [0, 0, 1, 1]
+    assert not control.told("up", "--detach")["changed"], "the number counts for up as well"
+    waited = control.run("wait", job, "--json")
+    assert waited.returncode == 0, waited.stderr
+    assert json.loads(waited.stdout.splitlines()[-1])["retries"] == 0, "workers were drained, not cut off"
+    copied = control.run("mean", "s3://tests/fleet-out.npy", "-o", "result.npy", "--quiet", "--force")
+    assert copied.returncode == 0, copied.stderr
+    assert (control.home / "result.npy").read_bytes() == (control.home / "expected.npy").read_bytes()
+    assert control.told("scale", "file")["changed"]
+
+
+def test_what_is_wrong_with_one_host_is_told_and_the_others_go_on(control: Control) -> None:
+    good, changed, unknown, pythonless = control.hosts
+    nobody = f"{control.network.address.rpartition('.')[0]}.250"
+    tiny, limited = control.network.boot(2, home_size="40m")
+    limited.folder.joinpath("authorized_keys").write_text("")
+    keys = control.network.known_hosts().splitlines()
+    other = next(line for line in keys if line.startswith(f"{good.address} ")).partition(" ")[2]
+    control.known_hosts.write_text(
+        "\n".join(line for line in keys if line.split()[0] not in {changed.address, unknown.address})
+        + f"\n{changed.address} {other}\n"
+    )
+    control.write(
+        hosts={
+            good.address: "",
+            changed.address: "",
+            unknown.address: "",
+            pythonless.address: 'python = "/usr/bin/python3.6"',
+            nobody: "",
+            tiny.address: "",
+            limited.address: 'memory = "90TiB"',
+        }
+    )
+    told = control.told("up", "--detach", code=1)
+    assert states(told[good.address]) == ["ready"]
+    expected = {
+        changed.address: "its host key is not the one that is known (SHA256:",
+        unknown.address: "its host key is not known: SHA256:",
+        pythonless.address: "needs Python 3.11 or later; there is none of /usr/bin/python3.6; install it, or set",
+        nobody: f"cannot be reached at {nobody}: ",
+        tiny.address: "free in /home/worker, and the environment takes",
+        limited.address: "lower workers or memory",
+    }
+    for address, words in expected.items():
+        assert words in told[address]["fault"]
+        assert f"distsum: {address}: " in told["said"]
+    assert told[nobody]["unreachable"]
+    assert not any("distsum" in name for name in tiny.files()), "nothing is left where nothing fits"
+
+    trusted = control.told("plan", "--trust-new", "--host", unknown.address, "--host", changed.address, code=1)
+    assert trusted[unknown.address]["fault"] is None
+    assert "its host key is not the one that is known" in trusted[changed.address]["fault"], "consent is for new keys"
+    assert control.told("plan", "--host", unknown.address)[unknown.address]["fault"] is None, "it was pinned"
+
+
+def test_workers_end_with_the_command_that_holds_them_also_when_it_is_killed(control: Control) -> None:
+    with control.started("up.log", "fleet", "up") as process:
+        wait_until(lambda: "ready: holding 4 workers" in control.said("up.log"), "workers")
+        assert all(len(worker_pids(host)) == 1 for host in control.hosts)
+        process.kill()
+        process.wait()
+        wait_until(lambda: not any(worker_pids(host) for host in control.hosts), "their end")
+        wait_until(lambda: not any(host.processes() for host in control.hosts), "the end of their supervisors")
+    with control.started("again.log", "fleet", "up") as process:
+        wait_until(lambda: "ready: holding 4 workers" in control.said("again.log"), "workers")
+        process.terminate()
+        assert process.wait(30) == 0
+        assert not any(host.processes() for host in control.hosts), "they are gone before the command is"
+
+
+def test_a_worker_that_crashes_is_started_anew_and_shown(control: Control) -> None:
+    host = control.hosts[0]
+    control.told("up", "--detach", "--host", host.address)
+    (pid,) = worker_pids(host)
+    host.run("kill", "-9", str(pid))
+
+    def is_back() -> bool:
+        (worker,) = control.told("status", "--host", host.address)[host.address]["workers"]
+        return bool(worker["state"] == "ready" and worker["crashes"] == 1 and worker["reason"] == "SIGKILL")
+
+    wait_until(is_back, "another worker")
+    shown = control.run("fleet", "status", "--host", host.address).stdout
+    assert "has ended 1 time unasked, last with SIGKILL" in shown
+    log = control.run("fleet", "logs", "--host", host.address).stdout
+    assert f"{host.address}: " in log
+    assert "ended with SIGKILL; another is started" in log
+
+
+def test_hosts_that_do_not_reach_the_broker_work_through_a_tunnel(control: Control) -> None:
+    host = control.hosts[1]
+    host.run("iptables", "-I", "OUTPUT", "-p", "tcp", "--syn", "-d", control.network.address, "-j", "REJECT")
+    try:
+        fault = control.told("up", "--detach", "--host", host.address, code=1)[host.address]["fault"]
+        assert fault.count("does not reach") == 2, "neither the broker nor the store"
+        assert "tunnel = true" in fault
+        control.write(hosts={host.address: "tunnel = true"})
+        refused = control.run("fleet", "up", "--detach")
+        assert refused.returncode == 2
+        assert "a tunnel lasts as long as the command that holds it" in refused.stderr
+        with control.started("tunnel.log", "fleet", "up") as process:
+            wait_until(lambda: "ready: holding 1 worker" in control.said("tunnel.log"), "a worker")
+            listed = json.loads(control.run("workers", "--json").stdout.splitlines()[-1])
+            there = {each["state"] for each in listed if host.address.replace(".", "-") in each["worker"]}
+            assert there - {"lost"} == {"idle"}
+            process.terminate()
+            assert process.wait(30) == 0
+    finally:
+        host.run("iptables", "-F", "OUTPUT")
+
+
+def test_an_upgrade_moves_workers_host_by_host_and_goes_back_where_it_fails(control: Control, tmp_path: Path) -> None:
+    chosen = control.hosts[:2]
+    control.write(hosts=dict.fromkeys((host.address for host in chosen), ""))
+    before = control.told("up", "--detach")
+    newer, broken = _changed(tmp_path / "newer", ""), _changed(tmp_path / "broken", "raise SystemExit('broken')")
+
+    waiting = control.told("up", "--detach", PYTHONPATH=newer)
+    assert all("`distsum fleet upgrade` moves them" in waiting[host.address]["actions"][0] for host in chosen)
+    failed = control.told("upgrade", code=1, PYTHONPATH=broken)
+    assert "was put back to environment" in failed[chosen[0].address]["fault"]
+    assert "left as it was" in failed[chosen[1].address]["fault"]
+    after = control.told("status")
+    for host in chosen:
+        assert after[host.address]["environment"] == before[host.address]["environment"]
+        assert states(after[host.address]) == ["ready"]
+
+    done = control.told("upgrade", PYTHONPATH=newer)
+    for host in chosen:
+        assert done[host.address]["environment"] not in {None, before[host.address]["environment"]}
+        assert states(done[host.address]) == ["ready"]
+        assert 0 < done[host.address]["uploaded_bytes"] < 1 << 20, "one wheel is another"
+        assert len(list(host.home.joinpath(".distsum", "environments").iterdir())) == 1, "old ones are pruned"
+
+
+def _changed(folder: Path, line: str) -> str:
+    """Return a folder with distsum as it runs here, but for a line at the begin of what a worker runs."""
+    folder.mkdir()
+    with zipfile.ZipFile(pack(str(folder))) as wheel:
+        wheel.extractall(folder)
+    module = folder / "distsum" / "worker" / "remote.py"
+    module.write_text(module.read_text().replace("import logging\n", f"import logging  # {folder.name}\n{line}\n", 1))
+    return str(folder)
+
+
+def test_down_leaves_nothing(control: Control, rabbitmq: Node) -> None:
+    control.told("up", "--detach")
+    assert all(host.processes() for host in control.hosts)
+    told = control.told("down")
+    proof = ["no process", "no file of the fleet", "no user at the broker", "no queue"]
+    assert [told[host.address]["proof"] for host in control.hosts] == [proof] * COUNT
+    assert [host.processes() for host in control.hosts] == [set()] * COUNT
+    assert [host.files() for host in control.hosts] == [{".ssh", ".ssh/authorized_keys"}] * COUNT
+    users = [each["name"] for each in rabbitmq.management("GET", "/api/users")]
+    assert not [user for user in users if "fleet" in user]
+    queues = [each["name"] for each in rabbitmq.management("GET", "/api/queues")]
+    assert not [queue for queue in queues if "lab-" in queue]
+    assert not (control.home.parent / "state" / "distsum" / "fleets" / "lab").exists()
+    assert not control.told("down")["changed"], "a second one has nothing to do"

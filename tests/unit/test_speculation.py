@@ -1,0 +1,194 @@
+"""What is taken for a straggler, and what is done about it: a function of numbers."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import msgspec
+import pytest
+
+from distsum.actors.speculation import (
+    Decision,
+    Decline,
+    Durations,
+    Idle,
+    PhaseView,
+    Running,
+    SpeculationSettings,
+    StartBackup,
+    View,
+    decide,
+)
+from distsum.messages import TaskId
+
+SETTINGS = SpeculationSettings()
+
+
+def finished(*seconds: float) -> Durations:
+    durations = Durations()
+    for each in seconds:
+        durations.add(each)
+    return durations
+
+
+def running(index: int = 0, **changes: Any) -> Running:
+    fields: dict[str, Any] = {
+        "task": TaskId("job", 1, 0, index),
+        "attempt": 100 + index,
+        "worker": f"w{index}",
+        "hosts": frozenset({f"h{index}"}),
+        "elapsed_seconds": 1.0,
+    }
+    return Running(**(fields | changes))
+
+
+def decisions(
+    *attempts: Running,
+    tasks: int = 100,
+    done: int = 80,
+    durations: Durations | None = None,
+    idle: int = 1,
+    settings: SpeculationSettings = SETTINGS,
+    **changes: Any,
+) -> tuple[Decision, ...]:
+    phase = PhaseView(tasks=tasks, done=done, durations=durations or finished(*[1.0] * done), running=attempts)
+    fields: dict[str, Any] = {
+        "phases": [phase],
+        "idle": [Idle(f"i{number}", f"idle{number}") for number in range(idle)],
+        "workers": 100,
+        "hosts": 100,
+    }
+    return decide(View(**(fields | changes)), settings)
+
+
+def test_an_attempt_beyond_the_multiple_of_the_mean_is_copied_once_enough_of_its_phase_is_done() -> None:
+    slow = running(elapsed_seconds=1.21 * 2, progress=0.01)
+    durations = finished(*[2.0] * 76)
+    (copied,) = decisions(slow, done=76, durations=durations)
+    assert isinstance(copied, StartBackup)
+    assert (copied.worker, copied.reason) == ("i0", "slow_attempt")
+    assert (copied.evidence.mean_seconds, copied.evidence.done, copied.evidence.tasks) == (2.0, 76, 100)
+    assert decisions(slow, done=75, durations=durations, idle=0) == (), "exactly three quarters are not more"
+    assert decisions(running(elapsed_seconds=2.39), done=76, durations=durations) == ()
+
+
+def test_what_is_nearly_done_is_not_copied_and_that_is_told_with_its_numbers() -> None:
+    (declined,) = decisions(running(elapsed_seconds=2.3, progress=0.91))
+    assert isinstance(declined, Decline)
+    assert (declined.suspicion, declined.reason) == ("slow_attempt", "ends_sooner")
+    assert declined.evidence.left_seconds == pytest.approx(2.3 / 0.91 * 0.09)
+    assert declined.evidence.copy_seconds == 1.0
+
+
+def test_no_attempt_is_a_straggler_before_the_least_time() -> None:
+    short = finished(*[0.01] * 80)
+    assert decisions(running(elapsed_seconds=0.4), durations=short) == ()
+    assert len(decisions(running(elapsed_seconds=0.6), durations=short)) == 1
+
+
+def test_a_copy_never_goes_to_a_host_where_the_task_runs_unless_there_is_no_other() -> None:
+    slow = running(elapsed_seconds=9.0, hosts=frozenset({"idle0"}))
+    (declined,) = decisions(slow)
+    assert isinstance(declined, Decline)
+    assert declined.reason == "same_host"
+    (copied,) = decisions(slow, idle=2)
+    assert isinstance(copied, StartBackup)
+    assert copied.worker == "i1"
+    assert isinstance(decisions(slow, hosts=1)[0], StartBackup)
+
+
+def test_no_copy_goes_to_a_worker_known_to_be_slow_and_the_fastest_is_taken() -> None:
+    slow = running(elapsed_seconds=9.0)
+    idle = [Idle("crawls", "x", 5.0), Idle("usual", "y", 1.0), Idle("quick", "z", 0.5)]
+    phase = PhaseView(tasks=100, done=80, durations=finished(*[1.0] * 80), running=[slow])
+    view = View(phases=[phase], idle=idle, workers=100, hosts=100)
+    assert [each.worker for each in decide(view, SETTINGS) if isinstance(each, StartBackup)] == ["quick"]
+    (declined,) = decide(msgspec.structs.replace(view, idle=idle[:1]), SETTINGS)
+    assert isinstance(declined, Decline)
+    assert declined.reason == "no_idle_worker"
+
+
+def test_the_most_urgent_comes_first_and_the_cap_ends_it() -> None:
+    attempts = [running(index, elapsed_seconds=2.0 + index, progress=0.1) for index in range(4)]
+    found = decisions(*attempts, idle=4, workers=8)
+    assert [type(each) for each in found] == [StartBackup, StartBackup, Decline, Decline]
+    assert [each.running.elapsed_seconds for each in found] == [5.0, 4.0, 3.0, 2.0]
+    assert {each.reason for each in found if isinstance(each, Decline)} == {"cap"}
+    assert all(isinstance(each, Decline) for each in decisions(*attempts, idle=4, workers=8, backups=2))
+
+
+def test_a_worker_that_falls_silent_is_copied_whatever_is_done() -> None:
+    frozen = running(elapsed_seconds=7.0, silent_seconds=6.5, progress=0.99)
+    (copied,) = decisions(frozen, done=1, durations=finished(10.0))
+    assert isinstance(copied, StartBackup)
+    assert (copied.reason, copied.evidence.left_seconds) == ("silent", None)
+    assert decisions(running(silent_seconds=5.5), done=1, durations=finished(10.0)) == ()
+
+
+def test_while_others_idle_a_slow_worker_and_a_slow_rate_are_copied_without_waiting_for_the_phase() -> None:
+    early: dict[str, Any] = {"done": 10, "durations": finished(*[1.0] * 10)}
+    known = running(elapsed_seconds=0.1, slowness=8.0)
+    crawling = running(elapsed_seconds=0.9, progress=0.05)
+    for attempt, reason in ((known, "slow_worker"), (crawling, "slow_rate")):
+        (copied,) = decisions(attempt, **early)
+        assert isinstance(copied, StartBackup)
+        assert copied.reason == reason
+        assert decisions(attempt, **early, idle=0) == ()
+    assert decisions(running(elapsed_seconds=0.9, progress=0.6), **early) == ()
+
+
+@pytest.mark.parametrize(("tasks", "done"), [(3, 2), (2, 1), (4, 3), (1, 0)])
+def test_small_phases_and_the_last_task_get_help_though_no_share_of_them_says_much(tasks: int, done: int) -> None:
+    slow = running(elapsed_seconds=3.0, progress=0.05, bytes_read=50)
+    durations = finished(*[1.0] * done)
+    # With nothing finished in the phase, what workers read elsewhere tells what is usual: 1000 bytes take a second.
+    (copied,) = decisions(slow, tasks=tasks, done=done, durations=durations, bytes_per_second=1000.0)
+    assert isinstance(copied, StartBackup)
+
+
+def test_a_task_is_copied_again_only_when_every_attempt_at_it_is_a_straggler_and_not_without_end() -> None:
+    first = running(0, elapsed_seconds=9.0, progress=0.01, copies=1)
+    second = running(0, attempt=200, worker="w9", elapsed_seconds=5.0, progress=0.01, copies=1)
+    healthy = msgspec.structs.replace(second, elapsed_seconds=0.5, progress=0.5)
+    assert decisions(first, healthy, idle=3) == ()
+    assert len(decisions(first, second, idle=3)) == 1
+    twice = [msgspec.structs.replace(each, copies=2) for each in (first, second)]
+    third = msgspec.structs.replace(second, attempt=300, copies=2)
+    assert decisions(*twice, third, idle=3) == ()
+
+
+def test_idle_workers_share_what_is_left_of_a_stragglers_node_the_last_children_first() -> None:
+    slow = running(elapsed_seconds=20.0, progress=0.25, splits=5)
+    durations = finished(*[10.0] * 80)
+    (copied,) = decisions(slow, idle=8, durations=durations)
+    assert isinstance(copied, StartBackup)
+    assert [child for _, child in copied.helpers] == [4, 3, 2], "it works on child 1, which the copy makes, too"
+    assert len({copied.worker, *(worker for worker, _ in copied.helpers)}) == 4
+    (alone,) = decisions(slow, idle=1, durations=durations)
+    assert isinstance(alone, StartBackup)
+    assert alone.helpers == ()
+
+
+def test_progress_that_is_stale_is_not_believed() -> None:
+    stalled = running(elapsed_seconds=10.0, progress=0.5, progress_seconds=4.0)
+    assert stalled.left_seconds(1.0) == pytest.approx(2.0)
+    assert stalled.left_seconds(1.0, stale_seconds=3.0) == 10.0
+    assert running(elapsed_seconds=3.0, progress=0.5, rate=0.0).left_seconds(1.0) == math.inf
+
+
+@pytest.mark.parametrize(
+    ("policy", "expected"),
+    [("none", 0), ("bare", 4), ("spark", 3), ("late", 1), ("mapreduce", 4)],
+)
+def test_other_policies_are_what_their_systems_do(policy: Any, expected: int) -> None:
+    settings = SpeculationSettings(policy=policy, multiplier=1.5 if policy == "spark" else 1.2)
+    attempts = [running(index, elapsed_seconds=1.3 + 0.3 * index, progress=0.9) for index in range(4)]
+    found = decisions(*attempts, tasks=84, done=80, idle=9, settings=settings)
+    assert len([each for each in found if isinstance(each, StartBackup)]) == expected
+
+
+def test_quantiles_of_durations_are_within_five_percent_whatever_their_size() -> None:
+    durations = finished(*[0.001 * 1.01**number for number in range(1000)])
+    assert durations.quantile_seconds(0.5) == pytest.approx(0.001 * 1.01**500, rel=0.06)
+    assert finished().quantile_seconds(0.5) == finished().mean_seconds == 0.0
