@@ -10,7 +10,7 @@ import subprocess
 import time
 from typing import TYPE_CHECKING
 
-from stack.processes import free_ports
+from tests.stack.processes import free_ports
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -17,11 +17,11 @@ import numpy as np
 import pytest
 from distsum.provision.environment import pack
 
-from stack.rabbitmq import USER as OPERATOR
 from tests import hosts as test_hosts
 from tests.command import COMMAND, wait_until
 from tests.command import environment as command_environment
 from tests.s3server import SECRET_KEY
+from tests.stack.rabbitmq import USER as OPERATOR
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
