@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 _Reply = TypeVar("_Reply", bound=channel.Reply)
 _ANSWER_SECONDS = 30.0
 _POLL_SECONDS = 0.3
+_FOLLOW_SECONDS = 300.0
+"""Who waits for a job outlasts a broker that starts again, and a master that another takes over from: as workers do."""
 
 
 class Transport(Protocol):
@@ -126,7 +128,10 @@ class Client:
             ServiceError: There is no such job.
             UnreachableError: No master answers.
         """
-        return self._ask(channel.GetJob(job), channel.Job).status
+        return self._status(job, self._patience_seconds)
+
+    def _status(self, job: str, patience_seconds: float) -> channel.JobStatus:
+        return self._ask(channel.GetJob(job), channel.Job, patience_seconds).status
 
     def jobs(self, limit: int = 50) -> tuple[channel.JobStatus, ...]:
         """Return the last jobs that have ended, and then all that have not.
@@ -144,7 +149,7 @@ class Client:
     ) -> Summary:
         """Wait until a job has ended; return what it did.
 
-        A master that is replaced meanwhile is waited for.
+        A master that is replaced meanwhile is waited for, and so is a broker that is started again.
 
         Args:
             job: Its id.
@@ -155,12 +160,16 @@ class Client:
             RemoteJobError: It has failed.
             JobCancelledError: Somebody has cancelled it.
             ServiceError: There is no such job.
-            UnreachableError: No master answers.
+            UnreachableError: No master answers, or none has answered for five minutes.
             TimeoutError: It has not ended in time.
         """
         deadline = None if timeout_seconds is None else time.monotonic() + timeout_seconds
+        patience_seconds = self._patience_seconds
         while True:
-            status = self.status(job)
+            status = self._status(job, patience_seconds)
+            patience_seconds = max(self._patience_seconds, _FOLLOW_SECONDS)
+            if deadline is not None:
+                patience_seconds = min(patience_seconds, max(_POLL_SECONDS, deadline - time.monotonic()))
             if on_status is not None:
                 on_status(status)
             if status.state in channel.ENDED:
@@ -212,8 +221,10 @@ class Client:
         """
         return self._ask(channel.ListQueues(), channel.Queues)
 
-    def _ask(self, request: channel.AnyRequest, expected: type[_Reply]) -> _Reply:
-        reply = self._transport.ask(request, self._patience_seconds)
+    def _ask(
+        self, request: channel.AnyRequest, expected: type[_Reply], patience_seconds: float | None = None
+    ) -> _Reply:
+        reply = self._transport.ask(request, self._patience_seconds if patience_seconds is None else patience_seconds)
         if isinstance(reply, channel.Refused):
             raise ServiceError(reply.reason)
         if not isinstance(reply, expected):
