@@ -19,6 +19,7 @@ from distsum.request import (
     DEFAULT_FAN_IN,
     DEFAULT_MAX_OPEN_FILES,
     DEFAULT_MEMORY_BYTES,
+    DEFAULT_S3_DEADLINE_SECONDS,
     FormatName,
     OnBadInput,
 )
@@ -33,7 +34,10 @@ ENVIRONMENT_PREFIX: Final = "DISTSUM_"
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything that can be set in any layer; ``Options`` says what each means."""
+    """Everything that can be set in any layer; ``Options`` says what each means.
+
+    ``s3_deadline`` is how many seconds masters and workers try again what S3 does not answer.
+    """
 
     workers: int | None = None
     partition: int | None = None
@@ -50,6 +54,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     quiet: bool = False
     broker: BrokerAddress | None = None
     management: BrokerAddress | None = None
+    s3_deadline: int = DEFAULT_S3_DEADLINE_SECONDS
 
 
 class Layer(msgspec.Struct, frozen=True):
@@ -174,6 +179,7 @@ _PARSERS: Final[dict[str, Callable[[Any], Any]]] = {
     "quiet": _switch,
     "broker": _broker("--broker"),
     "management": _broker("--management"),
+    "s3_deadline": _whole(1),
 }
 KEYS: Final = tuple(_PARSERS)
 

@@ -51,6 +51,14 @@ Broker = Annotated[
         help="amqp://USER:PASSWORD@HOST/VHOST. Better set DISTSUM_BROKER: others see a command's arguments.",
     ),
 ]
+S3Deadline = Annotated[
+    str | None,
+    Parameter(
+        name="--s3-deadline",
+        metavar="SECONDS",
+        help="Ask S3 again for so long where it does not answer, then give up. [default: 180]",
+    ),
+]
 JobId = Annotated[str, Parameter(name="JOB", help="Its id, as submit has printed it.")]
 _PATIENCE_SECONDS = 20.0
 
@@ -62,6 +70,7 @@ def master(
         FileName | None,
         Parameter(metavar="URI", converter=as_given, help="Folder of jobs and partials, which all workers reach."),
     ] = None,
+    s3_deadline: S3Deadline = None,
 ) -> None:
     """Serve a broker's virtual host: take jobs, and have workers do them."""
     import asyncio
@@ -70,7 +79,7 @@ def master(
     from distsum.service.rabbitmq import serve
     from distsum.stores.routing import RoutingStore, absolute_folder
 
-    settings = settings_of(RunFlags(work_dir=work_dir), broker=broker)
+    settings = settings_of(RunFlags(work_dir=work_dir), broker=broker, s3_deadline=s3_deadline)
     if settings.work_dir is None:
         raise UsageError("master needs --work-dir, a folder that it and all workers reach")
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.WARNING, stream=sys.stderr)
@@ -78,7 +87,7 @@ def master(
     address = _address(settings)
     work = absolute_folder(os.fsencode(settings.work_dir))
     streams.say(f"serving {address}, with work in {printable(work)}")
-    with closing(RoutingStore()) as store:
+    with closing(RoutingStore(settings.s3_deadline)) as store:
         asyncio.run(_until_terminated(serve(address, store, work, on_ready=lambda: streams.say("ready"))))
 
 
@@ -101,15 +110,16 @@ def worker(
     slots: Annotated[
         str | None, Parameter(metavar="N", help="Tasks at a time, each in a process. [default: one a CPU]")
     ] = None,
+    s3_deadline: S3Deadline = None,
 ) -> int:
     """Do tasks for a master. SIGTERM lets those at hand be finished; a second one ends them."""
     from distsum.machine import usable_cpus
     from distsum.worker.slots import Slots
 
-    settings = settings_of(broker=broker)
+    settings = settings_of(broker=broker, s3_deadline=s3_deadline)
     count = usable_cpus() if slots is None else whole_number("--slots", slots, 1)
     logging.basicConfig(format="distsum: %(message)s", level=logging.WARNING, stream=sys.stderr)
-    return Slots(_address(settings), count).run()
+    return Slots(_address(settings), count, settings.s3_deadline).run()
 
 
 def submit(

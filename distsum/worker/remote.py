@@ -18,7 +18,9 @@ from distsum.brokers.address import BrokerAddress
 from distsum.brokers.base import ChannelClosedError
 from distsum.brokers.rabbitmq_worker import RabbitWorkerChannel
 from distsum.errors import DistsumError
+from distsum.request import DEFAULT_S3_DEADLINE_SECONDS
 from distsum.stores.routing import RoutingStore
+from distsum.worker.launch import S3_DEADLINE_VARIABLE
 from distsum.worker.process import Worker
 
 
@@ -39,7 +41,8 @@ def main() -> None:
     threading.Thread(target=_end_with_input, daemon=True).start()
     sys.stdout.write("ready\n")
     sys.stdout.flush()
-    worker = Worker(name, channel, RoutingStore(), float(heartbeat_seconds), max(0.0, time.time() - float(started)))
+    store = RoutingStore(float(os.environ.get(S3_DEADLINE_VARIABLE, DEFAULT_S3_DEADLINE_SECONDS)))
+    worker = Worker(name, channel, store, float(heartbeat_seconds), max(0.0, time.time() - float(started)))
     try:
         worker.run()
     except ChannelClosedError as closed:

@@ -13,7 +13,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, Final
 
-from distsum.worker.launch import exit_words, worker_environment
+from distsum.worker.launch import S3_DEADLINE_VARIABLE, exit_words, worker_environment
 
 if TYPE_CHECKING:
     from distsum.brokers.address import BrokerAddress
@@ -45,10 +45,12 @@ class Slots:
     Args:
         address: The broker; its password travels over the processes' standard input.
         count: How many.
+        s3_deadline_seconds: How long they ask S3 again where it does not answer.
     """
 
-    def __init__(self, address: BrokerAddress, count: int) -> None:
+    def __init__(self, address: BrokerAddress, count: int, s3_deadline_seconds: int) -> None:
         self._address = address
+        self._s3_deadline_seconds = s3_deadline_seconds
         self._slots = [_Slot() for _ in range(count)]
         self._draining = False
         self._host = re.sub(r"[^A-Za-z0-9-]+", "-", socket.gethostname())[:60] or "host"
@@ -87,7 +89,7 @@ class Slots:
         command = [sys.executable, "-P", "-m", "distsum.worker.remote"]
         slot.process = subprocess.Popen(
             [*command, slot.name, str(_HEARTBEAT_SECONDS), f"{time.time():.6f}"],
-            env=worker_environment(os.environ, sys.path),
+            env=worker_environment(os.environ, sys.path) | {S3_DEADLINE_VARIABLE: str(self._s3_deadline_seconds)},
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             start_new_session=True,

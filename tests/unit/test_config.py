@@ -49,6 +49,7 @@ VALUES = {
         (MANAGEMENT, BrokerAddress.parse(MANAGEMENT, "--management")),
         ("http://h", BrokerAddress(scheme="http", host="h", port=15672)),
     ],
+    "s3_deadline": [("20", 20), ("600", 600)],
 }
 """Each key with some values, as people write them and as they are meant (on a little-endian machine)."""
 
