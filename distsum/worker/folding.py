@@ -24,6 +24,7 @@ from distsum.partials import (
     manifest_uri,
     node_context,
     partial_uri,
+    spec_uri,
 )
 from distsum.reductions import REDUCTIONS, cast
 from distsum.tree import Tree, levels_above
@@ -110,6 +111,11 @@ class JobFolder:
     def bytes_read(self) -> int:
         """Bytes that the running task has read so far; safe to read from another thread."""
         return self._bytes_read
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether ``cancel`` was called for the running task."""
+        return self._cancelled
 
     def cancel(self) -> None:
         """Make the running task raise TaskCancelledError at its next block; safe to call from another thread."""
@@ -429,6 +435,11 @@ class JobFolder:
         digests = [hashlib.sha256(view).digest() for view in views] or [hashlib.sha256().digest()] * len(planes)
         head = msgspec.structs.replace(head, digest=head.expected_digest(digests))
         self._bytes_written += self._store.put(uri, [head.encoded(), *views])
+        if not self._store.exists(spec_uri(self._spec.work, self._spec.job)):
+            # The job has ended meanwhile, and its partials were removed, or are about to be. The description goes
+            # before them, so one that was stored while it was still there is removed by whoever removes the others.
+            self._store.delete(uri)
+            raise TaskCancelledError
         self._objects_written += 1
         self._storing_seconds += perf_counter() - began
 

@@ -9,7 +9,7 @@ import sys
 import threading
 import traceback
 from time import perf_counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
@@ -27,6 +27,7 @@ from distsum.messages import (
     RunTask,
     Shutdown,
     TaskFailed,
+    TaskId,
     TaskStarted,
     TaskSucceeded,
     WorkerJoined,
@@ -37,6 +38,9 @@ from distsum.worker.folding import BadChildError, ChildrenMissingError, JobFolde
 if TYPE_CHECKING:
     from distsum.brokers.base import WorkerChannel
     from distsum.stores.base import Store
+
+_GRACE_SECONDS: Final = 0.3
+"""So long a cancelled task has to come to its next block."""
 
 
 class Worker:
@@ -100,14 +104,19 @@ class Worker:
         except ChildrenMissingError as error:
             return TaskFailed(self._name, task, "blocked", "partials are missing", missing=error.missing)
         except TaskCancelledError:
-            return TaskFailed(self._name, task, "cancelled", "cancelled")
+            return self._cancelled(task)
         except InexactError as error:
             return TaskFailed(self._name, task, "inexact", error.reason, error.position)
         except DistsumError as error:
+            called_back = self._called_back
             # Perhaps another master has begun the job's output anew; then its description, read again, says so.
             self._forget_job()
-            return TaskFailed(self._name, task, _failure_kind(error), str(error))
+            return (
+                self._cancelled(task) if called_back else TaskFailed(self._name, task, _failure_kind(error), str(error))
+            )
         except Exception as error:  # noqa: BLE001 - an unforeseen failure is reported, tried again, and named at the end
+            if self._called_back:
+                return self._cancelled(task)
             where = traceback.extract_tb(error.__traceback__)[-1]
             reason = f"{type(error).__name__}: {error} ({os.path.basename(where.filename)}:{where.lineno})"
             return TaskFailed(self._name, task, "error", reason)
@@ -120,6 +129,13 @@ class Worker:
             receipt=result.receipt,
             effort=result.effort,
         )
+
+    def _cancelled(self, task: TaskId) -> TaskFailed:
+        return TaskFailed(self._name, task, "cancelled", "cancelled")
+
+    @property
+    def _called_back(self) -> bool:
+        return self._folder is not None and self._folder[1].cancelled
 
     def _job_folder(self, message: RunTask) -> JobFolder:
         """Return the folder of this task's job. Only one is kept, since its buffers are what memory is planned for."""
@@ -169,6 +185,14 @@ class Worker:
             return
         if (running.task, running.attempt) == (message.task, message.attempt):
             folder[1].cancel()
+            timer = threading.Timer(_GRACE_SECONDS, self._stop_waiting, (running,))
+            timer.daemon = True
+            timer.start()
+
+    def _stop_waiting(self, cancelled: RunTask) -> None:
+        """Have a cancelled task's requests fail, should it wait for a server that does not answer."""
+        if self._running is cancelled:
+            self._store.close()
 
     def _beat(self) -> None:
         pause = threading.Event()
