@@ -109,7 +109,7 @@ class Job:
             StorageError: There is no room for the output, or no permission.
         """
         spec = self.record.spec
-        self._abort_earlier()
+        self.abort_begun()
         size = len(spec.output_header) + spec.count * spec.output_number_bytes
         output = self._store.create_output(self.record.output, size)
         self.spec = msgspec.structs.replace(spec, output=output)
@@ -128,8 +128,12 @@ class Job:
         if self.spec.output:
             self._store.abort_output(self.spec.output)
 
-    def _abort_earlier(self) -> None:
-        """Remove what an earlier run of the same job, which was killed, has written of its output."""
+    def abort_begun(self) -> None:
+        """Remove what was written of the output that the job's stored description names, whoever has begun it.
+
+        Raises:
+            StorageError: It cannot be removed.
+        """
         reader = self._store.open(spec_uri(self.spec.work, self.spec.job))
         if reader is not None:
             with reader:
