@@ -34,6 +34,7 @@ from distsum.jobs import Job, JobRecord, check_like_first
 from distsum.machine import usable_cpus
 from distsum.manifest import Input, Manifest, NodeKeys
 from distsum.messages import (
+    AssignTask,
     CancelJob,
     FromBroker,
     FromWorker,
@@ -622,6 +623,8 @@ class _Run:
                     pool.kill(message.worker)
                 case TellWorker():
                     broker.send(message.worker, message.message)
+                case AssignTask():
+                    broker.assign(message.worker, message.message)
                 case PauseWorker():
                     broker.pause(message.worker)
                 case ResumeWorker():

@@ -10,7 +10,7 @@ from typing import Final, Literal
 
 import msgspec
 
-PROTOCOL: Final = 1
+PROTOCOL: Final = 2
 """Raised whenever a message changes so that an older peer would misread it."""
 
 
@@ -48,6 +48,8 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         max_open_files: Inputs a worker holds open at once.
         buffer_bytes: Bytes read at once.
         hold_bytes: Bytes of each open input that a store may hold before they are read.
+        checkpoint_seconds: A child node inside a task that took so long to make is stored as soon as it is finished, so
+            that another attempt need not make it again.
         work: URI of the work folder.
         output: Handle of the result at its store, until it is whole.
         output_format: Name of the output's format.
@@ -79,6 +81,7 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     output_dtype: str
     output_header: bytes
     output_number_bytes: int
+    checkpoint_seconds: float = 3.0
 
     @property
     def tiles(self) -> int:
@@ -101,16 +104,28 @@ class RunTask(Message, frozen=True):
 
     ``delivery`` counts how often the broker has handed this message out, from 1. ``attempt`` is a number that no other
     attempt of this or an earlier master has; what a worker says of the attempt repeats it.
+
+    ``resume`` says that child nodes of it may be stored, from which to start: another attempt has run, or runs. With a
+    ``child``, from 0, only that child of the node is made and stored (see ``Tree.splits``), for another to take.
     """
 
     task: TaskId
     work: bytes
     delivery: int = 1
     attempt: int = 0
+    resume: bool = False
+    child: int | None = None
 
 
 class CancelTask(Message, frozen=True):
     """Stop this attempt of a task if it is running; its result is not wanted any more."""
+
+    task: TaskId
+    attempt: int = 0
+
+
+class ShareTask(Message, frozen=True):
+    """Others help with the task of this attempt: store each of its children when it is finished, and take theirs."""
 
     task: TaskId
     attempt: int = 0
@@ -126,7 +141,7 @@ class Shutdown(Message, frozen=True):
     reason: str = ""
 
 
-ToWorker = RunTask | CancelTask | Introduce | Shutdown
+ToWorker = RunTask | CancelTask | ShareTask | Introduce | Shutdown
 
 
 class PauseTasks(Message, frozen=True):
@@ -157,12 +172,13 @@ class WorkerJoined(Message, frozen=True):
 
 
 class TaskStarted(Message, frozen=True):
-    """A worker has begun an attempt."""
+    """A worker has begun an attempt, at the whole task or at one ``child`` of it."""
 
     worker: str
     task: TaskId
     delivery: int
     attempt: int = 0
+    child: int | None = None
 
 
 class Skipped(msgspec.Struct, frozen=True, array_like=True):
@@ -176,7 +192,8 @@ class Effort(msgspec.Struct, frozen=True, array_like=True):
     """What an attempt took.
 
     ``objects_read`` counts inputs or partials opened, ``objects_written`` partials and ranges of the result. Waiting is
-    the time between the end of the worker's last attempt and the start of this one.
+    the time between the end of the worker's last attempt and the start of this one. Storing includes that of the
+    child nodes on the way, which alone took ``checkpoint_seconds``.
     """
 
     bytes_read: int
@@ -188,13 +205,14 @@ class Effort(msgspec.Struct, frozen=True, array_like=True):
     adding_seconds: float
     storing_seconds: float
     peak_bytes: int
+    checkpoint_seconds: float = 0.0
 
 
 class TaskSucceeded(Message, frozen=True):
     """The node is stored, and in the last phase its range of the result is written.
 
     ``reused`` says that its partial was there already. ``inputs`` counts the inputs in it, without the skipped ones.
-    ``receipt`` is what the store needs to put the result together.
+    ``receipt`` is what the store needs to put the result together. With a ``child`` only that child is stored.
     """
 
     worker: str
@@ -205,6 +223,7 @@ class TaskSucceeded(Message, frozen=True):
     receipt: bytes
     effort: Effort
     attempt: int = 0
+    child: int | None = None
 
 
 class TaskFailed(Message, frozen=True):
@@ -213,7 +232,7 @@ class TaskFailed(Message, frozen=True):
     ``cancelled`` is one that was called back, or that the worker hands back because it leaves.
 
     ``index`` is the input at fault where there is one. ``missing`` are the children, by index in the phase below, whose
-    partials are not there or damaged (kind ``blocked``).
+    partials are not there or damaged (kind ``blocked``). ``bytes_read`` were read for nothing, but for what is stored.
     """
 
     worker: str
@@ -223,16 +242,23 @@ class TaskFailed(Message, frozen=True):
     index: int | None = None
     missing: tuple[int, ...] = ()
     attempt: int = 0
+    child: int | None = None
+    bytes_read: int = 0
 
 
 class Heartbeat(Message, frozen=True):
-    """A worker lives; ``task`` is what it works on (in which ``attempt``), of which it has read ``bytes_read``."""
+    """A worker lives; ``task`` is what it works on (in which ``attempt``), of which it has read ``bytes_read``.
+
+    ``progress`` is the share of the attempt's inputs that is in its sums, from 0 to 1; children that it found stored
+    count as soon as they are taken.
+    """
 
     worker: str
     task: TaskId | None
     bytes_read: int
     resident_bytes: int = 0
     attempt: int = 0
+    progress: float = 0.0
 
 
 FromWorker = WorkerJoined | TaskStarted | TaskSucceeded | TaskFailed | Heartbeat
@@ -275,11 +301,15 @@ FromBroker = WorkerLost | TaskReturned | TaskDeadLettered | WorkersCannotStart
 
 
 class SubmitJob(Message, frozen=True):
-    """Run a job. ``states`` holds one byte a task for each phase, from the inputs up (see ``actors.phase``)."""
+    """Run a job. ``states`` holds one byte a task for each phase, from the inputs up (see ``actors.phase``).
+
+    ``resume`` says that child nodes inside its tasks are stored, too.
+    """
 
     spec: JobSpec
     states: tuple[bytes, ...]
     priority: int = 0
+    resume: bool = False
 
 
 class CancelJob(Message, frozen=True):
@@ -314,10 +344,21 @@ class TakeTasks(Message, frozen=True):
 
 
 class OfferTask(Message, frozen=True):
-    """A task for the tracker to get done."""
+    """A task for the tracker to get done; ``resume`` as in ``RunTask``, ``splits`` the children it may be cut into."""
 
     task: TaskId
     work: bytes
+    resume: bool = False
+    splits: int = 0
+
+
+class CountPhase(Message, frozen=True):
+    """A phase has so many more tasks to have done, and so many more of them are; what succeeds the tracker counts."""
+
+    job: str
+    phase: int
+    tasks: int
+    done: int
 
 
 class SlotsChanged(Message, frozen=True):
@@ -387,6 +428,19 @@ class TellWorker(Message, frozen=True):
     message: ToWorker
 
 
+class AssignTask(Message, frozen=True):
+    """Hand a task to one worker, past the queue; it does not come back when that worker is lost."""
+
+    worker: str
+    message: RunTask
+
+
+class CheckStragglers(Message, frozen=True):
+    """Look for attempts that should have a backup; ``periodic`` looks are followed by others."""
+
+    periodic: bool = False
+
+
 class PauseWorker(Message, frozen=True):
     """Hand no more tasks to a worker, for this reason; it finishes the one it has."""
 
@@ -446,6 +500,83 @@ class JobFailed(Message, frozen=True):
     index: int | None = None
 
 
+BackupReason = Literal["slow_attempt", "slow_worker", "slow_rate", "silent", "last_tasks"]
+DeclineReason = Literal["ends_sooner", "cap", "same_host", "no_idle_worker"]
+BackupOutcome = Literal["won", "lost", "cancelled", "moot"]
+
+
+class Evidence(msgspec.Struct, frozen=True, kw_only=True):
+    """The numbers behind a decision about an attempt, at the moment of the decision.
+
+    Attributes:
+        elapsed_seconds: What it had taken.
+        mean_seconds: What the finished tasks of its phase took; None where there was none.
+        left_seconds: What it was expected to take still; None where no end was to be seen.
+        copy_seconds: What a copy was expected to take; None where nothing was known.
+        progress: The share of its work that it had told as done; 0 where it had told nothing.
+        slowness: How many times the mean its worker's last tasks took; None where it had finished none.
+        silent_seconds: Since its worker was last heard.
+        done: Tasks of its phase that were done.
+        tasks: Tasks of its phase.
+    """
+
+    elapsed_seconds: float
+    mean_seconds: float | None
+    left_seconds: float | None
+    copy_seconds: float | None
+    progress: float
+    slowness: float | None
+    silent_seconds: float
+    done: int
+    tasks: int
+
+
+class BackupStarted(Message, frozen=True):
+    """An attempt (``of_attempt``, on ``of_worker``) is taken for a straggler, and its task given to ``worker`` too.
+
+    ``helpers`` are the workers that make children of its node, for either to take.
+    """
+
+    task: TaskId
+    attempt: int
+    worker: str
+    of_attempt: int
+    of_worker: str
+    reason: BackupReason
+    evidence: Evidence
+    helpers: tuple[str, ...] = ()
+
+
+class BackupDeclined(Message, frozen=True):
+    """An attempt was taken for a straggler, and is not copied; told once for each attempt and reason."""
+
+    task: TaskId
+    attempt: int
+    worker: str
+    suspicion: BackupReason
+    reason: DeclineReason
+    evidence: Evidence
+
+
+class BackupEnded(Message, frozen=True):
+    """A backup attempt is over.
+
+    ``won`` it has where the task was done by it, ``lost`` where the first attempt was sooner; it was ``cancelled`` with
+    its job, or is ``moot`` since its worker was lost or either attempt failed. ``saved_seconds`` is how much longer the
+    first attempt was expected to take, None where no end of it was to be seen. ``wasted_bytes`` were read by attempts
+    that did not do the task, as far as known.
+    """
+
+    task: TaskId
+    attempt: int
+    worker: str
+    outcome: BackupOutcome
+    took_seconds: float
+    saved_seconds: float | None
+    wasted_bytes: int
+    children: int = 0
+
+
 class NodeReopened(Message, frozen=True):
     """A node is to be made that was thought done: its stored partial is missing or damaged.
 
@@ -502,6 +633,9 @@ JobEvent = (
     | TaskFailed
     | TaskReturned
     | TaskRetried
+    | BackupStarted
+    | BackupDeclined
+    | BackupEnded
     | NodeReopened
     | Heartbeat
 )

@@ -91,6 +91,11 @@ def partial_uri(work: bytes, key: str) -> bytes:
     return work + f"/partials/{key[:2]}/{key}".encode()
 
 
+def children_uri(work: bytes, job: str) -> bytes:
+    """Return the folder of the child nodes that a job's long tasks have stored on their way."""
+    return work + f"/jobs/{job}/children".encode()
+
+
 def manifest_uri(work: bytes, job: str) -> bytes:
     """Return where a job's list of inputs lies."""
     return work + f"/jobs/{job}/inputs".encode()

@@ -114,6 +114,23 @@ class Tree(msgspec.Struct, frozen=True):
         """Range of nodes of the phase below that a task folds: [start, stop)."""
         return index * self.partition, min(self.width(phase - 1), (index + 1) * self.partition)
 
+    def splits(self, phase: int, index: int) -> tuple[tuple[int, int], ...]:
+        """Return the children of a task's node in the canonical tree, one level below it.
+
+        Each is a range of nodes of the phase below, as in ``children``, so that several workers may each make one.
+        There are none where those nodes are the task's children themselves, as with a partition that is the fan-in.
+
+        >>> tree = Tree(files=130, fan_in=5, exponent=2)
+        >>> tree.splits(1, 0), tree.splits(1, 5), Tree(files=130, fan_in=5, exponent=1).splits(1, 0)
+        (((0, 5), (5, 10), (10, 15), (15, 20), (20, 25)), (), ())
+        """
+        start, stop = self.children(phase, index)
+        levels = levels_above(stop - start, self.fan_in)
+        if levels < 2:
+            return ()
+        span = self.fan_in ** (levels - 1)
+        return tuple((low, min(stop, low + span)) for low in range(start, stop, span))
+
     def passes_through(self, phase: int, index: int) -> bool:
         """Whether a node above the first phase has one child, and so is that child: no task makes it.
 

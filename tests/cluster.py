@@ -21,6 +21,7 @@ from distsum.brokers.rabbitmq import RabbitBroker
 from distsum.embedded import prepare
 from distsum.jobs import Job
 from distsum.messages import (
+    AssignTask,
     CancelJob,
     JobSpec,
     JobSucceeded,
@@ -173,6 +174,8 @@ class Cluster:
     def _to_workers(self, message: Any) -> None:
         if isinstance(message, TellWorker):
             self.broker.send(message.worker, message.message)
+        elif isinstance(message, AssignTask):
+            self.broker.assign(message.worker, message.message)
 
     def _to_client(self, message: Any) -> None:
         if not self.finished.done():

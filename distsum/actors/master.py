@@ -12,6 +12,7 @@ from distsum.actors.phase import STORED, UNNEEDED, Phase
 from distsum.messages import (
     CancelJob,
     ChangePriority,
+    CountPhase,
     JobFailed,
     JobQueued,
     JobSpec,
@@ -144,7 +145,9 @@ class Master:
         below = b""
         for phase, states in enumerate(message.states, start=1):
             address = phase_address(spec.job, phase)
-            self._context.spawn(address, partial(Phase, spec=spec, phase=phase, states=states, below=below))
+            new = partial(Phase, spec=spec, phase=phase, states=states, below=below, resume=message.resume)
+            self._context.spawn(address, new)
+            self._context.send(TRACKER, CountPhase(spec.job, phase, tasks[phase - 1], reused[phase - 1]))
             below = states
         for phase in range(1, job.phases + 1):
             self._context.send(phase_address(spec.job, phase), StartPhase())

@@ -14,6 +14,7 @@ import msgspec
 
 from distsum.actors.actor import BROKER, TRACKER, WORKERS
 from distsum.messages import (
+    AssignTask,
     CancelJob,
     KillWorker,
     PauseWorker,
@@ -71,6 +72,7 @@ class Channel:
         self.cut = False
         self.listed = False
         self.held: RunTask | None = None
+        self.assigned: dict[int, TaskId] = {}
         self.down = 0.0
         self.direct = 0.0
         self.results = 0.0
@@ -117,6 +119,8 @@ class ModelledBroker:
             case TellWorker():
                 if (channel := self._channels.get(message.worker)) is not None:
                     self._send_down(channel, message.message, direct=True)
+            case AssignTask():
+                self._assign(message.worker, message.message)
             case PauseWorker():
                 if (channel := self._channels.get(message.worker)) is not None:
                     channel.paused = True
@@ -133,6 +137,16 @@ class ModelledBroker:
             self.pending[message.task] += 1
             self._queue.append(message)
         self._hand_out()
+
+    def _assign(self, worker: str, message: RunTask) -> None:
+        """Hand a task to one worker; it is in no queue, and is not handed out again."""
+        self.pending[message.task] += 1
+        if (channel := self._channels.get(worker)) is None:
+            self._tell_of_loss(WorkerLost(worker, "is gone"), [message.task])
+            return
+        channel.assigned[message.attempt] = message.task
+        for _ in range(2 if self._chance(self._model.doubling) else 1):
+            self._send_down(channel, message, direct=True)
 
     def _purge(self, job: str) -> None:
         for message in self._queue:
@@ -225,7 +239,8 @@ class ModelledBroker:
     # Inside -----------------------------------------------------------------------------------------------------------
 
     def _list_idle(self, channel: Channel) -> None:
-        if channel.open and channel.joined and not channel.paused and channel.held is None and not channel.listed:
+        free = channel.held is None and not channel.assigned
+        if channel.open and channel.joined and not channel.paused and free and not channel.listed:
             channel.listed = True
             self._idle.append(channel)
 
@@ -233,7 +248,7 @@ class ModelledBroker:
         while self._queue and self._idle:
             channel = self._idle.popleft()
             channel.listed = False
-            if not channel.open or channel.paused or channel.held is not None:
+            if not channel.open or channel.paused or channel.held is not None or channel.assigned:
                 continue
             task = channel.held = self._queue.popleft()
             self._send_down(channel, task)
@@ -274,10 +289,13 @@ class ModelledBroker:
             return  # of a master that has ended, and its workers with it
         if (held := channel.held) is not None and (held.task, held.attempt) == (message.task, message.attempt):
             channel.held = None
-            self._list_idle(channel)
+            self._hop(self._tell_of_copy, message)
+        elif message.attempt in channel.assigned:
+            del channel.assigned[message.attempt]
             self._hop(self._tell_of_copy, message)
         else:
             self._hop(self._tell_tracker, message)
+        self._list_idle(channel)
         if self._chance(self._model.doubling):
             self._hop(self._tell_tracker, message)
         self._hand_out()
@@ -289,7 +307,11 @@ class ModelledBroker:
         worker = channel.worker
         if self._channels.get(worker.name) is channel:
             del self._channels[worker.name]
-            self._hop(self._tell_tracker, WorkerLost(worker.name, reason))
+            self._tell_of_loss(WorkerLost(worker.name, reason), list(channel.assigned.values()))
+        else:
+            for task in channel.assigned.values():
+                self._drop_copy(task)
+        channel.assigned.clear()
         stalled, channel.stalled = channel.stalled, []
         for action, arguments in stalled:
             if action == self._finished:
@@ -320,6 +342,16 @@ class ModelledBroker:
         else:
             self._backlog.append(message)
             self._drop_copy(message.task)
+
+    def _tell_of_loss(self, message: WorkerLost, assigned: list[TaskId]) -> None:
+        """Tell that a worker is lost, and with it the copies that it was assigned, when the tracker hears of it."""
+
+        def tell(lost: msgspec.Struct) -> None:
+            self._tell_tracker(lost)
+            for task in assigned:
+                self._drop_copy(task)
+
+        self._hop(tell, message)
 
     def _tell_tracker(self, message: msgspec.Struct) -> None:
         if self._backlog is None:

@@ -37,6 +37,7 @@ class ModelledStore:
         damaged: Those whose content does not agree with their digest; found by whoever reads them whole.
         poison: Tasks that take down whoever works on them.
         results: What each tile's range of a job's result holds.
+        children: Children inside tasks that are stored, by task.
     """
 
     def __init__(self) -> None:
@@ -44,6 +45,7 @@ class ModelledStore:
         self.damaged: set[TaskId] = set()
         self.poison: set[TaskId] = set()
         self.results: dict[str, dict[int, Covered]] = {}
+        self.children: dict[TaskId, set[int]] = {}
         self._trees: dict[str, Tree] = {}
 
     def describe(self, spec: JobSpec) -> None:
@@ -88,6 +90,7 @@ class ModelledStore:
         if covered is None:
             covered = self._folded(task)
             self.partials[task] = covered
+            self.children.pop(task, None)
         if at_root:
             self.results.setdefault(task.job, {})[task.tile] = covered
         return covered, reused

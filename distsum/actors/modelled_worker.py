@@ -17,6 +17,7 @@ from distsum.messages import (
     Heartbeat,
     Introduce,
     RunTask,
+    ShareTask,
     Shutdown,
     TaskFailed,
     TaskStarted,
@@ -49,6 +50,7 @@ class WorkerModel(msgspec.Struct, frozen=True):
         failures: Share of its attempts that fail in a way that may pass.
         failure_kind: As what they are told.
         reconnect_seconds: What it takes to connect again once it can.
+        checkpoint_seconds: What a child inside a task must have taken to be stored on its own.
     """
 
     host: str
@@ -59,20 +61,50 @@ class WorkerModel(msgspec.Struct, frozen=True):
     failures: float = 0.0
     failure_kind: FailureKind = "error"
     reconnect_seconds: float = 1.0
+    checkpoint_seconds: float = 3.0
 
 
 class _Attempt:
-    """The task a worker works on: seconds of work in all, done up to a moment."""
+    """The task a worker works on: seconds of work in all, done up to a moment.
 
-    __slots__ = ("as_of", "done", "fails", "message", "ticket", "total")
+    ``ends`` says after how much work each child of the node is finished, ``whole`` how much there is without a failure.
+    """
 
-    def __init__(self, message: RunTask, total: float, now: float, *, fails: bool) -> None:
+    __slots__ = (
+        "as_of",
+        "began",
+        "child",
+        "done",
+        "ends",
+        "fails",
+        "message",
+        "shared",
+        "taken",
+        "ticket",
+        "total",
+        "whole",
+    )
+
+    def __init__(self, message: RunTask, whole: float, total: float, ends: tuple[float, ...], now: float) -> None:
         self.message = message
+        self.whole = whole
         self.total = total
-        self.fails = fails
+        self.ends = ends
+        self.fails = False
         self.done = 0.0
-        self.as_of = now
+        self.taken = 0.0
+        self.began = self.as_of = now
+        self.shared = message.resume or message.delivery > 1
+        self.child = 0
         self.ticket = 0
+
+    @property
+    def progress(self) -> float:
+        return min(1.0, self.done / self.whole) if self.whole else 0.0
+
+    @property
+    def bytes_read(self) -> int:
+        return max(0, int((min(self.done, self.total) - self.taken) * BYTES_PER_SECOND))
 
 
 class ModelledWorker:
@@ -217,6 +249,8 @@ class ModelledWorker:
                 self._begin_next()
             case CancelTask():
                 self._cancel(message)
+            case ShareTask():
+                self._share(message)
             case Introduce():
                 self._broker.join(channel, self._introduction())
             case Shutdown():
@@ -262,9 +296,17 @@ class ModelledWorker:
             return
         if not self.frozen and self._channel is not None:
             self._account()
-            attempt = self._attempt
-            task, number = (attempt.message.task, attempt.message.attempt) if attempt is not None else (None, 0)
-            self._broker.report(self._channel, Heartbeat(self.name, task, self._bytes_read(), attempt=number))
+            beat = Heartbeat(self.name, None, 0)
+            if (attempt := self._attempt) is not None:
+                message = attempt.message
+                beat = Heartbeat(
+                    self.name,
+                    message.task,
+                    attempt.bytes_read,
+                    attempt=message.attempt,
+                    progress=attempt.progress,
+                )
+            self._broker.report(self._channel, beat)
         self._system.after(self.model.heartbeat_seconds, self._beat)
 
     def _cancel(self, message: CancelTask) -> None:
@@ -274,8 +316,25 @@ class ModelledWorker:
         if (running.task, running.attempt) == (message.task, message.attempt):
             self._end(self._failure(running, "cancelled", "cancelled"))
 
+    def _share(self, message: ShareTask) -> None:
+        attempt = self._attempt
+        if attempt is not None and (attempt.message.task, attempt.message.attempt) == (message.task, message.attempt):
+            self._account()
+            attempt.shared = True
+            self._reschedule()
+
     def _failure(self, message: RunTask, kind: FailureKind, reason: str, missing: tuple[int, ...] = ()) -> TaskFailed:
-        return TaskFailed(self.name, message.task, kind, reason, missing=missing, attempt=message.attempt)
+        read = self._attempt.bytes_read if self._attempt is not None else 0
+        return TaskFailed(
+            self.name,
+            message.task,
+            kind,
+            reason,
+            missing=missing,
+            attempt=message.attempt,
+            child=message.child,
+            bytes_read=read,
+        )
 
     def _begin_next(self) -> None:
         if self._attempt is not None or not self._waiting:
@@ -283,16 +342,57 @@ class ModelledWorker:
         message = self._waiting.popleft()
         task = message.task
         self.attempts += 1
-        total = self.model.object_seconds
-        fails = False
-        if not self._store.is_stored(task) and not self._store.missing(task):
-            work = self._work_seconds(task)
-            fails = self.model.failures > 0.0 and self._draw.random() < self.model.failures
-            total += work * self._draw.random() if fails else work
-        self._attempt = _Attempt(message, total, self._system.clock, fails=fails)
+        attempt = self._attempt = self._new_attempt(message)
         if self._channel is not None:
-            self._broker.report(self._channel, TaskStarted(self.name, task, message.delivery, message.attempt))
+            started = TaskStarted(self.name, task, message.delivery, message.attempt, message.child)
+            self._broker.report(self._channel, started)
+        self._take_stored(attempt)
         self._reschedule()
+
+    def _new_attempt(self, message: RunTask) -> _Attempt:
+        task = message.task
+        overhead = self.model.object_seconds
+        now = self._system.clock
+        if self._store.is_stored(task) or self._store.missing(task):
+            return _Attempt(message, overhead, overhead, (), now)
+        work = self._work_seconds(task)
+        tree = self._store.tree(task.job)
+        first, last = tree.children(task.phase, task.index)
+        splits = tree.splits(task.phase, task.index)
+        if message.child is not None:
+            low, high = splits[message.child]
+            work *= (high - low) / (last - first)
+            splits = ()
+        ends = tuple(overhead + work * (high - first) / (last - first) for _, high in splits)
+        fails = self.model.failures > 0.0 and self._draw.random() < self.model.failures
+        whole = overhead + work
+        total = overhead + work * self._draw.random() if fails else whole
+        attempt = _Attempt(message, whole, total, ends, now)
+        attempt.fails = fails
+        return attempt
+
+    def _take_stored(self, attempt: _Attempt) -> None:
+        """Go past the children that others have stored, from where the attempt stands, if it looks for such."""
+        if not attempt.shared:
+            return
+        stored = self._store.children.get(attempt.message.task, set())
+        while attempt.child < len(attempt.ends) and attempt.child in stored:
+            start = attempt.ends[attempt.child - 1] if attempt.child else 0.0
+            if attempt.done > start:
+                return  # it is in the middle of this one
+            jump = attempt.ends[attempt.child] - start
+            attempt.done += jump
+            attempt.taken += jump
+            attempt.child += 1
+
+    def _store_children(self, attempt: _Attempt) -> None:
+        """Store the children that are finished, if they took long, or others look for them."""
+        while attempt.child < len(attempt.ends) and attempt.done >= attempt.ends[attempt.child] - 1e-9:
+            start = attempt.ends[attempt.child - 1] if attempt.child else 0.0
+            took = (attempt.ends[attempt.child] - start) / max(self._speed, 1e-9)
+            if attempt.shared or took >= self.model.checkpoint_seconds:
+                self._store.children.setdefault(attempt.message.task, set()).add(attempt.child)
+            attempt.child += 1
 
     def _account(self) -> None:
         """Bring the work done up to now."""
@@ -301,6 +401,7 @@ class ModelledWorker:
             self.busy_seconds += elapsed
             if not self.frozen:
                 attempt.done += elapsed * self._speed
+                self._store_children(attempt)
             attempt.as_of = self._system.clock
 
     def _reschedule(self) -> None:
@@ -310,7 +411,10 @@ class ModelledWorker:
             return
         attempt.ticket += 1
         if not self.frozen and self._speed > 0:
-            left = max(0.0, attempt.total - attempt.done) / self._speed
+            end = attempt.total
+            if attempt.shared and attempt.child < len(attempt.ends):
+                end = min(end, attempt.ends[attempt.child])
+            left = max(0.0, end - attempt.done) / self._speed
             self._system.after(left, self._worked, attempt, attempt.ticket)
 
     def _worked(self, attempt: _Attempt, ticket: int) -> None:
@@ -319,6 +423,10 @@ class ModelledWorker:
             return
         self._account()
         task = attempt.message.task
+        self._take_stored(attempt)
+        if attempt.done < attempt.total - 1e-9:
+            self._reschedule()
+            return
         if task in self._store.poison:
             self.crash()
             return
@@ -326,18 +434,31 @@ class ModelledWorker:
             self.failed[task] = self.failed.get(task, 0) + 1
             self._end(self._failure(attempt.message, self.model.failure_kind, "OSError: flaky"))
             return
+        if (child := attempt.message.child) is not None:
+            self._store.children.setdefault(task, set()).add(child)
+            self._finishing = True
+            self._system.after(
+                self.model.object_seconds, self._stored, attempt, self._success(attempt, 0, reused=False)
+            )
+            return
         try:
             covered, reused = self._store.make(task)
         except MissingChildrenError as error:
             self._end(self._failure(attempt.message, "blocked", "partials are missing", error.missing))
             return
         self._finishing = True
-        read = 0 if reused else self._bytes_read()
-        effort = Effort(read, 0, 1, 1, 0.0, attempt.total, 0.0, 0.0, 0)
-        receipt = b"%d" % task.tile
-        inputs, number = covered.stop - covered.start, attempt.message.attempt
-        result = TaskSucceeded(self.name, task, inputs, (), reused, receipt, effort, number)
+        inputs = covered.stop - covered.start
+        result = self._success(attempt, inputs, reused=reused)
         self._system.after(self.model.object_seconds, self._stored, attempt, result)
+
+    def _success(self, attempt: _Attempt, inputs: int, *, reused: bool) -> TaskSucceeded:
+        message = attempt.message
+        read = 0 if reused else attempt.bytes_read
+        effort = Effort(read, 0, 1, 1, 0.0, self._system.clock - attempt.began, 0.0, 0.0, 0)
+        receipt = b"%d" % message.task.tile
+        return TaskSucceeded(
+            self.name, message.task, inputs, (), reused, receipt, effort, message.attempt, message.child
+        )
 
     def _stored(self, attempt: _Attempt, result: TaskSucceeded) -> None:
         if attempt is not self._attempt:
@@ -358,6 +479,3 @@ class ModelledWorker:
         self._begin_next()
         if self._leaving and self._attempt is None:
             self.crash()
-
-    def _bytes_read(self) -> int:
-        return int(min(self._attempt.done, self._attempt.total) * BYTES_PER_SECOND) if self._attempt is not None else 0

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from distsum.actors.actor import MASTER, TRACKER, phase_address
 from distsum.messages import (
+    CountPhase,
     JobSpec,
     NodeReopened,
     NodesLost,
@@ -85,12 +86,16 @@ class Phase:
         states: One byte a node, tile by tile, as found in the store: WAITING, STORED, UNNEEDED, or READY for a root
             that is stored and has only its range of the result to write.
         below: The states of the phase below; empty for phase 1.
+        resume: Whether child nodes inside its tasks may be stored.
     """
 
-    def __init__(self, context: Context, spec: JobSpec, phase: int, states: bytes, below: bytes) -> None:
+    def __init__(
+        self, context: Context, spec: JobSpec, phase: int, states: bytes, below: bytes, *, resume: bool = False
+    ) -> None:
         self._context = context
         self._spec = spec
         self._phase = phase
+        self._resume = resume
         self._tree = Tree(files=spec.files, fan_in=spec.fan_in, exponent=spec.exponent)
         self._width = self._tree.width(phase)
         self._width_below = self._tree.width(phase - 1)
@@ -169,7 +174,8 @@ class Phase:
             self._cursor = number
             tile, index = divmod(number, self._width)
             task = TaskId(self._spec.job, self._phase, tile, index)
-            self._context.send(TRACKER, OfferTask(task, self._spec.work))
+            splits = len(self._tree.splits(self._phase, index)) if self._tree.exponent > 1 else 0
+            self._context.send(TRACKER, OfferTask(task, self._spec.work, self._resume, splits))
 
     def _store(self, tile: int, index: int) -> None:
         number = tile * self._width + index
@@ -221,6 +227,8 @@ class Phase:
         else:
             task = TaskId(self._spec.job, self._phase, tile, index)
             self._context.emit(NodeReopened(task, stored=state == STORED))
+            more = (0, -1) if state == STORED else (1, 0)
+            self._context.send(TRACKER, CountPhase(self._spec.job, self._phase, *more))
         if self._phase > 1 and self._ask_for_children(tile, index):
             return
         self._announce(tile, index)

@@ -8,11 +8,19 @@ import msgspec
 
 from distsum import __version__
 from distsum.actors.actor import BROKER, MASTER, WORKERS, phase_address
+from distsum.actors.attempts import Attempt, Backup, Known, KnownWorker, OutTask, PhaseFigures, Rates
+from distsum.actors.speculation import Decline, Durations, SpeculationSettings, StartBackup, decide
 from distsum.messages import (
     PROTOCOL,
+    AssignTask,
+    BackupDeclined,
+    BackupEnded,
+    BackupStarted,
     CancelJob,
     CancelTask,
     CheckLeases,
+    CheckStragglers,
+    CountPhase,
     DismissWorker,
     Heartbeat,
     Introduce,
@@ -21,6 +29,7 @@ from distsum.messages import (
     PauseWorker,
     ResumeWorker,
     RunTask,
+    ShareTask,
     Shutdown,
     SlotsChanged,
     TaskBlocked,
@@ -43,6 +52,10 @@ from distsum.messages import (
 
 if TYPE_CHECKING:
     from distsum.actors.actor import Context
+    from distsum.messages import BackupOutcome
+
+_LOOK_SECONDS = 0.05
+"""Stragglers are looked for so long after something has happened that could make one."""
 
 
 class TrackerSettings(msgspec.Struct, frozen=True):
@@ -61,6 +74,7 @@ class TrackerSettings(msgspec.Struct, frozen=True):
             that an earlier one has given (the time in nanoseconds is), so that what they still say of its attempts is
             told apart: the result that those wrote to may be another one.
         version: What workers must be: others might add differently, or not understand.
+        speculation: What is done about stragglers.
     """
 
     tasks_queued_per_worker: int = 1
@@ -70,53 +84,36 @@ class TrackerSettings(msgspec.Struct, frozen=True):
     quarantine_failures: int = 3
     first_attempt: int = 1
     version: str = __version__
-
-
-class _Worker(msgspec.Struct):
-    """A worker that has joined."""
-
-    host: str
-    heard_seconds: float
-    running: tuple[TaskId, int] | None = None
-    paused: bool = False
-    dismissed: str | None = None
-    failures: list[TaskId] = []
-    failing_since: int = 0
-
-
-class _Task(msgspec.Struct):
-    """A task that is out: the number of its first attempt, and those that have not ended: one or more."""
-
-    work: bytes
-    first: int
-    attempts: set[int]
-    failures: int = 0
+    speculation: SpeculationSettings = SpeculationSettings()
 
 
 class TaskTracker:
-    """Keeps a short queue at the broker, and settles every task once.
+    """Keeps a short queue at the broker, gives stragglers a backup, and settles every task once.
 
     The broker hands tasks to workers, takes them back from lost ones and counts deliveries; the tracker decides how
-    many are out, what is tried again, and what is given up.
+    many are out, what is tried again, what a second worker is given too, and what is given up.
     """
 
     def __init__(self, context: Context, settings: TrackerSettings) -> None:
         self._context = context
         self._settings = settings
-        self._workers: dict[str, _Worker] = {}
-        self._tasks: dict[TaskId, _Task] = {}
+        self._known = Known({}, {}, {}, Rates())
+        self._workers = self._known.workers
+        self._tasks = self._known.tasks
         self._taking = 0
         self._slots = 0
         self._successes = 0
         self._next_attempt = settings.first_attempt
+        self._looking = False
         context.set_timer(settings.lease_seconds / 4, CheckLeases())
+        if settings.speculation.policy != "none":
+            context.set_timer(settings.speculation.check_seconds, CheckStragglers(periodic=True))
 
     def receive(self, message: msgspec.Struct) -> None:
         """Take one message."""
         match message:
             case OfferTask():
-                task = self._tasks[message.task] = _Task(message.work, self._next_attempt, set())
-                self._publish(message.task, task)
+                self._offer(message)
             case TaskSucceeded():
                 self._succeeded(message)
             case TaskStarted():
@@ -133,6 +130,19 @@ class TaskTracker:
                 self._join(message)
             case WorkerLost():
                 self._lose(message)
+            case CountPhase():
+                self._count(message)
+                return  # it comes before the phase, and says nothing of slots
+            case CheckStragglers():
+                self._check_stragglers(message)
+            case CheckLeases():
+                self._check_leases()
+            case _:
+                self._obey(message)
+        self._tell_slots()
+
+    def _obey(self, message: msgspec.Struct) -> None:
+        match message:
             case PauseWorker():
                 self._pause(message.worker, message.reason, quarantined=False)
             case ResumeWorker():
@@ -141,17 +151,22 @@ class TaskTracker:
                 self._dismiss(message)
             case CancelJob():
                 self._cancel(message.job)
-            case CheckLeases():
-                self._check_leases()
-        self._tell_slots()
 
     def check(self) -> None:
         """Raise AssertionError where the state contradicts itself; called by simulations after each message."""
-        settings = self._settings
+        settings, known = self._settings, self._known
         assert self._taking == sum(not worker.paused for worker in self._workers.values())
-        assert self._slots == max(1, self._taking) * (1 + settings.tasks_queued_per_worker)
-        assert all(task.attempts and task.failures < settings.max_attempts for task in self._tasks.values())
+        told = max(1, self._taking) * (1 + settings.tasks_queued_per_worker)
+        assert self._slots == told or not (self._slots or self._workers)
+        assert all(task.whole and task.failures < settings.max_attempts for task in self._tasks.values())
         assert all(worker.paused for worker in self._workers.values() if worker.dismissed is not None)
+        attempts = [attempt for task in self._tasks.values() for attempt in task.attempts.values()]
+        assert known.queued == sum(attempt.queued for attempt in attempts)
+        backups = [task.backup for task in self._tasks.values() if task.backup is not None]
+        assert known.backups == len(backups)
+        assert all(figures.done <= figures.tasks for figures in known.phases.values())
+        for task in self._tasks.values():
+            assert task.backup is None or task.backup.attempt in task.attempts
 
     def _tell_slots(self) -> None:
         """Keep the queue as long as the settings say: with no worker yet, one task waits for the first."""
@@ -172,19 +187,37 @@ class TaskTracker:
             self._context.emit(WorkerRefused(message.worker, message.host, reason))
             self._context.send(WORKERS, TellWorker(message.worker, Shutdown(f"refused: {reason}; install the same")))
             return
-        if (known := self._workers.get(message.worker)) is not None and known.paused:
-            # It has only lost its connection for a while.
-            self._context.send(WORKERS, PauseWorker(message.worker, "still paused"))
+        if (known := self._workers.get(message.worker)) is not None:
+            # It has only lost its connection for a while, and goes on with what it had.
             known.heard_seconds = self._context.now()
-            return
-        self._taking += known is None
-        self._workers[message.worker] = _Worker(message.host, self._context.now())
+            if known.paused:
+                self._context.send(WORKERS, PauseWorker(message.worker, "still paused"))
+                return
+        else:
+            self._taking += 1
+            self._workers[message.worker] = KnownWorker(message.host, self._context.now())
         self._context.emit(message)
 
     def _lose(self, message: WorkerLost) -> None:
         if (known := self._workers.pop(message.worker, None)) is not None:
             self._taking -= not known.paused
+            for held in {known.running, known.assigned} - {None}:
+                assert held is not None
+                self._return(message.worker, *held)
         self._context.emit(message)
+
+    def _return(self, worker: str, task_id: TaskId, number: int) -> None:
+        """Take back an attempt whose worker is lost: what came from the queue is there again, the rest is no more."""
+        task = self._tasks.get(task_id)
+        attempt = task.attempts.get(number) if task is not None else None
+        if task is None or attempt is None or worker not in {attempt.worker, attempt.assigned}:
+            return
+        if attempt.assigned is None:
+            attempt.worker = None
+            self._known.queued += 1
+            return
+        self._drop(task_id, task, number)
+        self._publish_if_none(task_id, task)
 
     def _heard(self, worker: str, running: tuple[TaskId, int] | None) -> None:
         if (known := self._workers.get(worker)) is not None:
@@ -193,14 +226,25 @@ class TaskTracker:
             if running is None and known.dismissed is not None:
                 self._context.send(WORKERS, TellWorker(worker, Shutdown(known.dismissed)))
 
+    def _answered(self, worker: str, task: TaskId, attempt: int) -> None:
+        """Note that a worker is done with an attempt."""
+        if (known := self._workers.get(worker)) is not None and known.assigned == (task, attempt):
+            known.assigned = None
+        self._heard(worker, None)
+
     def _beat(self, message: Heartbeat) -> None:
         if message.worker not in self._workers:
             # It works for a master that has ended, or was given up too early.
             self._context.send(WORKERS, TellWorker(message.worker, Introduce()))
             return
-        self._heard(message.worker, (message.task, message.attempt) if message.task is not None else None)
-        if message.task is not None:
-            self._call_back_unwanted(message.worker, message.task, message.attempt)
+        running = (message.task, message.attempt) if message.task is not None else None
+        self._heard(message.worker, running)
+        if running is not None and (attempt := self._attempt(*running)) is not None:
+            if attempt.worker != message.worker:
+                self._begin(attempt, message.worker)  # that it had begun got lost on the way
+            attempt.tell(message.progress, message.bytes_read, self._context.now())
+        if running is not None:
+            self._call_back_unwanted(message.worker, *running)
         self._context.emit(message)
 
     def _call_back_unwanted(self, worker: str, task: TaskId, attempt: int) -> None:
@@ -249,63 +293,151 @@ class TaskTracker:
             self._pause(worker, told, quarantined=True)
 
     def _cancel(self, job: str) -> None:
-        for task in [task for task in self._tasks if task.job == job]:
-            del self._tasks[task]
         for name, worker in self._workers.items():
-            if worker.running is not None and worker.running[0].job == job:
-                self._context.send(WORKERS, TellWorker(name, CancelTask(*worker.running)))
+            running = worker.running
+            if running is not None and running[0].job == job and self._attempt(*running) is None:
+                self._context.send(WORKERS, TellWorker(name, CancelTask(*running)))
+        for task in [task for task in self._tasks if task.job == job]:
+            self._take_off(task, "cancelled")
+        for key in [key for key in self._known.phases if key[0] == job]:
+            del self._known.phases[key]
 
     # Tasks ------------------------------------------------------------------------------------------------------------
 
-    def _publish(self, task_id: TaskId, task: _Task) -> None:
-        """Queue a new attempt."""
-        attempt = self._next_attempt
+    def _offer(self, message: OfferTask) -> None:
+        task = OutTask(message.work, self._next_attempt, message.resume, message.splits, {})
+        self._tasks[message.task] = task
+        self._publish(message.task, task)
+
+    def _count(self, message: CountPhase) -> None:
+        figures = self._known.phases.setdefault((message.job, message.phase), PhaseFigures(0, 0, Durations()))
+        figures.tasks += message.tasks
+        figures.done += message.done
+
+    def _attempt(self, task: TaskId, number: int) -> Attempt | None:
+        out = self._tasks.get(task)
+        return out.attempts.get(number) if out is not None else None
+
+    def _number(self) -> int:
         self._next_attempt += 1
-        task.attempts.add(attempt)
-        self._context.send(BROKER, RunTask(task_id, task.work, attempt=attempt))
+        return self._next_attempt - 1
+
+    def _publish(self, task_id: TaskId, task: OutTask) -> None:
+        """Queue a new attempt."""
+        number = self._number()
+        task.attempts[number] = Attempt()
+        self._known.queued += 1
+        resume = task.resume or number != task.first
+        self._context.send(BROKER, RunTask(task_id, task.work, attempt=number, resume=resume))
+
+    def _publish_if_none(self, task_id: TaskId, task: OutTask) -> None:
+        if not task.whole:
+            self._publish(task_id, task)
+
+    def _drop(self, task_id: TaskId, task: OutTask, number: int) -> Attempt:
+        """Take an attempt away that has ended without a result."""
+        attempt = task.attempts.pop(number)
+        self._known.queued -= attempt.queued
+        if (backup := task.backup) is not None and number in {backup.attempt, backup.of_attempt}:
+            # There is nothing left that it could be sooner than, or it is gone itself.
+            self._end_backup(task_id, task, "moot", attempt.bytes_by(self._context.now()))
+        return attempt
+
+    def _begin(self, attempt: Attempt, worker: str) -> None:
+        self._known.queued -= attempt.queued
+        attempt.begin(worker, self._context.now())
 
     def _started(self, message: TaskStarted) -> None:
         self._heard(message.worker, (message.task, message.attempt))
-        task = self._tasks.get(message.task)
-        if task is not None and message.attempt in task.attempts:
-            self._context.emit(message)
-        elif task is None:
+        attempt = self._attempt(message.task, message.attempt)
+        if attempt is None:
             self._call_back_unwanted(message.worker, message.task, message.attempt)
+            return
+        self._begin(attempt, message.worker)
+        self._context.emit(message)
+        if (known := self._workers.get(message.worker)) is not None and known.slowness is not None:
+            self._look_soon()
 
     def _succeeded(self, message: TaskSucceeded) -> None:
-        self._heard(message.worker, None)
+        self._answered(message.worker, message.task, message.attempt)
         self._successes += 1
-        if (worker := self._workers.get(message.worker)) is not None:
-            worker.failures = []
+        known = self._workers.get(message.worker)
+        if known is not None:
+            known.failures = []
         task = self._tasks.get(message.task)
         if task is None or message.attempt < task.first:
             # A second success: the same bytes are stored, and nothing is to do. Or one from before the job came again,
             # whose range of the result may have been written before that was begun anew.
             return
-        self._settle(message.task)
+        if message.child is not None:
+            self._child_made(message, task)
+            return
+        figures = self._known.phases[message.task.job, message.task.phase]
+        figures.done += 1
+        if not message.reused:
+            self._measure(message, task.attempts.get(message.attempt), figures)
+        self._settle(message.task, "lost", message)
         self._context.emit(message)
         self._context.send(MASTER, message)
         self._context.send(phase_address(message.task.job, message.task.phase), message)
+        self._look_soon()
 
-    def _settle(self, task: TaskId) -> bool:
-        if self._tasks.pop(task, None) is None:
+    def _child_made(self, message: TaskSucceeded, task: OutTask) -> None:
+        if message.attempt in task.attempts:
+            del task.attempts[message.attempt]
+            if task.backup is not None:
+                task.backup.children += 1
+            self._context.emit(message)
+
+    def _measure(self, message: TaskSucceeded, attempt: Attempt | None, figures: PhaseFigures) -> None:
+        """Hold what a task took against its phase, and its worker against the others."""
+        effort = message.effort
+        busy = effort.reading_seconds + effort.adding_seconds + effort.storing_seconds
+        begun = attempt is not None and attempt.worker == message.worker
+        seconds = self._context.now() - attempt.started_seconds if begun and attempt is not None else busy
+        if (known := self._workers.get(message.worker)) is not None:
+            known.compare(seconds, figures.durations)
+        figures.durations.add(seconds)
+        self._known.rates.bytes_read += effort.bytes_read
+        self._known.rates.seconds += busy
+
+    def _settle(self, task_id: TaskId, outcome: BackupOutcome, winner: TaskSucceeded | None = None) -> bool:
+        """Take a task off, tell the master, and return whether it was there."""
+        if task_id not in self._tasks:
             return False
-        self._context.send(MASTER, TaskSettled(task.job))
+        self._take_off(task_id, outcome, winner)
+        self._context.send(MASTER, TaskSettled(task_id.job))
         return True
 
+    def _take_off(self, task_id: TaskId, outcome: BackupOutcome, winner: TaskSucceeded | None = None) -> None:
+        """Take a task off, and call back all attempts but the winner; a backup has won, or ends as ``outcome`` says."""
+        task = self._tasks.pop(task_id)
+        now = self._context.now()
+        wasted = 0
+        for number, attempt in task.attempts.items():
+            self._known.queued -= attempt.queued
+            worker = attempt.worker or attempt.assigned
+            if worker is None or (winner is not None and (number, worker) == (winner.attempt, winner.worker)):
+                continue
+            wasted += attempt.bytes_by(now) if attempt.child is None else 0
+            self._context.send(WORKERS, TellWorker(worker, CancelTask(task_id, number)))
+        if (backup := task.backup) is not None:
+            won = winner is not None and winner.attempt == backup.attempt
+            self._end_backup(task_id, task, "won" if won else outcome, wasted)
+
     def _failed(self, message: TaskFailed) -> None:
-        self._heard(message.worker, None)
+        self._answered(message.worker, message.task, message.attempt)
         task = self._tasks.get(message.task)
         if task is None or message.attempt not in task.attempts:
             return  # told twice, or settled since
-        task.attempts.remove(message.attempt)
-        if message.kind == "cancelled":
-            # Not by us: its worker leaves.
-            self._publish(message.task, task)
+        attempt = self._drop(message.task, task, message.attempt)
+        if message.kind == "cancelled" or attempt.child is not None:
+            # Its worker leaves, or it was to help others, who do without.
+            self._publish_if_none(message.task, task)
             return
         self._context.emit(message)
         if message.kind == "blocked":
-            self._settle(message.task)
+            self._settle(message.task, "moot")
             self._context.send(
                 phase_address(message.task.job, message.task.phase), TaskBlocked(message.task, message.missing)
             )
@@ -316,13 +448,13 @@ class TaskTracker:
             self._judge(message.worker, message.task, message.reason)
         if may_pass and task.failures < self._settings.max_attempts:
             self._context.emit(TaskRetried(message.task, message.worker, task.failures + 1, message.reason))
-            self._publish(message.task, task)
+            self._publish_if_none(message.task, task)
             return
-        self._settle(message.task)
+        self._settle(message.task, "moot")
         self._context.send(MASTER, TaskGaveUp(message.task, message.kind, message.reason, message.index))
 
     def _dead_lettered(self, message: TaskDeadLettered) -> None:
-        if self._settle(message.task):
+        if self._settle(message.task, "moot"):
             reason = f"its worker ended during each of {message.deliveries} deliveries, so it is not tried again"
             self._context.send(MASTER, TaskGaveUp(message.task, "abandoned", reason))
 
@@ -335,3 +467,87 @@ class TaskTracker:
                 worker.heard_seconds = now
                 self._context.send(WORKERS, KillWorker(name, f"no heartbeat for {silent:.0f} s"))
         self._context.set_timer(lease / 4, CheckLeases())
+
+    # Stragglers -------------------------------------------------------------------------------------------------------
+
+    def _look_soon(self) -> None:
+        """Look for stragglers in a moment: what happens meanwhile is looked at together."""
+        if not self._looking and self._tasks and self._settings.speculation.policy != "none":
+            self._looking = True
+            self._context.set_timer(_LOOK_SECONDS, CheckStragglers())
+
+    def _check_stragglers(self, message: CheckStragglers) -> None:
+        settings = self._settings.speculation
+        if message.periodic:
+            self._context.set_timer(settings.check_seconds, message)
+        else:
+            self._looking = False
+        if not self._tasks:
+            return
+        full = self._known.queued >= len(self._workers)
+        idle = [] if full else self._known.idle()
+        if not idle and not message.periodic:
+            return
+        youngest = settings.min_seconds if settings.policy == "guarded" else 0.0
+        view = self._known.view(self._context.now(), idle, youngest_seconds=youngest)
+        for decision in decide(view, settings):
+            if isinstance(decision, StartBackup):
+                self._start_backup(decision)
+            else:
+                self._decline(decision)
+
+    def _start_backup(self, decision: StartBackup) -> None:
+        running = decision.running
+        task = self._tasks[running.task]
+        number = self._assign(running.task, task, decision.worker, None)
+        left = decision.evidence.left_seconds
+        task.backup = Backup(number, decision.worker, running.attempt, self._context.now(), left)
+        self._known.backups += 1
+        helpers = tuple(worker for worker, _ in decision.helpers)
+        for worker, child in decision.helpers:
+            self._assign(running.task, task, worker, child)
+        if helpers:
+            self._context.send(WORKERS, TellWorker(running.worker, ShareTask(running.task, running.attempt)))
+        self._context.emit(
+            BackupStarted(
+                running.task,
+                number,
+                decision.worker,
+                running.attempt,
+                running.worker,
+                decision.reason,
+                decision.evidence,
+                helpers,
+            )
+        )
+
+    def _assign(self, task_id: TaskId, task: OutTask, worker: str, child: int | None) -> int:
+        """Hand a worker an attempt at a task, or at one child of it, past the queue."""
+        number = self._number()
+        task.attempts[number] = Attempt(child=child, assigned=worker)
+        self._workers[worker].assigned = task_id, number
+        order = RunTask(task_id, task.work, attempt=number, resume=True, child=child)
+        self._context.send(WORKERS, AssignTask(worker, order))
+        return number
+
+    def _decline(self, decision: Decline) -> None:
+        running = decision.running
+        declined = self._tasks[running.task].declined
+        if (running.attempt, decision.reason) not in declined:
+            declined.add((running.attempt, decision.reason))
+            told = BackupDeclined(
+                running.task, running.attempt, running.worker, decision.suspicion, decision.reason, decision.evidence
+            )
+            self._context.emit(told)
+
+    def _end_backup(self, task_id: TaskId, task: OutTask, outcome: BackupOutcome, wasted_bytes: int) -> None:
+        backup = task.backup
+        assert backup is not None
+        task.backup = None
+        self._known.backups -= 1
+        took = self._context.now() - backup.began_seconds
+        left = backup.left_seconds
+        saved = (max(0.0, left - took) if left is not None else None) if outcome == "won" else 0.0
+        self._context.emit(
+            BackupEnded(task_id, backup.attempt, backup.worker, outcome, took, saved, wasted_bytes, backup.children)
+        )

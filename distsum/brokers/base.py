@@ -49,6 +49,13 @@ class Broker(Protocol):
         """Queue a task for the next free worker."""
         ...
 
+    def assign(self, worker: str, message: RunTask) -> None:
+        """Hand a task to one worker, past the queue; until it has answered it is handed none from there.
+
+        The task is not handed out again: when the worker is lost, so is this attempt. A purge does not call it back.
+        """
+        ...
+
     def send(self, worker: str, message: ToWorker) -> None:
         """Send a message to one worker; it is dropped if that one is gone."""
         ...
@@ -78,7 +85,9 @@ class WorkerChannel(Protocol):
     """A worker's side. ``receive`` is called by one thread, the others by any."""
 
     def receive(self) -> ToWorker:
-        """Wait for the next message. A task comes only to a worker that has joined, and only when the last is finished.
+        """Wait for the next message.
+
+        A task comes only to a worker that has joined, and from the queue only when the last is finished.
 
         Raises:
             ChannelClosedError: The other side is gone for good.

@@ -30,7 +30,7 @@ DELIVERY_LIMIT: Final = 4
 
 
 class _Connection:
-    """One worker's end: what is on its way to it, and the task it has not answered for."""
+    """One worker's end: what is on its way to it, and the tasks it has not answered for."""
 
     def __init__(self, name: str, endpoint: socket.socket) -> None:
         self.name = name
@@ -40,6 +40,7 @@ class _Connection:
         self.joined = False
         self.paused = False
         self.task: RunTask | None = None
+        self.assigned: set[int] = set()
 
 
 class LocalBroker:
@@ -72,6 +73,14 @@ class LocalBroker:
         """Queue a task; see ``Broker``."""
         self._queue.append(message)
         self._hand_out()
+
+    def assign(self, worker: str, message: RunTask) -> None:
+        """Hand a task to one worker; see ``Broker``."""
+        if (connection := self._connections.get(worker)) is not None:
+            connection.assigned.add(message.attempt)
+            if worker in self._idle:
+                self._idle.remove(worker)
+            self._write(connection, message)
 
     def send(self, worker: str, message: ToWorker) -> None:
         """Send to one worker; see ``Broker``."""
@@ -136,7 +145,8 @@ class LocalBroker:
             self._deliver(message)  # type: ignore[arg-type]  # every caller passes a member of the union
 
     def _make_idle(self, connection: _Connection) -> None:
-        if connection.joined and not connection.paused and connection.task is None:
+        busy = connection.task is not None or connection.assigned
+        if connection.joined and not connection.paused and not busy and connection.name not in self._idle:
             self._idle.append(connection.name)
 
     def _hand_out(self) -> None:
@@ -170,7 +180,8 @@ class LocalBroker:
             held = connection.task
             if held is not None and (held.task, held.attempt) == (message.task, message.attempt):
                 connection.task = None
-                self._make_idle(connection)
+            connection.assigned.discard(message.attempt)
+            self._make_idle(connection)
         self._tell(message)
         self._hand_out()
 

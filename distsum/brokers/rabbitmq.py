@@ -199,6 +199,10 @@ class RabbitBroker:
             self._joined.discard(worker)  # so that what it answers is told
         self._send_control(worker, message)
 
+    def assign(self, worker: str, message: RunTask) -> None:
+        """Hand a task to one worker, through its own queue; see ``Broker``."""
+        self._send_control(worker, message)
+
     def broadcast(self, message: ToWorker) -> None:
         """Send to all workers; see ``Broker``."""
         self._put(_Outgoing(CONTROL_EXCHANGE, EVERY_WORKER, seal(message)))
@@ -462,12 +466,19 @@ class RabbitBroker:
         else:
             self._hear(message.worker)
             if isinstance(message, TaskSucceeded | TaskFailed):
-                self._tasks.pop(message.task, None)
+                self._take_off(message)
             if not isinstance(message, WorkerJoined) or message.worker not in self._joined:
                 self._tell(message)
             if isinstance(message, WorkerJoined):
                 self._joined.add(message.worker)
         await delivery.acknowledge()
+
+    def _take_off(self, message: TaskSucceeded | TaskFailed) -> None:
+        """Forget a task that is done, or the attempt at it that the queue has handed out; not for one assigned."""
+        held = self._tasks.get(message.task)
+        done = isinstance(message, TaskSucceeded) and message.child is None
+        if held is not None and (done or held.message.attempt == message.attempt):
+            del self._tasks[message.task]
 
     async def _take_telemetry(self, session: Session, delivery: Delivery) -> None:
         try:
@@ -477,7 +488,7 @@ class RabbitBroker:
             return
         self._hear(message.worker)
         held = self._tasks.get(message.task) if message.task is not None else None
-        if held is not None:
+        if held is not None and held.message.attempt == message.attempt:
             held.worker = message.worker
             if isinstance(message, TaskStarted):
                 held.delivery = message.delivery

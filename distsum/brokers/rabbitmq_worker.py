@@ -56,6 +56,7 @@ from distsum.messages import (
     PauseTasks,
     Ping,
     ResumeTasks,
+    RunTask,
     TaskFailed,
     TaskId,
     WorkerJoined,
@@ -83,6 +84,7 @@ class _Held:
     """The task that the worker has, and what acknowledges it."""
 
     task: TaskId
+    attempt: int
     delivery: Delivery
 
 
@@ -131,6 +133,7 @@ class RabbitWorkerChannel:
         self._consumer: Consumer | None = None
         self._joined: WorkerJoined | None = None
         self._held: _Held | None = None
+        self._assigned: set[int] = set()
         self._paused = False
 
     # Calls from any thread --------------------------------------------------------------------------------------------
@@ -301,7 +304,7 @@ class RabbitWorkerChannel:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(backoff_seconds(attempt, self._draw)):
                     await self._drained.wait()
-                    if self._held is None:
+                    if self._free:
                         raise asyncio.CancelledError  # nothing is left to do
                     await asyncio.sleep(backoff_seconds(attempt, self._draw))
             try:
@@ -373,14 +376,16 @@ class RabbitWorkerChannel:
         except MessageTooLongError as error:
             # Only the list of skipped inputs has no bound.
             reason = f"the result cannot be sent: {error}; are there very many bad inputs?"
-            envelope = seal(TaskFailed(result.worker, result.task, "storage", reason))
+            envelope = seal(TaskFailed(result.worker, result.task, "storage", reason, attempt=result.attempt))
         await self._deliver(envelope)
         held = self._held
-        if held is not None and held.task == result.task:
+        if result.attempt in self._assigned:
+            self._assigned.remove(result.attempt)
+        elif held is not None and (held.task, held.attempt) == (result.task, result.attempt):
             await held.delivery.acknowledge()
             self._held = None
         if self._drained.is_set():
-            await self._leave()
+            await self._leave_if_free()
         elif self._session is not None:
             with contextlib.suppress(SessionLostError):
                 await self._take_tasks(self._session)
@@ -407,10 +412,16 @@ class RabbitWorkerChannel:
     async def _drain(self) -> None:
         await self._drained.wait()
         await self._stop_taking()
-        if self._held is None:
-            await self._leave()
+        await self._leave_if_free()
 
-    async def _leave(self) -> None:
+    @property
+    def _free(self) -> bool:
+        """Whether nothing waits for our answer."""
+        return self._held is None and not self._assigned
+
+    async def _leave_if_free(self) -> None:
+        if not self._free:
+            return
         with contextlib.suppress(SessionLostError):
             if self._session is not None:
                 await self._session.publish(RESULTS_EXCHANGE, RESULTS, seal(WorkerLost(self._name, "left")))
@@ -421,8 +432,8 @@ class RabbitWorkerChannel:
     async def _take_tasks(self, session: Session) -> None:
         """Consume tasks, unless we do, may not yet, or still work on one that an earlier session brought."""
         async with self._taking:
-            idle = self._joined is not None and self._held is None and not self._paused and not self._drained.is_set()
-            if not idle or self._consuming is session:
+            may = self._joined is not None and not self._paused and not self._drained.is_set()
+            if not (may and self._free) or self._consuming is session:
                 return
             self._consuming = session
 
@@ -432,7 +443,7 @@ class RabbitWorkerChannel:
             self._consumer = await session.consume(TASKS, on_task, prefetch=1)
 
     async def _take_task(self, session: Session, delivery: Delivery) -> None:
-        if self._drained.is_set() or self._paused:
+        if self._drained.is_set() or self._paused or self._assigned:
             await delivery.give_back()
             return
         try:
@@ -444,7 +455,7 @@ class RabbitWorkerChannel:
         if number > self._delivery_limit:
             await bury(session, delivery, DEAD, {PROTOCOL_HEADER: PROTOCOL, DELIVERIES_HEADER: delivery.returns})
             return
-        self._held = _Held(message.task, delivery)
+        self._held = _Held(message.task, message.attempt, delivery)
         self._inbox.put(msgspec.structs.replace(message, delivery=number))
 
     async def _take_control(self, session: Session, delivery: Delivery) -> None:
@@ -465,8 +476,18 @@ class RabbitWorkerChannel:
                 await self._resume(session)
             case Ping():
                 pass
+            case RunTask():
+                await self._take_assigned(message)
             case _:
                 self._inbox.put(message)
+
+    async def _take_assigned(self, message: RunTask) -> None:
+        """Take a task that is for us alone, and until it is answered none from the queue, which others could do."""
+        if message.attempt in self._assigned:
+            return  # published again, since its confirmation got lost
+        self._assigned.add(message.attempt)
+        self._inbox.put(message)
+        await self._stop_taking()
 
     async def _resume(self, session: Session) -> None:
         self._paused = False

@@ -6,6 +6,8 @@ from collections import deque
 from typing import TYPE_CHECKING, Final
 
 from distsum.messages import (
+    BackupEnded,
+    BackupStarted,
     Heartbeat,
     JobFailed,
     JobStarted,
@@ -60,8 +62,9 @@ class JobTally:
         self._work = work
         self._uri_of = uri_of
         self._phases: list[_PhaseTally] = []
-        self._running: dict[TaskId, int] = {}
+        self._running: dict[TaskId, dict[int, int]] = {}
         self._attempts: dict[TaskId, int] = {}
+        self._backups: set[int] = set()
         self._workers: set[str] = set()
         self._job = ""
         self._reduction = ""
@@ -96,12 +99,20 @@ class JobTally:
             case TaskStarted():
                 self._start(event, now)
             case Heartbeat():
-                if event.task is not None and event.task in self._running:
-                    self._running[event.task] = event.bytes_read
+                running = self._running.get(event.task) if event.task is not None else None
+                if running is not None and event.attempt in running:
+                    running[event.attempt] = event.bytes_read
             case TaskSucceeded():
-                self._succeed(event, now)
+                self._take_effort(event)
+                if event.child is None:
+                    self._succeed(event, now)
             case TaskFailed():
-                self._running.pop(event.task, None)
+                self._running.get(event.task, {}).pop(event.attempt, None)
+            case BackupStarted():
+                self._backups.add(event.attempt)
+            case BackupEnded():
+                self._backups.discard(event.attempt)
+                self._running.get(event.task, {}).pop(event.attempt, None)
             case TaskRetried():
                 self._note(f"{_task(event.task)} failed on {event.worker} and is tried again: {event.reason}")
             case TaskReturned():
@@ -123,9 +134,9 @@ class JobTally:
         """Return the picture ``now`` seconds after the job's start."""
         running = [0] * (len(self._phases) + 1)
         bytes_running = [0] * (len(self._phases) + 1)
-        for task, bytes_read in self._running.items():
-            running[task.phase] += 1
-            bytes_running[task.phase] += bytes_read
+        for task, attempts in self._running.items():
+            running[task.phase] += len(attempts)
+            bytes_running[task.phase] += sum(attempts.values())
         return Snapshot(
             job=self._job,
             reduction=self._reduction,
@@ -174,18 +185,21 @@ class JobTally:
         )
 
     def _start(self, event: TaskStarted, now: float) -> None:
+        if event.child is not None:
+            return  # it helps with a task, and is none of its attempts
         phase = self._phases[event.task.phase - 1]
         if phase.started_seconds is None:
             phase.started_seconds = now
-        self._running[event.task] = 0
+        self._running.setdefault(event.task, {})[event.attempt] = 0
         self.attempts += 1
+        if event.attempt in self._backups:
+            return
         earlier = self._attempts.get(event.task, 0)
         self._attempts[event.task] = earlier + 1
         self.retries += earlier > 0
 
     def _succeed(self, event: TaskSucceeded, now: float) -> None:
         phase = self._phases[event.task.phase - 1]
-        effort = event.effort
         self._running.pop(event.task, None)
         if not self._attempts.pop(event.task, 0):
             # Its start was lost on the way, or is late, and then nobody's any more.
@@ -193,12 +207,16 @@ class JobTally:
             if phase.started_seconds is None:
                 phase.started_seconds = now
         phase.done += 1
-        phase.bytes_read += effort.bytes_read
+        phase.bytes_read += event.effort.bytes_read
         phase.reused += event.reused
         if phase.done == phase.tasks:
             phase.finished_seconds = now
         self.succeeded += 1
         self.computed += not event.reused
+        self._note_skips(event.skipped)
+
+    def _take_effort(self, event: TaskSucceeded) -> None:
+        effort = event.effort
         self.bytes_read += effort.bytes_read
         self.bytes_written += effort.bytes_written
         self.objects += effort.objects_read + effort.objects_written
@@ -207,7 +225,6 @@ class JobTally:
         self.reading_seconds += effort.reading_seconds
         self.adding_seconds += effort.adding_seconds
         self.storing_seconds += effort.storing_seconds
-        self._note_skips(event.skipped)
 
     def _note_skips(self, skipped: tuple[Skipped, ...]) -> None:
         """Tell of bad inputs whenever they have doubled: a note for each would be a flood, and the end lists them."""

@@ -110,7 +110,7 @@ class WorkerTable:
             case TaskSucceeded():
                 effort = event.effort
                 tally.task, tally.bytes_running = None, 0
-                tally.tasks += 1
+                tally.tasks += event.child is None
                 tally.bytes_done += effort.bytes_read
                 tally.busy_seconds += effort.reading_seconds + effort.adding_seconds + effort.storing_seconds
                 tally.peak_bytes = max(tally.peak_bytes, effort.peak_bytes)

@@ -24,6 +24,7 @@ from distsum.actors.task_tracker import TaskTracker, TrackerSettings
 from distsum.errors import DistsumError, StorageError
 from distsum.messages import (
     PROTOCOL,
+    AssignTask,
     CancelJob,
     ChangePriority,
     DismissWorker,
@@ -269,6 +270,8 @@ class Service:
                 self._deliver(WorkerLost(message.worker, message.reason))
             case TellWorker():
                 self._broker.send(message.worker, message.message)
+            case AssignTask():
+                self._broker.assign(message.worker, message.message)
             case PauseWorker():
                 self._broker.pause(message.worker)
             case ResumeWorker():

@@ -31,6 +31,7 @@ from distsum.messages import (
     RunTask,
     Shutdown,
     TaskDeadLettered,
+    TaskFailed,
     TaskId,
     TaskReturned,
     TaskStarted,
@@ -71,8 +72,8 @@ class TestWorker:
     async def receive(self) -> Any:
         return await asyncio.wait_for(asyncio.to_thread(self.channel.receive), DEADLINE_SECONDS)
 
-    async def succeed(self, done: TaskId) -> None:
-        result = TaskSucceeded(self.name, done, 1, (), reused=False, receipt=b"", effort=EFFORT)
+    async def succeed(self, done: TaskId, attempt: int = 0) -> None:
+        result = TaskSucceeded(self.name, done, 1, (), reused=False, receipt=b"", effort=EFFORT, attempt=attempt)
         await asyncio.to_thread(self.channel.finish, result)
 
 
@@ -363,6 +364,80 @@ def test_a_paused_worker_finishes_and_gets_no_more_until_it_is_resumed(case: Cal
             assert (await paused.receive()).task == task(2)
             made.broker.pause("nobody")
             made.broker.resume("nobody")
+
+    asyncio.run(body())
+
+
+def test_an_assigned_task_reaches_its_worker_which_gets_none_from_the_queue_until_it_has_answered(case) -> None:
+    async def body() -> None:
+        async with started(case) as made:
+            chosen, other = await made.connect(), await made.connect()
+            await chosen.join()
+            await made.expect(WorkerJoined)
+            made.broker.assign(chosen.name, RunTask(task(7), b"/work", attempt=70))
+            assert await chosen.receive() == RunTask(task(7), b"/work", attempt=70)
+            made.broker.publish(RunTask(task(0), b"/work", attempt=1))
+            made.broker.send(chosen.name, CancelTask(task(8)))
+            assert await chosen.receive() == CancelTask(task(8)), "the queue's task comes only after the answer"
+            await chosen.succeed(task(7), 70)
+            assert (await made.expect(TaskSucceeded)).attempt == 70
+            assert (await chosen.receive()).attempt == 1
+            await chosen.succeed(task(0), 1)
+            await other.join()
+            await made.expect(WorkerJoined)
+            for index in (1, 2):
+                made.broker.publish(RunTask(task(index), b"/work", attempt=1 + index))
+            both = [await worker.receive() for worker in (chosen, other)]
+            assert {message.attempt for message in both} == {2, 3}
+
+    asyncio.run(body())
+
+
+def test_an_assigned_task_is_lost_with_its_worker_and_what_it_copied_is_not(case) -> None:
+    async def body() -> None:
+        async with started(case) as made:
+            first, second = await made.connect(), await made.connect()
+            await first.join()
+            made.broker.publish(RunTask(task(0), b"/work", attempt=1))
+            assert (await first.receive()).attempt == 1
+            first.channel.report(TaskStarted(first.name, task(0), 1, attempt=1))
+            await made.expect(TaskStarted)
+            await second.join()
+            await made.expect(WorkerJoined)
+            made.broker.assign(second.name, RunTask(task(0), b"/work", attempt=2))
+            assert (await second.receive()).attempt == 2
+            second.channel.report(TaskStarted(second.name, task(0), 1, attempt=2))
+            await made.expect(TaskStarted)
+            await asyncio.to_thread(second.close)
+            assert (await made.expect(WorkerLost)).worker == second.name
+            await asyncio.to_thread(first.close)
+            assert (await made.expect(WorkerLost)).worker == first.name
+            assert await made.expect(TaskReturned) == TaskReturned(task(0), 1)
+            third = await made.connect()
+            await third.join()
+            assert await third.receive() == RunTask(task(0), b"/work", delivery=2, attempt=1)
+            assert made.heard.qsize() == 1, "the assigned attempt is told as returned"
+            made.broker.assign("nobody", RunTask(task(0), b"/work", attempt=3))
+
+    asyncio.run(body())
+
+
+def test_a_backup_that_fails_takes_nothing_from_the_queue(case) -> None:
+    async def body() -> None:
+        async with started(case) as made:
+            worker = await made.connect()
+            await worker.join()
+            await made.expect(WorkerJoined)
+            made.broker.assign(worker.name, RunTask(task(0), b"/work", attempt=2))
+            assert (await worker.receive()).attempt == 2
+            made.broker.publish(RunTask(task(0), b"/work", attempt=1))
+            made.broker.publish(RunTask(TaskId("other", 1, 0, 0), b"/work", attempt=3))
+            await made.wait_until_queued()
+            failed = TaskFailed(worker.name, task(0), "error", "no", attempt=2)
+            made.broker.purge("other")
+            await asyncio.to_thread(worker.channel.finish, failed)
+            await made.expect(TaskFailed)
+            assert (await worker.receive()).attempt == 1
 
     asyncio.run(body())
 

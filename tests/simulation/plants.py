@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from distsum.actors.actor import MASTER, phase_address
+from distsum.actors.attempts import Attempt
 from distsum.actors.master import Master
 from distsum.actors.phase import READY, STORED, WAITING, Phase
 from distsum.actors.task_tracker import TaskTracker
@@ -19,7 +20,8 @@ class ForgetsRetry(TaskTracker):
 
     def _publish(self, task_id: Any, task: Any) -> None:
         if self._next_attempt > task.first:
-            task.attempts.add(self._next_attempt)
+            task.attempts[self._next_attempt] = Attempt()
+            self._known.queued += 1
         else:
             super()._publish(task_id, task)
 
@@ -45,8 +47,10 @@ class CountsFailuresTwice(TaskTracker):
     """A failure counts as often as it is told."""
 
     def _failed(self, message: TaskFailed) -> None:
-        if (task := self._tasks.get(message.task)) is not None:
-            task.attempts.add(message.attempt)
+        task = self._tasks.get(message.task)
+        if task is not None and message.attempt not in task.attempts:
+            task.attempts[message.attempt] = Attempt()
+            self._known.queued += 1
         super()._failed(message)
 
 

@@ -1,0 +1,233 @@
+"""What the task tracker knows: workers, tasks that are out, attempts, and what a look for stragglers sees of them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from distsum.actors.speculation import Durations, Idle, PhaseView, Running, View
+from distsum.messages import TaskId
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_SLOWNESS_MEMORY = 0.5
+"""How much of a worker's slowness is its earlier tasks'."""
+_SLOWNESS_TASKS = 3
+"""Finished tasks of a phase before one more is compared with their mean."""
+
+
+class KnownWorker(msgspec.Struct):
+    """A worker that has joined.
+
+    Attributes:
+        host: Where it runs.
+        heard_seconds: When it was last heard.
+        running: The task and attempt that it works on.
+        assigned: The attempt that it was handed past the queue and has not answered for.
+        paused: Whether it is handed no tasks.
+        dismissed: Why it is sent away when it has finished.
+        failures: Its tasks that failed one after the other.
+        failing_since: How many tasks all workers together had done when the first of them failed.
+        slowness: How many times the mean of their phases its last tasks took; None before the first.
+    """
+
+    host: str
+    heard_seconds: float
+    running: tuple[TaskId, int] | None = None
+    assigned: tuple[TaskId, int] | None = None
+    paused: bool = False
+    dismissed: str | None = None
+    failures: list[TaskId] = []
+    failing_since: int = 0
+    slowness: float | None = None
+
+    @property
+    def idle(self) -> bool:
+        """Whether it could take a task now."""
+        return self.running is None and self.assigned is None and not self.paused
+
+    def compare(self, seconds: float, durations: Durations) -> None:
+        """Hold the duration of one of its tasks against those of the phase."""
+        if durations.count >= _SLOWNESS_TASKS:
+            ratio = seconds / max(durations.mean_seconds, 1e-9)
+            known = ratio if self.slowness is None else self.slowness
+            self.slowness = _SLOWNESS_MEMORY * known + (1.0 - _SLOWNESS_MEMORY) * ratio
+
+
+class Attempt(msgspec.Struct):
+    """An attempt that has not ended.
+
+    Attributes:
+        child: The one child of the node that it makes, for the others; None where it makes the node.
+        assigned: To whom it was handed past the queue; None where it is anyone's.
+        worker: Who runs it; None while it waits.
+        started_seconds: When it began.
+        told_seconds: When its progress was last told.
+        progress: The share of its work that was done then.
+        rate: What it does of its work in a second, by its last two heartbeats.
+        bytes_read: What it had read then.
+    """
+
+    child: int | None = None
+    assigned: str | None = None
+    worker: str | None = None
+    started_seconds: float = 0.0
+    told_seconds: float = 0.0
+    progress: float = 0.0
+    rate: float | None = None
+    bytes_read: int = 0
+
+    @property
+    def queued(self) -> bool:
+        """Whether it waits for any worker."""
+        return self.worker is None and self.assigned is None
+
+    def begin(self, worker: str, now: float) -> None:
+        """Note who runs it."""
+        self.worker, self.started_seconds, self.told_seconds = worker, now, now
+        self.progress, self.rate, self.bytes_read = 0.0, None, 0
+
+    def tell(self, progress: float, bytes_read: int, now: float) -> None:
+        """Note how far it is."""
+        if self.progress and now > self.told_seconds:
+            self.rate = (progress - self.progress) / (now - self.told_seconds)
+        self.progress, self.bytes_read, self.told_seconds = progress, bytes_read, now
+
+    def bytes_by(self, now: float) -> int:
+        """Return what it has read by now, if it went on as it had by its last heartbeat."""
+        told = self.told_seconds - self.started_seconds
+        return self.bytes_read if told <= 0.0 else int(self.bytes_read * (now - self.started_seconds) / told)
+
+
+class Backup(msgspec.Struct):
+    """The backup of a task: its attempt, whose it copies, and what was expected when it began."""
+
+    attempt: int
+    worker: str
+    of_attempt: int
+    began_seconds: float
+    left_seconds: float | None
+    children: int = 0
+
+
+class OutTask(msgspec.Struct):
+    """A task that is out.
+
+    Attributes:
+        work: URI of its job's work folder.
+        first: The number of its first attempt.
+        resume: Whether child nodes of it may be stored from before.
+        splits: Children of its node that several workers could make.
+        attempts: Those that have not ended, one or more, by number.
+        failures: Attempts that have failed.
+        backup: The backup that is under way.
+        declined: Attempts for which a backup was declined, each with the reason, so that it is told once.
+    """
+
+    work: bytes
+    first: int
+    resume: bool
+    splits: int
+    attempts: dict[int, Attempt]
+    failures: int = 0
+    backup: Backup | None = None
+    declined: set[tuple[int, str]] = set()
+
+    @property
+    def whole(self) -> dict[int, Attempt]:
+        """Attempts that make the node itself."""
+        return {number: attempt for number, attempt in self.attempts.items() if attempt.child is None}
+
+
+class PhaseFigures(msgspec.Struct):
+    """How far a phase of a job is: its tasks, those that are done, and what finished ones took."""
+
+    tasks: int
+    done: int
+    durations: Durations
+
+
+class Rates(msgspec.Struct):
+    """What workers read while they work."""
+
+    bytes_read: int = 0
+    seconds: float = 0.0
+
+    @property
+    def bytes_per_second(self) -> float:
+        """The mean of all tasks that have finished; 0 before the first."""
+        return self.bytes_read / self.seconds if self.seconds else 0.0
+
+
+class Known(msgspec.Struct):
+    """All of it. ``queued`` counts the attempts that wait for any worker, ``backups`` those that are under way."""
+
+    workers: dict[str, KnownWorker]
+    tasks: dict[TaskId, OutTask]
+    phases: dict[tuple[str, int], PhaseFigures]
+    rates: Rates
+    queued: int = 0
+    backups: int = 0
+
+    def idle(self) -> list[Idle]:
+        """Return the workers with nothing to do, less as many as the queue will keep busy."""
+        found = [Idle(name, each.host, each.slowness) for name, each in self.workers.items() if each.idle]
+        return found[self.queued :]
+
+    def view(self, now: float, idle: list[Idle], *, youngest_seconds: float) -> View:
+        """Return what a look for stragglers sees.
+
+        Args:
+            now: The time.
+            idle: As of ``idle``.
+            youngest_seconds: Younger attempts are left out, but for those of slow and silent workers.
+        """
+        running: dict[tuple[str, int], list[Running]] = {}
+        for task_id, task in self.tasks.items():
+            whole = task.whole if len(task.attempts) > 1 else task.attempts
+            for number, attempt in whole.items():
+                worker = self.workers.get(attempt.worker) if attempt.worker is not None else None
+                if worker is None or attempt.worker is None:
+                    continue
+                elapsed, silent = now - attempt.started_seconds, now - worker.heard_seconds
+                if elapsed < youngest_seconds and worker.slowness is None and silent < youngest_seconds:
+                    continue
+                running.setdefault((task_id.job, task_id.phase), []).append(
+                    Running(
+                        task=task_id,
+                        attempt=number,
+                        worker=attempt.worker,
+                        hosts=hosts_of(whole, self.workers),
+                        elapsed_seconds=elapsed,
+                        progress=attempt.progress,
+                        progress_seconds=now - attempt.told_seconds,
+                        rate=attempt.rate,
+                        bytes_read=attempt.bytes_read,
+                        silent_seconds=silent,
+                        slowness=worker.slowness,
+                        copies=len(whole) - 1,
+                        splits=task.splits,
+                    )
+                )
+        phases = []
+        for key, attempts in running.items():
+            figures = self.phases[key]
+            phases.append(
+                PhaseView(tasks=figures.tasks, done=figures.done, durations=figures.durations, running=attempts)
+            )
+        return View(
+            phases=phases,
+            idle=idle,
+            workers=len(self.workers),
+            hosts=len({each.host for each in self.workers.values()}),
+            backups=self.backups,
+            bytes_per_second=self.rates.bytes_per_second,
+        )
+
+
+def hosts_of(attempts: Mapping[int, Attempt], workers: Mapping[str, KnownWorker]) -> frozenset[str]:
+    """Return the hosts that attempts run on, or are on their way to."""
+    names = (each.worker or each.assigned for each in attempts.values())
+    return frozenset(workers[name].host for name in names if name is not None and name in workers)

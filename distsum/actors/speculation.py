@@ -1,0 +1,404 @@
+"""Stragglers: which attempts get a backup on another worker, and why (pure).
+
+A policy is a function over what the tracker knows at one moment: phases with their finished tasks, attempts under way,
+and idle workers. It says for each attempt that it suspects to be a straggler whether a copy begins, and on the strength
+of which numbers; also where it decides against one.
+
+The default is a rule with guards. The rule: more than ``quantile`` of a phase is done, and an attempt runs for longer
+than ``multiplier`` times the mean of the finished ones. The guards keep it from copying what will end by itself before
+a copy could. The other policies are those of other systems, for comparison (``benchmarks/stragglers.py``):
+
+- ``bare``: the rule without guards;
+- ``spark``: more than ``quantile`` done, and longer than ``multiplier`` times the median (Apache Spark's
+  ``spark.speculation``, TaskSetManager.checkSpeculatableTasks);
+- ``late``: the slowest quarter by progress rate, the longest time to the end first, at most a tenth of the workers
+  (Zaharia et al., "Improving MapReduce Performance in Heterogeneous Environments", OSDI 2008);
+- ``mapreduce``: when nothing of a phase waits any more, whatever is in progress (Dean and Ghemawat, "MapReduce:
+  Simplified Data Processing on Large Clusters", OSDI 2004, section 3.6);
+- ``none``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final, Literal
+
+import msgspec
+
+from distsum.messages import BackupReason, DeclineReason, Evidence, TaskId
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+PolicyName = Literal["guarded", "bare", "spark", "late", "mapreduce", "none"]
+
+_LATE_SLOWEST: Final = 0.25
+_LATE_CAP: Final = 0.1
+_SPARK_MIN_SECONDS: Final = 0.1
+
+
+class SpeculationSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How stragglers are told, and what may be done about them.
+
+    Attributes:
+        policy: One of this module's; ``none`` never copies anything.
+        quantile: Share of a phase's tasks that must be done before a running time is held against an attempt.
+        multiplier: How many times the mean duration of the phase's finished tasks an attempt may take.
+        min_seconds: No attempt is a straggler before it has run for so long.
+        max_share: Backups under way at most, as a share of the workers; always one.
+        gain: A copy begins only if the attempt is expected to take so many times as long as the copy, from now on.
+        silence_seconds: A worker that says nothing for so long is taken for frozen.
+        slow: A worker whose last tasks took so many times the mean of their phases is known to be slow: its attempts
+            are copied at once, and no copy is given to it.
+        few: In phases of fewer tasks than this no share of them says much, and attempts are compared by their rate.
+        check_seconds: Time between two looks at all attempts.
+    """
+
+    policy: PolicyName = "guarded"
+    quantile: float = 0.75
+    multiplier: float = 1.2
+    min_seconds: float = 0.5
+    max_share: float = 0.25
+    gain: float = 1.5
+    silence_seconds: float = 6.0
+    slow: float = 2.0
+    few: int = 4
+    check_seconds: float = 1.0
+
+
+class Durations:
+    """How long finished tasks took, in constant memory: count, mean, and quantiles to within 5 %."""
+
+    _BASE: Final = 1.1
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.total_seconds = 0.0
+        self._bins: dict[int, int] = {}
+
+    def add(self, seconds: float) -> None:
+        """Count one."""
+        self.count += 1
+        self.total_seconds += seconds
+        place = math.floor(math.log(max(seconds, 1e-9), self._BASE))
+        self._bins[place] = self._bins.get(place, 0) + 1
+
+    @property
+    def mean_seconds(self) -> float:
+        """Mean; 0 of none."""
+        return self.total_seconds / self.count if self.count else 0.0
+
+    def quantile_seconds(self, share: float) -> float:
+        """Return the duration that this share of the tasks did not exceed, to within 5 %; 0 of none.
+
+        >>> durations = Durations()
+        >>> for seconds in range(1, 101):
+        ...     durations.add(float(seconds))
+        >>> durations.mean_seconds, 47 < durations.quantile_seconds(0.5) < 53
+        (50.5, True)
+        """
+        wanted = share * self.count
+        for place in sorted(self._bins):
+            wanted -= self._bins[place]
+            if wanted <= 0:
+                return float(self._BASE ** (place + 0.5))
+        return 0.0
+
+
+class Running(msgspec.Struct, frozen=True, kw_only=True):
+    """An attempt under way.
+
+    Attributes:
+        task: Of which task.
+        attempt: Its number.
+        worker: Who runs it.
+        hosts: Where attempts of its task run.
+        elapsed_seconds: Since it began.
+        progress: The share of its work that was done at its last heartbeat; 0 where none has come.
+        progress_seconds: Since that heartbeat.
+        rate: What it does of its work in a second, by its last two heartbeats; None where there were fewer.
+        bytes_read: What it had read at its last heartbeat.
+        silent_seconds: Since its worker was last heard.
+        slowness: How many times the mean its worker's last tasks took; None of a worker that has finished none.
+        copies: Other attempts of its task that are under way.
+        splits: Children of its node that several workers could make.
+    """
+
+    task: TaskId
+    attempt: int
+    worker: str
+    hosts: frozenset[str]
+    elapsed_seconds: float
+    progress: float = 0.0
+    progress_seconds: float = 0.0
+    rate: float | None = None
+    bytes_read: int = 0
+    silent_seconds: float = 0.0
+    slowness: float | None = None
+    copies: int = 0
+    splits: int = 0
+
+    def left_seconds(self, expected_seconds: float) -> float:
+        """Return what it is expected to take from now on.
+
+        By its progress, if that is known. Otherwise by what a task is expected to take in all; where that has passed,
+        as long again as it has taken, as is most likely of durations whose logarithm is spread out.
+        """
+        if 0.0 < self.progress < 1.0:
+            age = self.elapsed_seconds - self.progress_seconds
+            rate = self.rate if self.rate is not None else self.progress / max(age, 1e-9)
+            if rate <= 0.0:
+                return math.inf
+            left = (1.0 - self.progress) / rate - self.progress_seconds
+            return left if left > 0.0 else max(0.0, self.progress_seconds)
+        left = expected_seconds - self.elapsed_seconds
+        return left if left > 0.0 else self.elapsed_seconds
+
+
+class PhaseView(msgspec.Struct, frozen=True, kw_only=True):
+    """A phase of a job: its tasks, those that are done, what finished ones took, and the attempts under way."""
+
+    tasks: int
+    done: int
+    durations: Durations
+    running: Sequence[Running]
+
+    @property
+    def waiting(self) -> int:
+        """Tasks that are neither done nor under way."""
+        return self.tasks - self.done - len({each.task for each in self.running})
+
+
+class Idle(msgspec.Struct, frozen=True):
+    """A worker with nothing to do."""
+
+    worker: str
+    host: str
+    slowness: float | None = None
+
+
+class View(msgspec.Struct, frozen=True, kw_only=True):
+    """What there is to decide on.
+
+    Attributes:
+        phases: Those with attempts under way.
+        idle: Workers with nothing to do, less as many as there are tasks in the queue.
+        workers: All workers.
+        hosts: On how many hosts they run.
+        backups: Backups under way.
+        bytes_per_second: What a worker reads while it works; 0 where none has finished anything.
+    """
+
+    phases: Sequence[PhaseView]
+    idle: Sequence[Idle]
+    workers: int
+    hosts: int
+    backups: int = 0
+    bytes_per_second: float = 0.0
+
+
+class Suspect(msgspec.Struct, frozen=True):
+    """An attempt that may be a straggler: why, and what it and a copy are expected to take; None where unknown."""
+
+    running: Running
+    reason: BackupReason
+    evidence: Evidence
+    left_seconds: float
+    copy_seconds: float | None
+
+
+class StartBackup(msgspec.Struct, frozen=True):
+    """Copy an attempt to a worker, and have others make children of its node: (worker, child)."""
+
+    running: Running
+    worker: str
+    reason: BackupReason
+    evidence: Evidence
+    helpers: tuple[tuple[str, int], ...] = ()
+
+
+class Decline(msgspec.Struct, frozen=True):
+    """Do not copy an attempt, for this reason, though there is a suspicion."""
+
+    running: Running
+    suspicion: BackupReason
+    reason: DeclineReason
+    evidence: Evidence
+
+
+Decision = StartBackup | Decline
+
+
+def decide(view: View, settings: SpeculationSettings) -> tuple[Decision, ...]:
+    """Return what is to be done about stragglers now, the most urgent first; backups take the idle workers in turn."""
+    suspects = [each for phase in view.phases for each in _POLICIES[settings.policy](phase, view, settings)]
+    suspects.sort(key=lambda each: (-each.left_seconds, each.running.attempt))
+    guarded = settings.policy == "guarded"
+    cap = _cap(view, settings)
+    idle = list(view.idle)
+    backups = view.backups
+    decisions: list[Decision] = []
+    for suspect in suspects:
+        running, evidence = suspect.running, suspect.evidence
+        if running.copies:
+            continue
+        chosen = _place(suspect, idle, view, settings, full=backups >= cap)
+        if not isinstance(chosen, Idle):
+            decisions.append(Decline(running, suspect.reason, chosen, evidence))
+            continue
+        idle.remove(chosen)
+        backups += 1
+        decisions.append(StartBackup(running, chosen.worker, suspect.reason, evidence))
+    if guarded:
+        _share_out(decisions, idle, settings)
+    return tuple(decisions)
+
+
+def _cap(view: View, settings: SpeculationSettings) -> int:
+    if settings.policy == "guarded":
+        return max(1, math.ceil(settings.max_share * view.workers))
+    return max(1, math.ceil(_LATE_CAP * view.workers)) if settings.policy == "late" else view.workers
+
+
+def _place(
+    suspect: Suspect, idle: Sequence[Idle], view: View, settings: SpeculationSettings, *, full: bool
+) -> Idle | DeclineReason:
+    """Return the worker for a copy, the fastest on a host where the task does not run; or why there shall be none."""
+    guarded = settings.policy == "guarded"
+    if guarded and suspect.copy_seconds is not None and suspect.left_seconds <= settings.gain * suspect.copy_seconds:
+        return "ends_sooner"
+    if full:
+        return "cap"
+    # Where there is no other host, one of its processes may be stuck alone.
+    fitting = [each for each in idle if each.host not in suspect.running.hosts or view.hosts == 1]
+    if idle and not fitting:
+        return "same_host"
+    if guarded:
+        fitting = [each for each in fitting if each.slowness is None or each.slowness < settings.slow]
+    if not fitting:
+        return "no_idle_worker"
+    fastest: Idle = min(fitting, key=lambda each: each.slowness or 1.0)
+    return fastest
+
+
+def _share_out(decisions: list[Decision], idle: list[Idle], settings: SpeculationSettings) -> None:
+    """Give the workers that are still idle children of copied nodes to make, the last children first.
+
+    The copy itself begins in front, so that it meets what they have made.
+    """
+    fast = [each for each in idle if each.slowness is None or each.slowness < settings.slow]
+    for place, decision in enumerate(decisions):
+        if not isinstance(decision, StartBackup):
+            continue
+        running = decision.running
+        first = int(running.progress * running.splits)  # on which it works now; the copy makes it, too
+        children = range(running.splits - 1, first, -1)
+        long = decision.evidence.copy_seconds is None or decision.evidence.copy_seconds > 2 * settings.min_seconds
+        if not children or not long:
+            continue
+        helpers = tuple((fast.pop().worker, child) for child in children[: len(fast)])
+        decisions[place] = msgspec.structs.replace(decision, helpers=helpers)
+
+
+# Policies -------------------------------------------------------------------------------------------------------------
+
+
+def _none(phase: PhaseView, view: View, settings: SpeculationSettings) -> Iterator[Suspect]:
+    return iter(())
+
+
+def _bare(phase: PhaseView, view: View, settings: SpeculationSettings) -> Iterator[Suspect]:
+    mean = phase.durations.mean_seconds
+    if phase.done > settings.quantile * phase.tasks and mean:
+        for running in phase.running:
+            if running.elapsed_seconds > settings.multiplier * mean:
+                yield _suspect(running, "slow_attempt", phase, mean)
+
+
+def _spark(phase: PhaseView, view: View, settings: SpeculationSettings) -> Iterator[Suspect]:
+    median = phase.durations.quantile_seconds(0.5)
+    if phase.done >= settings.quantile * phase.tasks and median:
+        for running in phase.running:
+            if running.elapsed_seconds > max(settings.multiplier * median, _SPARK_MIN_SECONDS):
+                yield _suspect(running, "slow_attempt", phase, phase.durations.mean_seconds)
+
+
+def _late(phase: PhaseView, view: View, settings: SpeculationSettings) -> Iterator[Suspect]:
+    known = [each for each in phase.running if each.progress > 0.0 and not each.copies]
+    known.sort(key=lambda each: each.progress / each.elapsed_seconds)
+    mean = phase.durations.mean_seconds
+    for running in known[: math.ceil(_LATE_SLOWEST * len(known))]:
+        yield _suspect(running, "slow_rate", phase, mean)
+
+
+def _mapreduce(phase: PhaseView, view: View, settings: SpeculationSettings) -> Iterator[Suspect]:
+    if phase.waiting <= 0:
+        for running in phase.running:
+            yield _suspect(running, "last_tasks", phase, phase.durations.mean_seconds)
+
+
+def _guarded(phase: PhaseView, view: View, settings: SpeculationSettings) -> Iterator[Suspect]:
+    """The rule; and what helps where it cannot: a silence, a worker known to be slow, a rate far below its peers'."""
+    mean = phase.durations.mean_seconds
+    few = phase.tasks < settings.few or phase.tasks - phase.done == 1
+    enough = few or phase.done > settings.quantile * phase.tasks
+    for running in phase.running:
+        if running.copies:
+            continue
+        copy = mean or _copy_seconds(running, view)
+        if running.silent_seconds > settings.silence_seconds:
+            yield _suspect(running, "silent", phase, copy)
+        elif not enough:
+            continue
+        elif running.slowness is not None and running.slowness >= settings.slow:
+            yield _suspect(running, "slow_worker", phase, copy)
+        elif running.elapsed_seconds <= settings.min_seconds:
+            continue
+        elif mean and running.elapsed_seconds > settings.multiplier * mean:
+            yield _suspect(running, "slow_attempt", phase, copy)
+        elif few and copy and _expected_seconds(running) > settings.slow * copy:
+            yield _suspect(running, "slow_rate", phase, copy)
+
+
+_POLICIES: Final[dict[str, Callable[[PhaseView, View, SpeculationSettings], Iterator[Suspect]]]] = {
+    "guarded": _guarded,
+    "bare": _bare,
+    "spark": _spark,
+    "late": _late,
+    "mapreduce": _mapreduce,
+    "none": _none,
+}
+
+
+def _copy_seconds(running: Running, view: View) -> float:
+    """Return what a copy takes where no task of the phase has finished: by its bytes, and what workers read; or 0."""
+    if not running.progress or not view.bytes_per_second:
+        return 0.0
+    return running.bytes_read / running.progress / view.bytes_per_second
+
+
+def _expected_seconds(running: Running) -> float:
+    """Return what an attempt will have taken in all, by its progress; 0 where that is not known."""
+    if not 0.0 < running.progress < 1.0:
+        return 0.0
+    return running.elapsed_seconds + running.left_seconds(0.0)
+
+
+def _suspect(running: Running, reason: BackupReason, phase: PhaseView, copy: float) -> Suspect:
+    """Return a suspect with its evidence; ``copy`` is what a copy takes, 0 where that is not known."""
+    mean = phase.durations.mean_seconds
+    expected = max(running.slowness or 1.0, 1.0) * copy
+    left = math.inf if reason == "silent" else running.left_seconds(expected)
+    evidence = Evidence(
+        elapsed_seconds=running.elapsed_seconds,
+        mean_seconds=mean or None,
+        left_seconds=None if math.isinf(left) else left,
+        copy_seconds=copy or None,
+        progress=running.progress,
+        slowness=running.slowness,
+        silent_seconds=running.silent_seconds,
+        done=phase.done,
+        tasks=phase.tasks,
+    )
+    return Suspect(running, reason, evidence, left, copy or None)
