@@ -118,6 +118,11 @@ class Node:
             "RUNNING_UNDER_SYSTEMD": "true",
         }
 
+    @property
+    def running(self) -> bool:
+        """Whether there is a node that has not been killed."""
+        return len(self._processes) > 1 and self._processes[-1].poll() is None
+
     def start(self) -> None:
         """Start the node, and the port mapper if it does not run yet; return when clients are served."""
         if not self._processes:

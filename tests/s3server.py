@@ -51,6 +51,10 @@ class S3Server:
         assert self._process is not None
         return self._process.pid
 
+    @property
+    def running(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
     def start(self) -> None:
         """Start the server, and wait until it answers."""
         ports = iter(self._ports)
@@ -79,7 +83,7 @@ class S3Server:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                preexec_fn=_end_with_parent,  # noqa: PLW1509 - one call of the kernel, and no thread holds a lock it needs
+                preexec_fn=end_with_parent,  # noqa: PLW1509 - one call of the kernel, and no thread holds a lock it needs
             )
         deadline = time.monotonic() + _START_SECONDS
         while not (self._ready() and self._has_bucket()):
@@ -122,7 +126,7 @@ class S3Server:
         self._process.wait()
 
 
-def _end_with_parent() -> None:
+def end_with_parent() -> None:
     """Have the kernel end this process when the tests do, also where those are killed."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
