@@ -31,6 +31,7 @@ from distsum.partials import manifest_uri, node_context, spec_uri
 from distsum.planning import PARTIAL_HEAD_BYTES
 from distsum.reductions import REDUCTIONS
 from distsum.request import PlanSummary, ReductionName, SkippedInput, Summary
+from distsum.stores.routing import is_remote
 from distsum.tree import Tree
 from distsum.wording import printable
 
@@ -142,6 +143,21 @@ class Job:
                 except (msgspec.DecodeError, UnicodeDecodeError):
                     return  # of another version, or torn by a power cut; it is written anew
             self._store.abort_output(earlier.output)
+
+    def abort_unnamed(self, within_seconds: float) -> None:
+        """Remove what was begun in S3 under the result's name within so long: an upload costs, and is in no listing.
+
+        A process that is killed between beginning one and describing the job leaves one that nothing names. Called
+        before ``begin``, by the only process that runs the job.
+
+        Raises:
+            StorageError: They cannot be listed or removed.
+        """
+        output = self.record.output
+        if is_remote(output):
+            for begun in self._store.begun(output.rpartition(b"/")[0]):
+                if begun.final == output and begun.age_seconds <= within_seconds:
+                    self._store.abort_output(begun.output)
 
     def commit_output(self, outcome: JobSucceeded, *, again: bool = False) -> None:
         """Make the result visible under its own name.

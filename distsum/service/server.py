@@ -331,6 +331,9 @@ class Service:
         job = served.job
         states = await asyncio.to_thread(job.stored_states)
         await self._serving.wait()
+        if served.resumed and not self._shares_output(served):
+            since = time.time() - served.ticket.submitted_seconds
+            await self._quietly(partial(job.abort_unnamed, since), job.spec.job)
         if served.ticket.cancelled:
             raise _CancelledError
         await asyncio.to_thread(job.begin)
@@ -351,6 +354,11 @@ class Service:
         digest = await asyncio.to_thread(job.output_digest)
         seconds = time.perf_counter() - served.began
         return job.summary(outcome, served.tally, len(self._active()), digest, seconds)
+
+    def _shares_output(self, served: _Served) -> bool:
+        """Whether another job that is under way has the same output."""
+        output = served.job.record.output
+        return any(each is not served and each.job.record.output == output for each in self._served.values())
 
     async def _end(self, served: _Served, outcome: Outcome) -> None:
         """Store how a job ended, as often as it takes, and tell of it then."""
