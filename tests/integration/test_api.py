@@ -535,7 +535,7 @@ def test_an_interrupt_that_comes_before_the_run_has_begun_ends_it(runs, tmp_path
     inputs = [os.fsencode(path) for path in sorted(runs[0].iterdir())]
     store, output = LocalStore(), tmp_path / "out.npy"
     prepared = prepare("mean", inputs, os.fsencode(output), Options(), store)
-    run = _Run(Job(prepared.record, prepared.manifest, store), store, 1, 0.0, None)
+    run = _Run(Job(prepared.record, prepared.manifest, store), store, 1, 0.0, None, None, None)
     run.interrupt()
     with pytest.raises(distsum.InterruptedRunError):
         _run_loop(run)
