@@ -400,22 +400,28 @@ class TaskTracker:
     def _take_off(self, task_id: TaskId, outcome: BackupOutcome, winner: TaskSucceeded | None = None) -> None:
         """Take a task off, and call back all attempts but the winner; a backup has won, or ends as ``outcome`` says."""
         task = self._tasks.pop(task_id)
+        wasted = self._wasted(task, winner)
+        shared = winner is not None and winner.attempt not in task.backups
         for number, attempt in task.attempts.items():
             self._known.queued -= attempt.queued
             worker = attempt.worker or attempt.assigned
             won = winner is not None and number == winner.attempt
-            shared = winner is not None and winner.attempt not in task.backups
             if worker is not None and not (won and winner is not None and worker == winner.worker):
                 self._context.send(WORKERS, TellWorker(worker, CancelTask(task_id, number)))
             if (backup := task.backups.get(number)) is not None:
                 with_its_help = shared and backup.children > 0
                 ended: BackupOutcome = "won" if won or with_its_help else outcome
-                self._end_backup(task_id, task, number, ended, self._wasted(task, winner))
+                self._end_backup(task_id, task, number, ended, wasted[number])
 
-    def _wasted(self, task: OutTask, winner: TaskSucceeded | None) -> int:
-        """Return about how many bytes attempts have read that did not do the task."""
-        losers = {number: each for number, each in task.whole.items() if winner is None or number != winner.attempt}
-        return sum(each.bytes_by(self._context.now()) for each in losers.values() if each.worker is not None)
+    def _wasted(self, task: OutTask, winner: TaskSucceeded | None) -> dict[int, int]:
+        """Return for each backup about how many bytes were read in vain: its own, and with the first all others."""
+        wasted = dict.fromkeys(task.backups, 0)
+        now = self._context.now()
+        for number, attempt in task.whole.items():
+            lost = winner is None or number != winner.attempt
+            if lost and attempt.worker is not None and wasted:
+                wasted[number if number in wasted else min(wasted)] += attempt.bytes_by(now)
+        return wasted
 
     def _failed(self, message: TaskFailed) -> None:
         self._answered(message.worker, message.task, message.attempt)

@@ -235,6 +235,19 @@ def wait_for_workers(made: Serving, count: int) -> list[str]:
     return [each.worker for each in made.client.workers()]
 
 
+def test_a_worker_that_was_there_and_got_no_task_has_its_account_too(tmp_path: Path, inputs: list[bytes]) -> None:
+    with serving(tmp_path / "work", workers=2) as made:
+        idle, busy = wait_for_workers(made, 2)
+        made.client.command_worker(idle, "pause")
+        wait_until(lambda: "paused" in {each.state for each in made.client.workers()}, "a pause")
+        job = submitted(made, inputs, tmp_path / "out.npy", partition=5)
+        summary = made.client.wait(job, 60)
+        assert {each.worker: each.tasks for each in summary.worker_accounts} == {idle: 0, busy: 16}
+        (waited,) = [each.seconds for each in summary.worker_accounts if each.worker == idle]
+        assert {kind for kind, seconds in waited.items() if seconds} == {"waiting"}, "its start was before the job"
+        assert made.client.stragglers(job).totals == summary.backups
+
+
 def test_workers_are_listed_drained_and_sent_away(tmp_path: Path) -> None:
     with serving(tmp_path / "work", workers=2) as made:
         one, other = wait_for_workers(made, 2)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import io
 import random
+import tracemalloc
 import zlib
 
 import msgspec
@@ -216,7 +217,12 @@ def test_a_block_that_would_take_all_memory_is_damaged():
     packed = zlib.compress(bytes(1 << 28))
     head = len(packed).to_bytes(4, "little") + zlib.crc32(packed).to_bytes(4, "little")
     assert len(packed) < 1 << 20
-    assert "damaged at byte" in played(start + head + packed)[1]
+    tracemalloc.start()
+    try:
+        assert "damaged at byte" in played(start + head + packed)[1]
+        assert tracemalloc.get_traced_memory()[1] < 1 << 26, "it was unpacked whole before it was looked at"
+    finally:
+        tracemalloc.stop()
     assert "damaged at byte" in played(start + b"\xff" * 8)[1]
 
 

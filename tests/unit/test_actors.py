@@ -11,9 +11,13 @@ from distsum import __version__
 from distsum.actors.actor import BROKER, CLIENT, MASTER, TRACKER, WORKERS
 from distsum.actors.master import MasterSettings
 from distsum.actors.phase import STORED, UNNEEDED, WAITING
+from distsum.actors.speculation import SpeculationSettings
 from distsum.actors.task_tracker import TrackerSettings
 from distsum.messages import (
     PROTOCOL,
+    AssignTask,
+    BackupEnded,
+    BackupStarted,
     CancelJob,
     CancelTask,
     ChangePriority,
@@ -521,3 +525,95 @@ def test_a_worker_that_nobody_knows_is_asked_who_it_is() -> None:
     assert len(system.events) == events
     system.tell(TRACKER, Heartbeat("w1", None, 0))
     assert told(system) == []
+
+
+def stragglers(system: SteppingSystem) -> tuple[TaskId, TaskId]:
+    """Have eight of ten tasks of a phase done in a second each, and return the two that go on."""
+    tasks = published(system)[:10]
+    for number, task in enumerate(tasks, start=1):
+        system.tell(TRACKER, TaskStarted(f"w{number}", task, 1, attempt=number))
+    system.advance(1.0)
+    for number, task in enumerate(tasks[:8], start=1):
+        system.tell(TRACKER, succeeded(task, worker=f"w{number}", attempt=number))
+    for number, task in enumerate(published(system), start=1):  # of the next phase, so that nothing waits
+        attempt = system.attempts[task]
+        system.tell(TRACKER, TaskStarted(f"w{number}", task, 1, attempt=attempt))
+        system.tell(TRACKER, succeeded(task, worker=f"w{number}", attempt=attempt))
+    system.take(WORKERS)
+    return tasks[8], tasks[9]
+
+
+def assigned(system: SteppingSystem) -> list[tuple[str, RunTask]]:
+    sent = system.take(WORKERS)
+    return [(each.worker, each.message) for each in sent if isinstance(each, AssignTask)]
+
+
+def test_a_straggler_is_given_to_an_idle_worker_too_and_the_loser_is_called_back() -> None:
+    system = system_with(spec(50), workers=12)
+    first, second = stragglers(system)
+    system.tell(TRACKER, Heartbeat("w9", first, 1000, attempt=9, progress=0.1))
+    system.advance(1.0)
+    backups = {message.task: (worker, message) for worker, message in assigned(system)}
+    assert backups.keys() == {first, second}
+    worker, order = backups[first]
+    assert worker not in {"w9", "w10"}
+    assert order.resume
+    started = [event for event in system.events if isinstance(event, BackupStarted)]
+    assert {(event.task, event.of_worker, event.reason) for event in started} == {
+        (first, "w9", "slow_rate"),
+        (second, "w10", "slow_attempt"),
+    }
+    system.tell(TRACKER, TaskStarted(worker, first, 1, attempt=order.attempt))
+    system.advance(0.5)
+    assert assigned(system) == [], "there is a copy of each"
+    system.tell(TRACKER, succeeded(first, worker=worker, attempt=order.attempt))
+    assert ("w9", CancelTask(first, 9)) in told(system)
+    (ended,) = [event for event in system.events if isinstance(event, BackupEnded)]
+    assert (ended.outcome, ended.worker, ended.attempt) == ("won", worker, order.attempt)
+    assert ended.wasted_bytes > 0
+    assert ended.saved_seconds is not None
+    assert ended.saved_seconds > 0
+    system.tell(TRACKER, succeeded(second, worker="w10", attempt=10))
+    outcomes = [event.outcome for event in system.events if isinstance(event, BackupEnded)]
+    assert outcomes == ["won", "lost"]
+
+
+def test_a_backup_that_is_lost_with_its_worker_is_moot_and_the_straggler_goes_on() -> None:
+    system = system_with(spec(50), workers=12)
+    first, _ = stragglers(system)
+    system.advance(1.0)
+    worker = next(worker for worker, message in assigned(system) if message.task == first)
+    system.tell(TRACKER, WorkerLost(worker, "ended"))
+    (ended,) = [event for event in system.events if isinstance(event, BackupEnded)]
+    assert (ended.task, ended.outcome) == (first, "moot")
+    assert published(system) == [], "its first attempt is still under way"
+    system.tell(TRACKER, succeeded(first, worker="w9", attempt=9))
+    assert any(isinstance(event, TaskSucceeded) and event.task == first for event in system.events)
+
+
+def test_what_two_backups_of_one_task_have_wasted_is_told_once() -> None:
+    system = system_with(spec(50), workers=12)
+    first, _ = stragglers(system)
+    system.advance(1.0)
+    ((worker, order),) = [each for each in assigned(system) if each[1].task == first]
+    system.tell(TRACKER, TaskStarted(worker, first, 1, attempt=order.attempt))
+    system.advance(3.0)
+    ((other, again),) = [each for each in assigned(system) if each[1].task == first]
+    system.tell(TRACKER, TaskStarted(other, first, 1, attempt=again.attempt))
+    for name, attempt in (("w9", 9), (worker, order.attempt), (other, again.attempt)):
+        system.tell(TRACKER, Heartbeat(name, first, 1000, attempt=attempt, progress=0.1))
+    system.tell(TRACKER, succeeded(first, worker=other, attempt=again.attempt))
+    ended = {event.attempt: event for event in system.events if isinstance(event, BackupEnded)}
+    assert {attempt: event.outcome for attempt, event in ended.items()} == {order.attempt: "lost", again.attempt: "won"}
+    assert sum(event.wasted_bytes for event in ended.values()) == 2000
+
+
+def test_without_speculation_nothing_is_copied() -> None:
+    settings = TrackerSettings(speculation=SpeculationSettings(policy="none"))
+    system = SteppingSystem(settings)
+    for number in range(1, 13):
+        system.tell(TRACKER, joined(f"w{number}"))
+    system.tell(MASTER, SubmitJob(spec(50), nothing_stored(spec(50))))
+    stragglers(system)
+    system.advance(30.0)
+    assert assigned(system) == []
