@@ -28,7 +28,15 @@ if TYPE_CHECKING:
     from tests.rabbitmq import Node
 
 FILES = 40
-SUMMARY_OF_THE_RUN = {"seconds", "attempts", "bytes_written", "peak_worker_bytes", "workers"}
+SUMMARY_OF_THE_RUN = {
+    "backups",
+    "worker_accounts",
+    "seconds",
+    "attempts",
+    "bytes_written",
+    "peak_worker_bytes",
+    "workers",
+}
 """Fields of which two runs of a job may differ."""
 
 
