@@ -7,6 +7,7 @@ import fcntl
 import os
 import secrets
 import shutil
+import signal
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -167,11 +168,12 @@ def _started(folder: Path) -> State:
     def start_noted(
         command: Sequence[str], environment: Mapping[str, str], folder: Path, log: Path
     ) -> subprocess.Popen[bytes]:
-        process = detached(command, environment, folder, log)
-        # Noted at once, so that `down` finds it also where we are killed before the rest runs.
-        if (identity := identify(process.pid)) is not None:
-            state.processes.append(identity)
-            note()
+        with _uninterrupted():
+            process = detached(command, environment, folder, log)
+            # Noted at once, so that `down` finds it also where we are killed before the rest runs.
+            if (identity := identify(process.pid)) is not None:
+                state.processes.append(identity)
+                note()
         return process
 
     made = servers(folder, start_noted)
@@ -181,6 +183,21 @@ def _started(folder: Path) -> State:
     state.ready = True
     note()
     return state
+
+
+@contextlib.contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Let interruptions wait until the end of the block: a process that is started and not noted would stay."""
+    caught: list[int] = []
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.signal(number, lambda number, _: caught.append(number)) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if caught:
+        raise KeyboardInterrupt
 
 
 def _write(folder: Path, state: State) -> None:
