@@ -13,6 +13,31 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 
+class Hold:
+    """Keeps requests back until it lets them go; ``held`` lists those that came. Made by ``FaultProxy.hold``."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._over = asyncio.Event()
+        self._dropped = False
+        self.held: list[Request] = []
+
+    def release(self) -> None:
+        """Let them go on, and all that come later."""
+        self._loop.call_soon_threadsafe(self._over.set)
+
+    def drop(self) -> None:
+        """Close their connections: whoever has sent them is gone."""
+        self._dropped = True
+        self.release()
+
+    async def wait(self, request: Request) -> bool:
+        """Return, when it is over, whether the request goes on."""
+        self.held.append(request)
+        await self._over.wait()
+        return not self._dropped
+
+
 class Fault(NamedTuple):
     """What happens to one answer.
 
@@ -23,6 +48,9 @@ class Fault(NamedTuple):
         stall: Bytes of the body after which nothing more comes.
         drip_seconds: Time between single bytes of the body after ``stall`` bytes; 0 for a full stop.
         lose_answer: Whether the request is carried out and the connection closed without an answer.
+        flip: The byte of the body of which one bit is turned.
+        hold: Keeps the request from the server.
+        hold_answer: Keeps the answer of the server, which has carried the request out.
         headers: More headers of the answer.
     """
 
@@ -32,16 +60,20 @@ class Fault(NamedTuple):
     stall: int | None = None
     drip_seconds: float = 0.0
     lose_answer: bool = False
+    flip: int | None = None
+    hold: Hold | None = None
+    hold_answer: Hold | None = None
     headers: tuple[str, ...] = ()
 
 
 class Request(NamedTuple):
-    """One request, as far as a fault may depend on it."""
+    """One request, as far as a fault may depend on it; ``port`` is that of the client."""
 
     method: str
     target: str
     headers: dict[str, str]
     number: int
+    port: int = 0
 
 
 Choice = "Callable[[Request], Fault | None]"
@@ -69,6 +101,10 @@ class FaultProxy:
     def let_go(self) -> None:
         """Close the connections that stall, now and from now on."""
         self._loop.call_soon_threadsafe(self._let_go.set)
+
+    def hold(self) -> Hold:
+        """Make what keeps requests or answers back, as faults may ask it to."""
+        return Hold(self._loop)
 
     def close(self) -> None:
         asyncio.run_coroutine_threadsafe(self._stop(), self._loop).result(10)
@@ -112,9 +148,11 @@ class FaultProxy:
         head = await reader.readuntil(b"\r\n\r\n")
         first, headers = _parsed(head)
         method, target, _ = first.split(" ", 2)
-        request = Request(method, target, headers, len(self.requests))
+        request = Request(method, target, headers, len(self.requests), writer.get_extra_info("peername")[1])
         self.requests.append(request)
         fault = self.choose(request) or Fault()
+        if fault.hold is not None and not await fault.hold.wait(request):
+            return False
         if fault.status:
             if "expect" in headers:
                 writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
@@ -132,7 +170,7 @@ class FaultProxy:
         await _copy(reader, upstream, int(headers.get("content-length", 0)))
         head = await answers.readuntil(b"\r\n\r\n")
         first, answered = _parsed(head)
-        if fault.lose_answer:
+        if fault.lose_answer or (fault.hold_answer is not None and not await fault.hold_answer.wait(request)):
             return False
         writer.write(head)
         if method == "HEAD" or first.split(" ")[1] in {"204", "304"}:
@@ -168,8 +206,70 @@ class FaultProxy:
                     return False
                 await _copy(answers, writer, 1)
             return True
+        if fault.flip is not None:
+            await _copy(answers, writer, fault.flip)
+            writer.write(bytes([(await answers.readexactly(1))[0] ^ 1]))
+            size -= fault.flip + 1
         await _copy(answers, writer, size)
         return True
+
+
+class Line:
+    """A way to a TCP port of this machine, on a port of its own, that can be cut and mended."""
+
+    def __init__(self, port: int) -> None:
+        self._target = port
+        self._is_cut = False
+        self._writers: set[asyncio.StreamWriter] = set()
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        self._thread.start()
+        server = asyncio.run_coroutine_threadsafe(asyncio.start_server(self._serve, "127.0.0.1", 0), self._loop)
+        self._server = server.result()
+        self.port: int = self._server.sockets[0].getsockname()[1]
+
+    def cut(self) -> None:
+        """End all connections, and let no new one through."""
+        self._is_cut = True
+        self._loop.call_soon_threadsafe(self._abort)
+
+    def mend(self) -> None:
+        self._is_cut = False
+
+    def close(self) -> None:
+        self.cut()
+        self._loop.call_soon_threadsafe(self._server.close)
+        asyncio.run_coroutine_threadsafe(self._drained(), self._loop).result(10)
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    async def _drained(self) -> None:
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        await asyncio.gather(*others, return_exceptions=True)
+
+    def _abort(self) -> None:
+        for writer in self._writers:
+            writer.transport.abort()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self._is_cut:
+            writer.transport.abort()
+            return
+        answers, upstream = await asyncio.open_connection("127.0.0.1", self._target)
+        self._writers |= {writer, upstream}
+        try:
+            await asyncio.gather(_forward(reader, upstream), _forward(answers, writer))
+        finally:
+            self._writers -= {writer, upstream}
+
+
+async def _forward(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    with contextlib.suppress(OSError):
+        while data := await reader.read(1 << 16):
+            writer.write(data)
+            await writer.drain()
+    writer.transport.abort()
 
 
 @contextlib.contextmanager
