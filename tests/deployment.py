@@ -10,31 +10,28 @@ import contextlib
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
+import sys
 import time
 import uuid
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from distsum.brokers.address import BrokerAddress
-from distsum.request import Options
+from distsum.client import Client
 from distsum.service.messages import ENDED
-from distsum.service.rabbitmq import connect
-from distsum.stores.routing import RoutingStore
 from distsum.stores.s3 import S3Store
 from tests import command
 from tests.command import COMMAND, DEADLINE_SECONDS, alive, wait_until
 from tests.faultproxy import Fault, FaultProxy
-from tests.s3server import end_with_parent
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from distsum.observe.workers import WorkerStatus
-    from distsum.service.client import Client
     from distsum.service.messages import JobStatus
     from tests.faultproxy import Hold, Request
     from tests.rabbitmq import Node
@@ -49,8 +46,12 @@ COUNT = 300
 S3_DEADLINE_SECONDS = 60
 """A body that stalls is given up after 5 s then."""
 MARK = "TESTED_DEPLOYMENT"
-RECORDS = {"record", "ticket", "committing", "outcome"}
+RECORDS = {"record", "ticket", "committing", "history", "outcome"}
 SHARED_QUEUES = 5
+
+
+_BOUND = ["setpriv", "--pdeathsig", "KILL"] if sys.platform == "linux" and shutil.which("setpriv") else []
+"""Ends a command when the tests end, also where those are killed."""
 
 
 class Process:
@@ -61,13 +62,12 @@ class Process:
         self.slots = int(arguments[arguments.index("--slots") + 1]) if "--slots" in arguments else 0
         with open(log, "wb") as said:
             self.popen = subprocess.Popen(
-                [*COMMAND, *arguments],
+                [*_BOUND, *COMMAND, *arguments],
                 env=command.environment(environment),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE if arguments[0] in {"wait", "submit"} else said,
                 stderr=said,
                 text=True,
-                preexec_fn=end_with_parent,  # noqa: PLW1509 - one call of the kernel
             )
 
     @property
@@ -132,6 +132,7 @@ class Deployment:
         self.store = S3Store()
         self.masters: list[Process] = []
         self.workers: list[Process] = []
+        self._followers: list[Process] = []
         self._folder = folder
         self._mark = uuid.uuid4().hex
         self._numbers = iter(range(1_000_000))
@@ -209,8 +210,7 @@ class Deployment:
 
     def submit_here(self, output: str) -> str:
         """Submit a job from this process; return its id."""
-        inputs = [self.uri(f"in/{index:03}.npy") for index in range(FILES)]
-        return self.client.submit("mean", inputs, self.uri(output), Options(partition=5))
+        return self.client.submit("mean", f"{self.place}/in/*.npy", f"{self.place}/{output}", partition=5)
 
     def submitting(self, output: str) -> Process:
         """Start a command that submits a job."""
@@ -221,13 +221,26 @@ class Deployment:
         """Submit a job; return its id."""
         return self.submitting(output).result().strip()
 
-    def follow(self, job: str) -> Process:
-        """Start a command that waits for a job's end, and return when it does."""
+    def follow(self, job: str, *, answered: bool = True) -> Process:
+        """Start a command that waits for a job's end; return when it is connected, and will be ``answered``."""
         process = self._start("wait", self.environment(), "wait", job, "--json", "--quiet")
-        port = self.node.amqp_port
-        # It has one connection to publish and one to consume.
-        wait_until(lambda: not process.running or len(connections(process.popen.pid, port)) == 2, "a follower")
+        self._followers.append(process)
+        if answered:
+            self.client.describe()  # so that our own queue is there
+            wait_until(lambda: not process.running or self._reply_queues() == 1 + self._following, "a follower")
+        else:
+            port = self.node.amqp_port
+            # One to publish and one to consume.
+            wait_until(lambda: len(connections(process.popen.pid, port)) == 2, "a follower")
         return process
+
+    @property
+    def _following(self) -> int:
+        return sum(each.running for each in self._followers)
+
+    def _reply_queues(self) -> int:
+        queues = self.node.management("GET", f"/api/queues/{self.vhost}?columns=name")
+        return sum(each["name"].startswith("distsum.reply.") for each in queues)
 
     @staticmethod
     def told(follower: Process) -> Any:
@@ -238,7 +251,7 @@ class Deployment:
     def client(self) -> Client:
         """A client in this process, to look at things often."""
         if self._client is None:
-            self._client = connect(BrokerAddress.parse(self.url), RoutingStore(), 60.0)
+            self._client = Client(self.url, patience_seconds=60.0)
         return self._client
 
     def names(self, *states: str) -> list[str]:

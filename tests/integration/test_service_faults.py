@@ -266,7 +266,7 @@ def test_a_broker_without_disk_space_makes_everybody_wait(service, disturb):
         try:
             run.go_on()
             # Asked in the meantime, and answered when there is room.
-            asking = service.follow(run.job)
+            asking = service.follow(run.job, answered=False)
             assert asking.running
         finally:
             service.node.control("set_disk_free_limit", "10MB")

@@ -55,10 +55,10 @@ VALUES = {
         (MANAGEMENT, BrokerAddress.parse(MANAGEMENT, "--management")),
         ("http://h", BrokerAddress(scheme="http", host="h", port=15672)),
     ],
+    "s3_deadline": [("20", 20), ("600", 600)],
     "serve": [("/a", ("/a",)), ("s3://b/c,/d e", ("s3://b/c", "/d e"))],
     "log_json": [("yes", True), ("no", False)],
     "log_level": [("debug", "debug"), ("error", "error")],
-    "s3_deadline": [("20", 20), ("600", 600)],
 }
 """Each key with some values, as people write them and as they are meant (on a little-endian machine)."""
 
