@@ -48,7 +48,7 @@ class Fault(NamedTuple):
         stall: Bytes of the body after which nothing more comes.
         drip_seconds: Time between single bytes of the body after ``stall`` bytes; 0 for a full stop.
         lose_answer: Whether the request is carried out and the connection closed without an answer.
-        flip: The byte of the body of which one bit is turned.
+        flip: The byte of the body of which one bit is turned, where the body is that long.
         hold: Keeps the request from the server.
         hold_answer: Keeps the answer of the server, which has carried the request out.
         headers: More headers of the answer.
@@ -87,6 +87,7 @@ class FaultProxy:
         self._upstream = parts.hostname, parts.port
         self.choose: Callable[[Request], Fault | None] = lambda request: None
         self.requests: list[Request] = []
+        self.flipped = 0
         self.open_bodies = self.most_open_bodies = 0
         self._let_go = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -206,7 +207,8 @@ class FaultProxy:
                     return False
                 await _copy(answers, writer, 1)
             return True
-        if fault.flip is not None:
+        if fault.flip is not None and fault.flip < size:
+            self.flipped += 1
             await _copy(answers, writer, fault.flip)
             writer.write(bytes([(await answers.readexactly(1))[0] ^ 1]))
             size -= fault.flip + 1
