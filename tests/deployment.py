@@ -190,6 +190,28 @@ class Deployment:
         master.wait_for(state)
         return master
 
+    def start_standbys(self, count: int) -> None:
+        """Start masters that wait for the end of the one that serves; all at once, which is quicker."""
+        environment = self.environment(self.master_s3.endpoint)
+        started = [
+            self._start("master", environment, "master", "--work-dir", f"{self.place}/work") for _ in range(count)
+        ]
+        self.masters += started
+        for each in started:
+            each.wait_for("waiting for its end")
+
+    def serving(self) -> Process:
+        """Wait until a master serves, and return it."""
+        wait_until(lambda: any(" ready" in each.said for each in self.masters), "a master that serves")
+        (found,) = [each for each in self.masters if " ready" in each.said]
+        return found
+
+    def kill_master(self) -> None:
+        """Kill the master that serves."""
+        serving = self.serving()
+        serving.kill()
+        self.masters.remove(serving)
+
     def start_worker(self, slots: int = 2, **changes: str) -> Process:
         """Start workers, and wait until the master knows them."""
         before = len(self.names())
