@@ -85,8 +85,8 @@ def decode_head(head: bytes) -> PartialHead:
 def partial_uri(work: bytes, key: str) -> bytes:
     """Return where a partial lies.
 
-    >>> partial_uri(b"/work", "ab12")
-    b'/work/partials/ab/ab12'
+    >>> partial_uri(b"/scratch", "ab12")
+    b'/scratch/partials/ab/ab12'
     """
     return work + f"/partials/{key[:2]}/{key}".encode()
 

@@ -41,8 +41,8 @@ def absolute(uri: bytes) -> bytes:
 def absolute_folder(uri: bytes) -> bytes:
     """Return a folder's name that means the same from any folder, without a slash at its end.
 
-    >>> absolute_folder(b"s3://bucket/work/"), absolute_folder(b"/work/")
-    (b's3://bucket/work', b'/work')
+    >>> absolute_folder(b"s3://bucket/scratch/"), absolute_folder(b"/scratch/")
+    (b's3://bucket/scratch', b'/scratch')
     """
     return absolute(uri.rstrip(b"/") if is_remote(uri) else uri)
 
@@ -50,7 +50,7 @@ def absolute_folder(uri: bytes) -> bytes:
 def bucket_of(uri: bytes) -> bytes:
     """Return the bucket of a remote URI, as an URI.
 
-    >>> bucket_of(b"s3://bucket/work/a.npy")
+    >>> bucket_of(b"s3://bucket/scratch/a.npy")
     b's3://bucket'
     """
     return b"/".join(uri.split(b"/", 3)[:3])

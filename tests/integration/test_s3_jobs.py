@@ -100,7 +100,7 @@ def test_the_bits_are_the_same_wherever_things_lie(
 ):
     run(str(both), f"{tmp_path}/plain.npy", tiles=3)
     where = {"disk": str(tmp_path), "s3": place}
-    work_dir = None if work is None else f"{where[work]}/work"
+    work_dir = None if work is None else f"{where[work]}/scratch"
     made = run(f"{where[inputs]}/runs/*.npy", f"{where[output]}/out.npy", partition=partition, work_dir=work_dir)
     content = get("out.npy") if output == "s3" else (tmp_path / "out.npy").read_bytes()
     assert content == (tmp_path / "plain.npy").read_bytes()
@@ -358,18 +358,18 @@ def test_a_server_that_refuses_half_of_everything_costs_time_and_no_bits(tmp_pat
 def test_no_more_bodies_are_open_than_files_may_be(tmp_path, place, both, slow, most):
     # A slow network, so that each worker has as many open as it may.
     slow.choose = lambda request: Fault(stall=240_118, drip_seconds=0.02) if "/runs/" in request.target else None
-    run(f"{place}/runs", f"{tmp_path}/out.npy", partition=25, max_open_files=most, work_dir=f"{place}/work")
+    run(f"{place}/runs", f"{tmp_path}/out.npy", partition=25, max_open_files=most, work_dir=f"{place}/scratch")
     assert slow.most_open_bodies == most
 
 
 def test_a_damaged_or_missing_partial_in_s3_is_made_again(tmp_path, place, both, get, s3_store, s3_prefix):
     run(str(both), f"{tmp_path}/plain.npy")
-    options = {"partition": 5, "force": True, "work_dir": f"{place}/work", "keep_partials": True}
+    options = {"partition": 5, "force": True, "work_dir": f"{place}/scratch", "keep_partials": True}
     run(f"{place}/runs", f"{place}/out.npy", **options)
-    partials = sorted(s3_store.list(s3_prefix + b"/work/partials"))
+    partials = sorted(s3_store.list(s3_prefix + b"/scratch/partials"))
     assert len(partials) == 4
     for name in partials:
-        uri = s3_prefix + b"/work/partials/" + name
+        uri = s3_prefix + b"/scratch/partials/" + name
         reader = s3_store.open(uri)
         with reader:
             content = bytearray(reader.read(0, reader.size))
@@ -390,7 +390,7 @@ def client(s3_environment):
 
 
 def test_a_lock_of_another_machine_holds_for_a_lease_and_is_then_taken_over(client, s3_prefix, s3_store, monkeypatch):
-    uri = s3_prefix + b"/work/lock"
+    uri = s3_prefix + b"/scratch/lock"
     with monkeypatch.context() as patched:
         patched.setattr(socket, "gethostname", lambda: "elsewhere")
         theirs = Lease(client, uri, 2.0)
@@ -420,12 +420,12 @@ def test_a_lock_of_another_machine_holds_for_a_lease_and_is_then_taken_over(clie
 
 
 def test_a_lock_of_a_dead_process_of_this_machine_is_taken_over_at_once(client, s3_prefix, s3_store):
-    uri = s3_prefix + b"/work/lock"
+    uri = s3_prefix + b"/scratch/lock"
     program = (
         "import os, signal, sys; from distsum.stores.s3 import S3Store\n"
         "S3Store().lock(os.fsencode(sys.argv[1])).__enter__(); os.kill(os.getpid(), signal.SIGKILL)"
     )
-    subprocess.run([sys.executable, "-c", program, (s3_prefix + b"/work").decode()], check=False)
+    subprocess.run([sys.executable, "-c", program, (s3_prefix + b"/scratch").decode()], check=False)
     assert s3_store.exists(uri)
     with Lease(client, uri):
         assert s3_store.exists(uri)
@@ -433,8 +433,8 @@ def test_a_lock_of_a_dead_process_of_this_machine_is_taken_over_at_once(client, 
 
 
 def test_a_lock_that_is_no_lock_is_somebodys_until_it_is_old(client, s3_prefix, s3_store):
-    s3_store.put(s3_prefix + b"/work/lock", [msgspec.json.encode(Holder("t", "h", 1, ""))])
-    with pytest.raises(WorkDirBusyError, match="in use by another run"), Lease(client, s3_prefix + b"/work/lock"):
+    s3_store.put(s3_prefix + b"/scratch/lock", [msgspec.json.encode(Holder("t", "h", 1, ""))])
+    with pytest.raises(WorkDirBusyError, match="in use by another run"), Lease(client, s3_prefix + b"/scratch/lock"):
         pass
 
 

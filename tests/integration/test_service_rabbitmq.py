@@ -146,7 +146,7 @@ def test_a_job_all_of_which_lies_in_s3_gives_the_bytes_of_a_local_run(
     assert distsum("mean", str(tmp_path / "in"), "-o", str(local), "--quiet").returncode == 0
     before = set(tmp_path.rglob("*"))
     # With a slash at the end, which is no part of the folder's name.
-    with master(tmp_path, environment, work=f"{place}/work/"), worker(tmp_path, environment):
+    with master(tmp_path, environment, work=f"{place}/scratch/"), worker(tmp_path, environment):
         arguments = ["submit", "mean", f"{place}/in/*.npy", "-o", f"{place}/out.npy", "-p", "5"]
         submitted = distsum(*arguments, env=environment)
         assert submitted.returncode == 0, submitted.stderr
@@ -161,7 +161,7 @@ def test_a_job_all_of_which_lies_in_s3_gives_the_bytes_of_a_local_run(
         content = reader.read(0, reader.size)
     assert content == local.read_bytes()
     assert told["digest"] == hashlib.sha256(content).hexdigest()
-    left = {os.path.basename(name) for name in s3_store.list(s3_prefix + b"/work")}
+    left = {os.path.basename(name) for name in s3_store.list(s3_prefix + b"/scratch")}
     assert left == {b"record", b"ticket", b"committing", b"outcome", b"history"}
     assert list(s3_store.begun(s3_prefix)) == []
     assert set(tmp_path.rglob("*")) - before == {tmp_path / "master.log", tmp_path / "worker.log"}
@@ -170,7 +170,7 @@ def test_a_job_all_of_which_lies_in_s3_gives_the_bytes_of_a_local_run(
 def test_a_master_whose_work_folder_cannot_be_reached_says_so_in_one_line(
     environment: dict[str, str], s3_environment: dict[str, str]
 ) -> None:
-    done = distsum("master", "--work-dir", "s3://no-such-bucket/work", env=environment)
+    done = distsum("master", "--work-dir", "s3://no-such-bucket/scratch", env=environment)
     assert done.returncode == 3
     assert done.stderr.splitlines()[1:] == ["distsum: cannot use s3://no-such-bucket: there is no such bucket"]
 
