@@ -300,7 +300,7 @@ def _chunks(row: Array) -> Iterator[Array]:
 def _numbers(row: Array) -> Iterable[Any]:
     """Return a row's numbers as Python's; those of a long row not all at once."""
     if len(row) <= _CHUNK:
-        return row.tolist()  # type: ignore[no-any-return]
+        return row.tolist()  # type: ignore[no-any-return]  # numpy says Any; it is a list
     return itertools.chain.from_iterable(chunk.tolist() for chunk in _chunks(row))
 
 

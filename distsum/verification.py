@@ -457,8 +457,8 @@ class _Result:
         places = indices
         if len(self.layout.shape) > 1 and self.layout.fortran != self._inputs.fortran:
             mine, theirs = ("F" if each.fortran else "C" for each in (self.layout, self._inputs))
-            spots = np.unravel_index(indices, self._inputs.shape, order=theirs)  # type: ignore[call-overload]
-            places = np.ravel_multi_index(spots, self.layout.shape, order=mine)  # type: ignore[call-overload]
+            spots = np.unravel_index(indices, self._inputs.shape, order=theirs)  # type: ignore[call-overload]  # "C" or "F"
+            places = np.ravel_multi_index(spots, self.layout.shape, order=mine)  # type: ignore[call-overload]  # likewise
         order = places.argsort()
         taken = np.empty(len(places), np.dtype(self.layout.dtype).newbyteorder("="))
         with _opened(self._path, self._store) as file:

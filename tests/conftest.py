@@ -11,6 +11,7 @@ from hypothesis import settings
 
 from distsum.stores.s3 import S3Store
 from tests import rabbitmq as rabbitmq_node
+from tests.faultproxy import FaultProxy, in_front_of
 from tests.s3server import S3Server, running
 
 # Timings are benchmarks, so no example has a deadline. CI draws the same examples every time: a failure there is one
@@ -58,6 +59,14 @@ def s3_environment(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> dict
     for name, value in s3_server.environment.items():
         monkeypatch.setenv(name, value)
     return s3_server.environment
+
+
+@pytest.fixture
+def proxy(s3_server: S3Server, s3_environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultProxy]:
+    """Set this process up for a proxy before the S3 server, which does what it is told to, and give it."""
+    with in_front_of(s3_server.endpoint) as made:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", made.endpoint)
+        yield made
 
 
 @pytest.fixture

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
-import threading
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
+
+from tests.relay import Relay
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -47,59 +48,34 @@ class Request(NamedTuple):
 Choice = "Callable[[Request], Fault | None]"
 
 
-class FaultProxy:
+class FaultProxy(Relay):
     """Listens on a port of its own. ``choose`` picks a fault for each request; ``requests`` lists those that came."""
 
     def __init__(self, upstream: str) -> None:
         parts = urlsplit(upstream)
-        self._upstream = parts.hostname, parts.port
+        assert parts.hostname is not None
+        assert parts.port is not None
         self.choose: Callable[[Request], Fault | None] = lambda request: None
         self.requests: list[Request] = []
         self.open_bodies = self.most_open_bodies = 0
         self._let_go = asyncio.Event()
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
-        self._thread.start()
-        self._server = asyncio.run_coroutine_threadsafe(
-            asyncio.start_server(self._serve, "127.0.0.1", 0), self._loop
-        ).result()
-        self.endpoint = f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
+        super().__init__("127.0.0.1", (parts.hostname, parts.port))
+        self.endpoint = f"http://127.0.0.1:{self.port}"
 
     def let_go(self) -> None:
         """Close the connections that stall, now and from now on."""
         self._loop.call_soon_threadsafe(self._let_go.set)
 
-    def close(self) -> None:
-        asyncio.run_coroutine_threadsafe(self._stop(), self._loop).result(10)
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
-
-    async def _stop(self) -> None:
-        self._server.close()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._tasks.add(task)
-        upstream: asyncio.StreamWriter | None = None
-        try:
-            answers, upstream = await asyncio.open_connection(*self._upstream)
-            while await self._exchange(reader, writer, answers, upstream):
-                pass
-        except (OSError, asyncio.IncompleteReadError):
-            pass  # One side has gone, which is what a proxy is there for.
-        except asyncio.CancelledError:
-            pass  # The test is over. Let the streams close quietly.
-        finally:
-            self._tasks.discard(task)
-            for each in (writer, upstream):
-                if each is not None:
-                    each.transport.abort()
+    async def carry(
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        answers: asyncio.StreamReader,
+        upstream: asyncio.StreamWriter,
+    ) -> None:
+        """Pass on requests until one side has enough."""
+        while await self._exchange(reader, writer, answers, upstream):
+            pass
 
     async def _exchange(
         self,

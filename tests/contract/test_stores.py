@@ -123,7 +123,7 @@ def test_a_put_that_fails_leaves_what_was_there_and_nothing_else(case: Case) -> 
     case.store.put(uri, [b"before"])
 
     class BrokenBuffers(list[bytes]):
-        def __iter__(self) -> object:  # type: ignore[override]  # the failure is the point
+        def __iter__(self) -> object:
             raise RuntimeError("broken")
 
     with pytest.raises(RuntimeError, match="broken"):

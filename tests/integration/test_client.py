@@ -265,9 +265,9 @@ def test_a_client_raises_what_the_command_line_tells(tmp_path: Path, client: api
         (api.OutputError, lambda: client.mean(inputs, tmp_path / "there.npy")),
         (api.InputListError, lambda: client.submit("mean", tmp_path / "nothing", tmp_path / "out.npy")),
         (api.PlanError, lambda: client.mean(inputs, partition=7)),
-        (api.UsageError, lambda: client.submit("median", inputs, tmp_path / "out.npy")),  # type: ignore[arg-type]
-        (api.ConfigurationError, lambda: client.mean(inputs, workers="two")),  # type: ignore[arg-type]
-        (api.ConfigurationError, lambda: client.mean(inputs, priority=0.5)),  # type: ignore[arg-type]
+        (api.UsageError, lambda: client.submit("median", inputs, tmp_path / "out.npy")),
+        (api.ConfigurationError, lambda: client.mean(inputs, workers="two")),
+        (api.ConfigurationError, lambda: client.mean(inputs, priority=0.5)),
         (api.ServiceError, lambda: client.status("nonsense")),
         (api.ServiceError, lambda: client.cancel("nonsense")),
     ):
@@ -275,7 +275,7 @@ def test_a_client_raises_what_the_command_line_tells(tmp_path: Path, client: api
             call()
         assert type(caught.value) is expected
     with pytest.raises(TypeError, match="there is no option 'work_dir'; there are workers,"):
-        client.mean(inputs, work_dir=tmp_path)  # type: ignore[call-arg]
+        client.mean(inputs, work_dir=tmp_path)
     (tmp_path / "bad").mkdir()
     for index in range(3):
         (tmp_path / "bad" / f"{index}.npy").write_bytes((inputs / f"{index:02}.npy").read_bytes())
@@ -306,7 +306,7 @@ def test_an_address_that_is_none_is_refused_by_name_and_without_its_password(bro
 def test_a_client_reads_no_settings(monkeypatch: pytest.MonkeyPatch, service: Service) -> None:
     monkeypatch.setenv("DISTSUM_BROKER", service.url)
     with pytest.raises(TypeError, match="broker"):
-        api.Client()  # type: ignore[call-arg]
+        api.Client()
     with api.Client("amqp://127.0.0.1:1/v", patience_seconds=1.0) as nobody, pytest.raises(api.UnreachableError):
         nobody.jobs()
 

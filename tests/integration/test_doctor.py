@@ -189,7 +189,7 @@ def test_a_master_of_another_version_or_protocol_is_told(tmp_path: Path, rabbitm
             log = tmp_path / f"{name}.log"
             arguments = ("master", "--work-dir", str(tmp_path / "work"))
             with changed(program, "distsum", *arguments, environment=environment, log=log) as process:
-                wait_until(lambda: "ready" in log.read_text().split() or process.poll() is not None, "a master")  # noqa: B023
+                wait_until(lambda: "ready" in log.read_text().split() or process.poll() is not None, "a master")  # noqa: B023 - called at once, in the same round
                 code, checks = examined(environment)
         assert (code, checks[name].state) == (1, "failed")
         assert words in checks[name].found

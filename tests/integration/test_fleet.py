@@ -20,6 +20,7 @@ from distsum.provision.environment import pack
 from tests import hosts as test_hosts
 from tests.command import COMMAND, wait_until
 from tests.command import environment as command_environment
+from tests.relay import Relay
 from tests.s3server import SECRET_KEY
 from tests.stack.rabbitmq import USER as OPERATOR
 
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from tests.s3server import S3Server
 
 COUNT = 4
+LOOPBACK = "127.0.0.1"
 pytestmark = pytest.mark.timeout(300)  # wheels are downloaded once, which may be slow
 
 
@@ -126,8 +128,8 @@ def ground(
     folder = tmp_path_factory.mktemp("control")
     with contextlib.ExitStack() as stack:
         vhost = stack.enter_context(rabbitmq.vhost())
-        broker = stack.enter_context(contextlib.closing(test_hosts.Forward(network.address, rabbitmq.amqp_port)))
-        store = stack.enter_context(contextlib.closing(test_hosts.Forward(network.address, s3_server.port)))
+        broker = stack.enter_context(contextlib.closing(Relay(network.address, (LOOPBACK, rabbitmq.amqp_port))))
+        store = stack.enter_context(contextlib.closing(Relay(network.address, (LOOPBACK, s3_server.port))))
         environment = s3_server.environment | {
             "AWS_ENDPOINT_URL": f"http://{network.address}:{store.port}",
             "DISTSUM_BROKER": f"amqp://{OPERATOR}:{rabbitmq.password}@{network.address}:{broker.port}/{vhost}",

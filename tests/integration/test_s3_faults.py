@@ -17,7 +17,7 @@ from distsum.stores.base import StoreInterruptedError
 from distsum.stores.s3 import S3Store
 from distsum.stores.s3_client import Patience
 from tests.command import wait_until
-from tests.faultproxy import Fault, in_front_of
+from tests.faultproxy import Fault
 from tests.s3server import SECRET_KEY, free_ports
 
 QUICK = Patience(
@@ -30,13 +30,6 @@ QUICK = Patience(
     deadline_seconds=20.0,
 )
 SIZE = 3_000_000
-
-
-@pytest.fixture
-def proxy(s3_server, s3_environment, monkeypatch):
-    with in_front_of(s3_server.endpoint) as made:
-        monkeypatch.setenv("AWS_ENDPOINT_URL", made.endpoint)
-        yield made
 
 
 @pytest.fixture

@@ -157,7 +157,7 @@ def test_a_job_all_of_which_lies_in_s3_gives_the_bytes_of_a_local_run(
         missing = distsum("submit", "mean", f"{place}/in", "-o", "s3://no-such-bucket/out.npy", env=environment)
         assert (missing.returncode, "no such bucket" in missing.stderr) == (3, True)
         assert [each["state"] for each in asked(environment, "jobs")] == ["succeeded"]
-    with s3_store.open(s3_prefix + b"/out.npy") as reader:  # type: ignore[union-attr]  # it is there, or this fails
+    with s3_store.open(s3_prefix + b"/out.npy") as reader:
         content = reader.read(0, reader.size)
     assert content == local.read_bytes()
     assert told["digest"] == hashlib.sha256(content).hexdigest()

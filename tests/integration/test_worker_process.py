@@ -28,7 +28,7 @@ from distsum.request import Options
 from distsum.stores.routing import RoutingStore
 from distsum.worker.launch import launch
 from tests.command import wait_until
-from tests.faultproxy import Fault, in_front_of
+from tests.faultproxy import Fault
 from tests.reference import reference_reduce
 
 if TYPE_CHECKING:
@@ -160,13 +160,6 @@ def test_a_command_meets_an_attempt_that_has_not_begun(local_job, worker) -> Non
 
 
 # Over a network that stalls -------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def proxy(s3_server, s3_environment, monkeypatch):
-    with in_front_of(s3_server.endpoint) as made:
-        monkeypatch.setenv("AWS_ENDPOINT_URL", made.endpoint)
-        yield made
 
 
 @pytest.fixture

@@ -60,7 +60,7 @@ class Invariants:
     def _check_backup(self, event: BackupStarted) -> None:
         """A copy goes to another host, if there is one, and there are not too many of a task."""
         workers = self._cluster.workers
-        tracker: TaskTracker = self._system.actors[TRACKER]  # type: ignore[assignment]
+        tracker: TaskTracker = self._system.actors[TRACKER]
         host = workers[event.worker].model.host
         if len({workers[name].model.host for name in tracker._workers}) > 1:
             assert host != workers[event.of_worker].model.host, f"{event.task} is copied on its own host"
@@ -73,8 +73,8 @@ class Invariants:
     def check(self) -> None:
         """All actors know the same."""
         actors = self._system.actors
-        master: Master | None = actors.get(MASTER)  # type: ignore[assignment]
-        tracker: TaskTracker | None = actors.get(TRACKER)  # type: ignore[assignment]
+        master: Master | None = actors.get(MASTER)
+        tracker: TaskTracker | None = actors.get(TRACKER)
         self._forget_backups_of_others(tracker)
         if master is None or tracker is None:
             return
@@ -95,10 +95,7 @@ class Invariants:
             self._check_job(name, job.ready, job.issued, tracker)
 
     def _check_job(self, name: str, ready: list[int], issued: int, tracker: TaskTracker) -> None:
-        phases: list[Phase] = [
-            self._system.actors[phase_address(name, each)]  # type: ignore[misc]
-            for each in range(1, len(ready))
-        ]
+        phases: list[Phase] = [self._system.actors[phase_address(name, each)] for each in range(1, len(ready))]
         assert ready[1:] == [phase._ready for phase in phases], "the master counts other tasks ready than the phases"
         assert issued == sum(phase._states.count(ISSUED) for phase in phases), "a task is issued, and nobody has it"
         for phase in phases:
@@ -147,7 +144,7 @@ class Invariants:
 
     def check_calm(self) -> None:
         """Everybody knows who is there."""
-        tracker: TaskTracker = self._system.actors[TRACKER]  # type: ignore[assignment]
+        tracker: TaskTracker = self._system.actors[TRACKER]
         living = {worker.name for worker in self._cluster.living()}
         known = set(tracker._workers)
         assert known == living, f"the tracker knows {sorted(known)}, and there are {sorted(living)}"

@@ -179,7 +179,7 @@ class Run:
 
     def _fault(self, told: str, action: object, *arguments: object) -> None:
         self.faults.append(f"{self.cluster.system.clock:9.3f} {told}")
-        action(*arguments)  # type: ignore[operator]
+        action(*arguments)
 
     def _some_worker(self) -> object:
         living = self.cluster.living()

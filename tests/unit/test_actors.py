@@ -385,10 +385,10 @@ def test_a_worker_that_fails_again_and_again_is_quarantined_and_can_be_resumed()
     assert event.quarantined
     assert "no such device" in event.reason
     published(system)
-    before = system.actors[MASTER]._slots  # type: ignore[attr-defined]
+    before = system.actors[MASTER]._slots
     system.tell(TRACKER, ResumeWorker("w1"))
     assert system.take(WORKERS) == [ResumeWorker("w1")]
-    assert system.actors[MASTER]._slots == 2 * before  # type: ignore[attr-defined]
+    assert system.actors[MASTER]._slots == 2 * before
 
 
 def test_one_bad_task_quarantines_nobody_and_the_last_worker_is_never_paused() -> None:

@@ -252,7 +252,7 @@ def test_progress_goes_on_within_an_input(tmp_path) -> None:
         original(children)
         seen.append(attempt.progress)
 
-    attempt.advance = advance  # type: ignore[method-assign]
+    attempt.advance = advance
     tasks.fold(attempt)
     assert len(seen) == 8
     assert all(low < high for low, high in itertools.pairwise(seen))
@@ -281,7 +281,7 @@ def test_a_parser_that_gives_no_number_for_long_ends_with_its_attempt() -> None:
             attempt.cancelled.set()
             return source.read_into(buffers, offset)
 
-    watched = WatchedSource(Reader(content), attempt)  # type: ignore[arg-type]
+    watched = WatchedSource(Reader(content), attempt)
     buffer = memoryview(bytearray(1 << 20))
     with pytest.raises(TaskCancelledError):
         list(TextFormat().blocks(watched, Layout("<f8", (1,)), buffer))
