@@ -21,6 +21,7 @@ from distsum.request import (
     DEFAULT_FAN_IN,
     DEFAULT_MAX_OPEN_FILES,
     DEFAULT_MEMORY_BYTES,
+    DEFAULT_S3_DEADLINE_SECONDS,
     LOG_LEVELS,
     FormatName,
     LogLevel,
@@ -40,6 +41,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Everything that can be set in any layer; ``Options`` and ``SpeculationSettings`` say what most of them mean.
 
     ``serve`` is where a worker may go; None is everywhere.
+    ``s3_deadline`` is how many seconds masters and workers try again what S3 does not answer.
     """
 
     workers: int | None = None
@@ -58,6 +60,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     quiet: bool = False
     broker: BrokerAddress | None = None
     management: BrokerAddress | None = None
+    s3_deadline: int = DEFAULT_S3_DEADLINE_SECONDS
     serve: tuple[str, ...] | None = None
     log_json: bool = False
     log_level: LogLevel = "info"
@@ -201,6 +204,7 @@ _PARSERS: Final[dict[str, Callable[[Any], Any]]] = {
     "quiet": _switch,
     "broker": _broker("--broker"),
     "management": _broker("--management"),
+    "s3_deadline": _whole(1),
     "serve": _places,
     "log_json": _switch,
     "log_level": _one_of(*LOG_LEVELS),

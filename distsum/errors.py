@@ -11,6 +11,7 @@
     │   ├── WorkDirBusyError          2   another run holds the work folder
     │   ├── HistoryError              2   a file is no history of a job, or one of another version
     │   ├── BrokerBusyError           2   another process serves the broker's virtual host
+    │   │   └── SupersededError       2   it has served while this one was cut off (handled inside)
     │   └── ServiceError              2   the service does not do what it was asked: no such job, another version
     ├── JobError                      1   the job ran and failed
     │   ├── BadInputError             1   an input is damaged or unlike the others
@@ -73,6 +74,10 @@ class HistoryError(UsageError):
 
 class BrokerBusyError(UsageError):
     """Another process serves this virtual host of the broker."""
+
+
+class SupersededError(BrokerBusyError):
+    """While this process was cut off from the broker another has served the virtual host, or may have."""
 
 
 class JobError(DistsumError):

@@ -32,6 +32,7 @@ from distsum.partials import children_uri, manifest_uri, node_context, spec_uri
 from distsum.planning import PARTIAL_HEAD_BYTES
 from distsum.reductions import REDUCTIONS
 from distsum.request import PlanSummary, ReductionName, SkippedInput, Summary
+from distsum.stores.routing import is_remote
 from distsum.tree import Tree
 from distsum.wording import printable
 
@@ -111,7 +112,7 @@ class Job:
             StorageError: There is no room for the output, or no permission.
         """
         spec = self.record.spec
-        self._abort_earlier()
+        self.abort_begun()
         size = len(spec.output_header) + spec.count * spec.output_number_bytes
         output = self._store.create_output(self.record.output, size)
         self.spec = msgspec.structs.replace(spec, output=output)
@@ -130,8 +131,12 @@ class Job:
         if self.spec.output:
             self._store.abort_output(self.spec.output)
 
-    def _abort_earlier(self) -> None:
-        """Remove what an earlier run of the same job, which was killed, has written of its output."""
+    def abort_begun(self) -> None:
+        """Remove what was written of the output that the job's stored description names, whoever has begun it.
+
+        Raises:
+            StorageError: It cannot be removed.
+        """
         reader = self._store.open(spec_uri(self.spec.work, self.spec.job))
         if reader is not None:
             with reader:
@@ -140,6 +145,21 @@ class Job:
                 except (msgspec.DecodeError, UnicodeDecodeError):
                     return  # of another version, or torn by a power cut; it is written anew
             self._store.abort_output(earlier.output)
+
+    def abort_unnamed(self, within_seconds: float) -> None:
+        """Remove what was begun in S3 under the result's name within so long: an upload costs, and is in no listing.
+
+        A process that is killed between beginning one and describing the job leaves one that nothing names. Called
+        before ``begin``, by the only process that runs the job.
+
+        Raises:
+            StorageError: They cannot be listed or removed.
+        """
+        output = self.record.output
+        if is_remote(output):
+            for begun in self._store.begun(output.rpartition(b"/")[0]):
+                if begun.final == output and begun.age_seconds <= within_seconds:
+                    self._store.abort_output(begun.output)
 
     def commit_output(self, outcome: JobSucceeded, *, again: bool = False) -> None:
         """Make the result visible under its own name.

@@ -15,6 +15,7 @@ ReductionName = Literal["mean", "sum", "min", "max"]
 DEFAULT_FAN_IN: Final = 5
 DEFAULT_MAX_OPEN_FILES: Final = 5
 DEFAULT_MEMORY_BYTES: Final = 512 << 20
+DEFAULT_S3_DEADLINE_SECONDS: Final = 180
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True):

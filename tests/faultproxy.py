@@ -14,6 +14,31 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 
+class Hold:
+    """Keeps requests back until it lets them go; ``held`` lists those that came. Made by ``FaultProxy.hold``."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._over = asyncio.Event()
+        self._dropped = False
+        self.held: list[Request] = []
+
+    def release(self) -> None:
+        """Let them go on, and all that come later."""
+        self._loop.call_soon_threadsafe(self._over.set)
+
+    def drop(self) -> None:
+        """Close their connections: whoever has sent them is gone."""
+        self._dropped = True
+        self.release()
+
+    async def wait(self, request: Request) -> bool:
+        """Return, when it is over, whether the request goes on."""
+        self.held.append(request)
+        await self._over.wait()
+        return not self._dropped
+
+
 class Fault(NamedTuple):
     """What happens to one answer.
 
@@ -24,6 +49,9 @@ class Fault(NamedTuple):
         stall: Bytes of the body after which nothing more comes.
         drip_seconds: Time between single bytes of the body after ``stall`` bytes; 0 for a full stop.
         lose_answer: Whether the request is carried out and the connection closed without an answer.
+        flip: The byte of the body of which one bit is turned, where the body is that long.
+        hold: Keeps the request from the server.
+        hold_answer: Keeps the answer of the server, which has carried the request out.
         headers: More headers of the answer.
     """
 
@@ -33,16 +61,20 @@ class Fault(NamedTuple):
     stall: int | None = None
     drip_seconds: float = 0.0
     lose_answer: bool = False
+    flip: int | None = None
+    hold: Hold | None = None
+    hold_answer: Hold | None = None
     headers: tuple[str, ...] = ()
 
 
 class Request(NamedTuple):
-    """One request, as far as a fault may depend on it."""
+    """One request, as far as a fault may depend on it; ``port`` is that of the client."""
 
     method: str
     target: str
     headers: dict[str, str]
     number: int
+    port: int = 0
 
 
 Choice = "Callable[[Request], Fault | None]"
@@ -57,6 +89,7 @@ class FaultProxy(Relay):
         assert parts.port is not None
         self.choose: Callable[[Request], Fault | None] = lambda request: None
         self.requests: list[Request] = []
+        self.flipped = 0
         self.open_bodies = self.most_open_bodies = 0
         self._let_go = asyncio.Event()
         super().__init__("127.0.0.1", (parts.hostname, parts.port))
@@ -65,6 +98,10 @@ class FaultProxy(Relay):
     def let_go(self) -> None:
         """Close the connections that stall, now and from now on."""
         self._loop.call_soon_threadsafe(self._let_go.set)
+
+    def hold(self) -> Hold:
+        """Make what keeps requests or answers back, as faults may ask it to."""
+        return Hold(self._loop)
 
     async def carry(
         self,
@@ -88,9 +125,11 @@ class FaultProxy(Relay):
         head = await reader.readuntil(b"\r\n\r\n")
         first, headers = _parsed(head)
         method, target, _ = first.split(" ", 2)
-        request = Request(method, target, headers, len(self.requests))
+        request = Request(method, target, headers, len(self.requests), writer.get_extra_info("peername")[1])
         self.requests.append(request)
         fault = self.choose(request) or Fault()
+        if fault.hold is not None and not await fault.hold.wait(request):
+            return False
         if fault.status:
             if "expect" in headers:
                 writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
@@ -108,7 +147,7 @@ class FaultProxy(Relay):
         await _copy(reader, upstream, int(headers.get("content-length", 0)))
         head = await answers.readuntil(b"\r\n\r\n")
         first, answered = _parsed(head)
-        if fault.lose_answer:
+        if fault.lose_answer or (fault.hold_answer is not None and not await fault.hold_answer.wait(request)):
             return False
         writer.write(head)
         if method == "HEAD" or first.split(" ")[1] in {"204", "304"}:
@@ -144,8 +183,41 @@ class FaultProxy(Relay):
                     return False
                 await _copy(answers, writer, 1)
             return True
+        if fault.flip is not None and fault.flip < size:
+            self.flipped += 1
+            await _copy(answers, writer, fault.flip)
+            writer.write(bytes([(await answers.readexactly(1))[0] ^ 1]))
+            size -= fault.flip + 1
         await _copy(answers, writer, size)
         return True
+
+
+class Line(Relay):
+    """A way to a TCP port of this machine, on a port of its own, that can be cut and mended."""
+
+    def __init__(self, port: int) -> None:
+        self._is_cut = False
+        super().__init__("127.0.0.1", ("127.0.0.1", port))
+
+    def cut(self) -> None:
+        """End all connections, and let no new one through."""
+        self._is_cut = True
+        self.break_off()
+
+    def mend(self) -> None:
+        """Let connections through again."""
+        self._is_cut = False
+
+    async def carry(
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        answers: asyncio.StreamReader,
+        upstream: asyncio.StreamWriter,
+    ) -> None:
+        """Carry a connection on unless the line is cut."""
+        if not self._is_cut:
+            await super().carry(reader, writer, answers, upstream)
 
 
 @contextlib.contextmanager

@@ -57,6 +57,11 @@ class Node(rabbitmq.Node):
         )
         super().__init__(folder, starter, settings=settings)
 
+    @property
+    def running(self) -> bool:
+        """Whether there is a node that has not been killed."""
+        return len(self._processes) > 1 and self._processes[-1].poll() is None
+
     def kill(self) -> None:
         """End the node as a power cut would; ``start`` brings it back with what it had confirmed."""
         node = self._processes.pop()

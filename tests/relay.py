@@ -31,6 +31,10 @@ class Relay:
         self._thread.join()
         self._loop.close()
 
+    def break_off(self) -> None:
+        """Break all connections off, and go on listening."""
+        self._loop.call_soon_threadsafe(self._cancel)
+
     async def carry(
         self,
         reader: asyncio.StreamReader,
@@ -45,9 +49,12 @@ class Relay:
 
     async def _stop(self) -> None:
         self._server.close()
+        self._cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _cancel(self) -> None:
         for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()

@@ -25,6 +25,10 @@ class S3Server(seaweedfs.S3Server):
     def installed() -> bool:
         return seaweedfs.program() is not None
 
+    @property
+    def running(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
     def kill(self) -> None:
         """End the server, as a crash would; ``start`` brings it back."""
         assert self._process is not None

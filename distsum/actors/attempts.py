@@ -29,6 +29,7 @@ class KnownWorker(msgspec.Struct):
         paused: Whether it is handed no tasks.
         dismissed: Why it is sent away when it has finished.
         failures: Its tasks that failed one after the other.
+        failing_since: How many tasks all workers together had done when the first of them failed.
         slowness: How many times the mean of their phases its last tasks took; None before the first.
     """
 
@@ -39,6 +40,7 @@ class KnownWorker(msgspec.Struct):
     paused: bool = False
     dismissed: str | None = None
     failures: list[TaskId] = []
+    failing_since: int = 0
     slowness: float | None = None
 
     @property

@@ -68,8 +68,8 @@ class TrackerSettings(msgspec.Struct, frozen=True):
         lease_seconds: Silence after which a worker counts as lost.
         retry_storage: Whether a failure to read or write is tried again: on other hosts it may not come back, on one
             machine it would.
-        quarantine_failures: Failed attempts in a row, of two tasks or more, after which a worker is paused while others
-            go on.
+        quarantine_failures: Failed attempts in a row, of two tasks or more, after which a worker is paused if others
+            have done some meanwhile: what fails everywhere is no worker's fault.
         first_attempt: Where attempts are counted from. Where workers outlive the master it must be above all numbers
             that an earlier one has given (the time in nanoseconds is), so that what they still say of its attempts is
             told apart: the result that those wrote to may be another one.
@@ -104,6 +104,7 @@ class TaskTracker:
         """Who may not go where tasks of a job would lead them, by job and place."""
         self._taking = 0
         self._slots = 0
+        self._successes = 0
         self._next_attempt = settings.first_attempt
         self._looking = False
         context.set_timer(settings.lease_seconds / 4, CheckLeases())
@@ -242,7 +243,18 @@ class TaskTracker:
             if attempt.worker != message.worker:
                 self._begin(attempt, message.worker)  # that it had begun got lost on the way
             attempt.tell(message.progress, message.bytes_read, self._context.now())
+        if running is not None:
+            self._call_back_unwanted(message.worker, *running)
         self._context.emit(message)
+
+    def _call_back_unwanted(self, worker: str, task: TaskId, attempt: int) -> None:
+        """Stop an attempt for a job of which nothing is out: it has ended, and that did not reach the worker.
+
+        It may just have taken the task, or have been cut off. Where the job does go on (it waits for others, or is
+        being taken over), the attempt is made again.
+        """
+        if task not in self._tasks and not any(each.job == task.job for each in self._tasks):
+            self._context.send(WORKERS, TellWorker(worker, CancelTask(task, attempt)))
 
     def _pause(self, worker: str, reason: str, *, quarantined: bool) -> None:
         if (known := self._workers.get(worker)) is not None and not known.paused:
@@ -271,9 +283,12 @@ class TaskTracker:
         known = self._workers.get(worker)
         if known is None:
             return
+        if not known.failures:
+            known.failing_since = self._successes
         known.failures.append(task)
         enough = len(known.failures) >= self._settings.quarantine_failures and len(set(known.failures)) > 1
-        if enough and self._taking > (not known.paused):
+        others_succeed = self._successes > known.failing_since
+        if enough and others_succeed and self._taking > (not known.paused):
             told = f"{len(known.failures)} attempts failed in a row, the last with: {reason}"
             self._pause(worker, told, quarantined=True)
 
@@ -337,6 +352,7 @@ class TaskTracker:
         self._heard(message.worker, (message.task, message.attempt))
         attempt = self._attempt(message.task, message.attempt)
         if attempt is None:
+            self._call_back_unwanted(message.worker, message.task, message.attempt)
             return
         self._begin(attempt, message.worker)
         self._context.emit(message)
@@ -345,6 +361,7 @@ class TaskTracker:
 
     def _succeeded(self, message: TaskSucceeded) -> None:
         self._answered(message.worker, message.task, message.attempt)
+        self._successes += 1
         known = self._workers.get(message.worker)
         if known is not None:
             known.failures = []

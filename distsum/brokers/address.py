@@ -11,14 +11,17 @@ from distsum.wording import printable
 
 _PORTS: Final = {"amqp": 5672, "amqps": 5671, "http": 15672, "https": 15671}
 _FILES: Final = ("cacertfile", "certfile", "keyfile")
+_HEARTBEAT: Final = "heartbeat"
+HEARTBEAT_SECONDS: Final = 10
+_LONGEST_HEARTBEAT_SECONDS: Final = 600
 
 
 @dataclass(frozen=True, kw_only=True)
 class BrokerAddress:
     """A virtual host of a broker or its management API, and the user to enter it as.
 
-    The names of the three files are those of RabbitMQ's URI query parameters (its documentation, "AMQP 0-9-1 URI Query
-    Parameters"). There is no way to switch the verification of a certificate off.
+    The names of the three files and of the heartbeat are those of RabbitMQ's URI query parameters (its documentation,
+    "AMQP 0-9-1 URI Query Parameters"). There is no way to switch the verification of a certificate off.
 
     Attributes:
         scheme: ``amqp`` or ``http``, with an ``s`` for TLS.
@@ -30,6 +33,8 @@ class BrokerAddress:
         cacertfile: Certificates of the authorities to trust instead of the system's, in PEM.
         certfile: Our own certificate, where the broker asks for one.
         keyfile: Its private key.
+        heartbeat_seconds: Time within which each side of a connection says something; the broker ends one that was
+            silent for twice as long.
     """
 
     scheme: str = "amqp"
@@ -41,6 +46,7 @@ class BrokerAddress:
     cacertfile: str | None = None
     certfile: str | None = None
     keyfile: str | None = None
+    heartbeat_seconds: int = HEARTBEAT_SECONDS
 
     @classmethod
     def parse(cls, uri: str, option: str = "--broker") -> BrokerAddress:
@@ -59,6 +65,7 @@ class BrokerAddress:
         plain = "http" if option == "--management" else "amqp"
         parts = _split(uri)
         files = dict(parse_qsl(parts.query, keep_blank_values=True)) if parts is not None else {}
+        heartbeat = files.pop(_HEARTBEAT, str(HEARTBEAT_SECONDS)) if plain == "amqp" else str(HEARTBEAT_SECONDS)
         fault = None
         if parts is None:
             fault = "is no address"
@@ -69,7 +76,9 @@ class BrokerAddress:
         elif "@" in parts.path + parts.query + parts.fragment:
             fault = "has a @ after its host; in a password / is written as %2F, ? as %3F and # as %23"
         elif parts.fragment or not files.keys() <= set(_FILES) or "" in files.values():
-            fault = f"ends in what distsum does not know; there are {', '.join(_FILES)}"
+            fault = f"ends in what distsum does not know; there are {', '.join((*_FILES, _HEARTBEAT))}"
+        elif not _is_heartbeat(heartbeat):
+            fault = f"has a heartbeat that is no whole number of seconds from 1 to {_LONGEST_HEARTBEAT_SECONDS}"
         elif files and not parts.scheme.endswith("s"):
             fault = f"names certificates, which only {plain}s:// uses"
         elif "keyfile" in files and "certfile" not in files:
@@ -84,6 +93,7 @@ class BrokerAddress:
             vhost=unquote(parts.path[1:]) or "/",
             user=unquote(parts.username) if parts.username else "guest",
             password=unquote(parts.password) if parts.password is not None else "guest",
+            heartbeat_seconds=int(heartbeat),
             **files,
         )
 
@@ -97,8 +107,10 @@ class BrokerAddress:
 
     def uri(self) -> str:
         """Return the whole URI, with the password: for the standard input of a process of ours, or one who asked."""
-        files = {name: value for name in _FILES if (value := getattr(self, name)) is not None}
-        return self._text(":" + quote(self.password, safe="")) + ("?" + urlencode(files) if files else "")
+        query = {name: value for name in _FILES if (value := getattr(self, name)) is not None}
+        if self.heartbeat_seconds != HEARTBEAT_SECONDS:
+            query[_HEARTBEAT] = str(self.heartbeat_seconds)
+        return self._text(":" + quote(self.password, safe="")) + ("?" + urlencode(query) if query else "")
 
     @property
     def secrets(self) -> tuple[str, ...]:
@@ -115,6 +127,10 @@ class BrokerAddress:
         host = f"[{self.host}]" if ":" in self.host else self.host
         vhost = quote(self.vhost, safe="") if self.vhost != "/" else ""
         return f"{self.scheme}://{quote(self.user, safe='')}{secret}@{host}:{self.port}/{vhost}"
+
+
+def _is_heartbeat(text: str) -> bool:
+    return text.isascii() and text.isdigit() and 1 <= int(text) <= _LONGEST_HEARTBEAT_SECONDS
 
 
 def _split(uri: str) -> SplitResult | None:

@@ -50,7 +50,6 @@ for _name in ("aio_pika", "aiormq"):
 CONNECT_SECONDS: Final = 10.0
 CALL_SECONDS: Final = 15.0
 CONFIRM_SECONDS: Final = 30.0
-HEARTBEAT_SECONDS: Final = 10
 CLOSE_SECONDS: Final = 3.0
 _BACKOFF_LONGEST_SECONDS: Final = 10.0
 _Answer = TypeVar("_Answer")
@@ -444,7 +443,7 @@ async def _connect(address: BrokerAddress, name: str) -> AbstractConnection:
         ssl=address.tls,
         ssl_context=tls_context(address),
         timeout=CONNECT_SECONDS,
-        heartbeat=HEARTBEAT_SECONDS,
+        heartbeat=address.heartbeat_seconds,
         client_properties={"connection_name": name},
     )
 

@@ -43,7 +43,7 @@ from distsum.brokers.topology import (
     queues,
     worker_key,
 )
-from distsum.errors import BrokerBusyError, UnreachableError
+from distsum.errors import BrokerBusyError, StorageError, SupersededError, UnreachableError
 from distsum.messages import (
     FROM_WORKER_RESULTS,
     FROM_WORKER_TELEMETRY,
@@ -64,7 +64,7 @@ from distsum.messages import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     import msgspec
 
@@ -118,6 +118,13 @@ class RabbitBroker:
         delivery_limit: How often a task is handed out before it is dead-lettered.
         lock_seconds: How long ``start`` waits for another process to let go of the virtual host; None is for ever.
         ping_seconds: A worker that says nothing for so long is asked for.
+        on_held: Told False when the connection is lost, and with it the virtual host: another process may serve it at
+            once. Told True when it is ours again.
+        still_ours: Asked before that whether nobody else has served it meanwhile. If somebody has, what we believe is
+            out of date, and ``on_failure`` is told ``SupersededError``. Without it nobody else is expected.
+
+    Attributes:
+        was_connected: Whether the broker has been there.
     """
 
     def __init__(
@@ -128,9 +135,13 @@ class RabbitBroker:
         delivery_limit: int = DELIVERY_LIMIT,
         lock_seconds: float | None = LOCK_SECONDS,
         ping_seconds: float = 3.0,
+        on_held: Callable[[bool], None] | None = None,
+        still_ours: Callable[[], Awaitable[bool]] | None = None,
     ) -> None:
         self._address = address
         self._on_failure = on_failure
+        self._on_held = on_held or (lambda _: None)
+        self._still_ours = still_ours
         self._delivery_limit = delivery_limit
         self._lock_seconds = lock_seconds
         self._ping_seconds = ping_seconds
@@ -150,6 +161,7 @@ class RabbitBroker:
         self._paused: set[str] = set()
         self._ahead: dict[str, float] = {}
         self._redelivered = 0
+        self.was_connected = False
         self._session: Session
         self._draw = random.Random()  # noqa: S311 - spreads reconnections, and keeps no secret
 
@@ -162,6 +174,7 @@ class RabbitBroker:
         """
         self._deliver = deliver
         session = await open_session(self._address, "distsum master")
+        self.was_connected = True
         try:
             await self._take_lock(session)
             await session.declare(EXCHANGES, queues(self._delivery_limit))
@@ -275,9 +288,11 @@ class RabbitBroker:
                 if self._closing:
                     return
                 self._serving = None
+                self._on_held(False)
                 log.warning("%s: the connection was lost (%s); connecting again", self._address, reason)
                 session = await self._reconnect()
                 log.warning("%s: connected again", self._address)
+                self._on_held(True)
         except ExceptionGroup as errors:
             self._on_failure(errors.exceptions[0])
         except Exception as error:  # noqa: BLE001 - whoever runs the broker decides what follows
@@ -309,10 +324,10 @@ class RabbitBroker:
                 log.warning("%s; trying again", error)
                 continue
             try:
-                await self._take_lock(session)
+                await self._retake_lock(session)
                 await session.declare(EXCHANGES, queues(self._delivery_limit))
                 await self._prepare(session)
-            except SessionLostError as error:
+            except (SessionLostError, StorageError) as error:
                 log.warning("%s: %s; trying again", self._address, error)
                 await session.close()
             except BaseException:
@@ -339,6 +354,24 @@ class RabbitBroker:
                 waiting = True
                 log.warning("%s is served by another process; waiting for its end", self._address)
             await asyncio.sleep(min(1.0, (self._lock_seconds or 4.0) / 4))
+
+    async def _retake_lock(self, session: Session) -> None:
+        """Take the virtual host again, unless another process serves it now or has done so since.
+
+        Raises:
+            SupersededError: It does or has, or our own lost connection still counts, which cannot be told apart.
+        """
+        if self._still_ours is None:
+            await self._take_lock(session)
+            return
+        try:
+            await session.declare_own(LOCK)
+        except LockedError:
+            ours = False
+        else:
+            ours = await self._still_ours()
+        if not ours:
+            raise SupersededError(f"{self._address} was served by another process meanwhile")
 
     async def _prepare(self, session: Session) -> None:
         """Consume, and ask the workers that are there to say so."""

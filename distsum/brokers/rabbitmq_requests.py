@@ -152,6 +152,7 @@ class RequestClient:
         self._thread = threading.Thread(target=self._loop.run_forever, name="distsum requests", daemon=True)
         self._session: Session | None = None
         self._queue = ""
+        self._was_connected = False
         self._numbers = itertools.count(1)
         self._waiting: dict[int, asyncio.Future[bytes]] = {}
         self._asking: set[asyncio.Task[bytes]] = set()
@@ -202,21 +203,26 @@ class RequestClient:
 
     async def _ask_until(self, question: bytes, seconds: float) -> bytes:
         deadline = self._loop.time() + seconds
+        reason = f"{self._address}: no master answers within {seconds:g} s; start one there with `distsum master`"
         for attempt in itertools.count():
             left = deadline - self._loop.time()
             if left <= 0:
                 break
             try:
                 session = await self._connected()
-                return await self._ask_once(session, question, min(left, _LONGEST_ATTEMPT_SECONDS))
+                # A broker that is short of memory or disk takes no question, and says so to nobody.
+                async with asyncio.timeout(left):
+                    return await self._ask_once(session, question, min(left, _LONGEST_ATTEMPT_SECONDS))
             except (SessionLostError, TimeoutError):
                 continue
             except NoSuchQueueError:
-                # No master was ever here, or it is starting.
-                await asyncio.sleep(min(left, backoff_seconds(attempt, self._draw)))
-        raise UnreachableError(
-            f"{self._address}: no master answers within {seconds:g} s; start one there with `distsum master`"
-        )
+                pass  # No master was ever here, or it is starting.
+            except UnreachableError as error:
+                if not self._was_connected:
+                    raise  # Who asks for the first time may have written the address wrong.
+                reason = f"{error} (tried again for {seconds:g} s)"
+            await asyncio.sleep(min(left, backoff_seconds(attempt, self._draw)))
+        raise UnreachableError(reason)
 
     async def _ask_once(self, session: Session, question: bytes, seconds: float) -> bytes:
         number = next(self._numbers)
@@ -257,6 +263,7 @@ class RequestClient:
                 await session.close()
                 raise
             self._session = session
+            self._was_connected = True
             return session
 
     async def _take(self, delivery: Delivery) -> None:

@@ -63,6 +63,14 @@ Broker = Annotated[
         help="amqp://USER:PASSWORD@HOST/VHOST. Better set DISTSUM_BROKER: others see a command's arguments.",
     ),
 ]
+S3Deadline = Annotated[
+    str | None,
+    Parameter(
+        name="--s3-deadline",
+        metavar="SECONDS",
+        help="Ask S3 again for so long where it does not answer, then give up. [default: 180]",
+    ),
+]
 JobId = Annotated[str, Parameter(name="JOB", help="Its id, as submit has printed it.")]
 LogJson = Annotated[
     bool | None,
@@ -94,6 +102,7 @@ def master(
         FileName | None,
         Parameter(metavar="URI", converter=as_given, help="Folder of jobs and partials, which all workers reach."),
     ] = None,
+    s3_deadline: S3Deadline = None,
     management: Management = None,
     metrics_port: Annotated[
         str | None, Parameter(metavar="N", help="Serve figures for Prometheus at this port; 0 is any. [default: none]")
@@ -117,6 +126,7 @@ def master(
     settings = settings_of(
         RunFlags(work_dir=work_dir),
         broker=broker,
+        s3_deadline=s3_deadline,
         management=management,
         speculation=wanted,
         log_json=log_json,
@@ -133,7 +143,7 @@ def master(
     def run() -> int:
         words = printable(work)
         log.info("serving %s, with work in %s; distsum %s, process %d", address, words, __version__, os.getpid())
-        with closing(RoutingStore()) as store, _metrics(port, metrics_host) as metrics:
+        with closing(RoutingStore(settings.s3_deadline)) as store, _metrics(port, metrics_host) as metrics:
             serving = serve(
                 address,
                 store,
@@ -210,6 +220,7 @@ def worker(
     slots: Annotated[
         str | None, Parameter(metavar="N", help="Tasks at a time, each in a process. [default: one a CPU]")
     ] = None,
+    s3_deadline: S3Deadline = None,
     log_json: LogJson = None,
     log_level: Level = None,
     serve: Annotated[
@@ -228,12 +239,14 @@ def worker(
     from distsum.stores.served import served_place
     from distsum.worker.slots import Slots
 
-    settings = settings_of(broker=broker, serve=serve, log_json=log_json, log_level=log_level)
+    settings = settings_of(broker=broker, s3_deadline=s3_deadline, serve=serve, log_json=log_json, log_level=log_level)
     places = [served_place(os.fsencode(place)) for place in settings.serve or ()]
     count = usable_cpus() if slots is None else whole_number("--slots", slots, 1)
     address = _address(settings)
     style = LogStyle(settings.log_level, settings.log_json)
-    return _logged(settings, lambda: Slots(address, count, places, log_style=style).run())
+    return _logged(
+        settings, lambda: Slots(address, count, places, log_style=style, s3_deadline_seconds=settings.s3_deadline).run()
+    )
 
 
 def submit(

@@ -32,6 +32,8 @@ _POLL_SECONDS = (0.02, 0.3)
 """The shortest and the longest pause between two questions how a job is doing."""
 _POLL_SHARE = 0.05
 """Of the time that it has been waited for: so much later than it could be is an end heard of."""
+_FOLLOW_SECONDS = 300.0
+"""Who waits for a job outlasts a broker that starts again, and a master that another takes over from: as workers do."""
 
 
 class Transport(Protocol):
@@ -146,7 +148,10 @@ class ServiceClient:
             ServiceError: There is no such job.
             UnreachableError: No master answers.
         """
-        return self._ask(channel.GetJob(job), channel.Job).status
+        return self._status(job, self._patience_seconds)
+
+    def _status(self, job: str, patience_seconds: float) -> channel.JobStatus:
+        return self._ask(channel.GetJob(job), channel.Job, patience_seconds).status
 
     def stragglers(self, job: str) -> LedgerReport:
         """Return what was done about a job's stragglers: backups and declined ones, each with its evidence.
@@ -173,7 +178,7 @@ class ServiceClient:
     ) -> Summary:
         """Wait until a job has ended; return what it did.
 
-        A master that is replaced meanwhile is waited for.
+        A master that is replaced meanwhile is waited for, and so is a broker that is started again.
 
         Args:
             job: Its id.
@@ -184,13 +189,17 @@ class ServiceClient:
             RemoteJobError: It has failed.
             JobCancelledError: Somebody has cancelled it.
             ServiceError: There is no such job.
-            UnreachableError: No master answers.
+            UnreachableError: No master answers, or none has answered for five minutes.
             TimeoutError: It has not ended in time.
         """
         began = time.monotonic()
         deadline = None if timeout_seconds is None else began + timeout_seconds
+        patience_seconds = self._patience_seconds
         while True:
-            status = self.status(job)
+            status = self._status(job, patience_seconds)
+            patience_seconds = max(self._patience_seconds, _FOLLOW_SECONDS)
+            if deadline is not None:
+                patience_seconds = min(patience_seconds, max(_POLL_SECONDS[1], deadline - time.monotonic()))
             if on_status is not None:
                 on_status(status)
             if status.state in channel.ENDED:
@@ -243,8 +252,10 @@ class ServiceClient:
         """
         return self._ask(channel.ListQueues(), channel.Queues)
 
-    def _ask(self, request: channel.AnyRequest, expected: type[_Reply]) -> _Reply:
-        reply = self._transport.ask(request, self._patience_seconds)
+    def _ask(
+        self, request: channel.AnyRequest, expected: type[_Reply], patience_seconds: float | None = None
+    ) -> _Reply:
+        reply = self._transport.ask(request, self._patience_seconds if patience_seconds is None else patience_seconds)
         if isinstance(reply, channel.Refused):
             raise ServiceError(reply.reason)
         if not isinstance(reply, expected):

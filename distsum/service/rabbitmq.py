@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import random
 from typing import TYPE_CHECKING
 
 import msgspec
 
+from distsum.brokers.amqp import backoff_seconds
 from distsum.brokers.rabbitmq import RabbitBroker
 from distsum.brokers.rabbitmq_requests import RequestClient, RequestServer
-from distsum.errors import UnreachableError
+from distsum.errors import SupersededError, UnreachableError
 from distsum.service import messages as channel
 from distsum.service.client import ServiceClient
 from distsum.service.queue_figures import QueueFigures
@@ -23,6 +26,8 @@ if TYPE_CHECKING:
     from distsum.brokers.address import BrokerAddress
     from distsum.observe.metrics import Metrics
     from distsum.stores.base import Store
+
+log = logging.getLogger(__name__)
 
 
 async def serve(
@@ -38,6 +43,9 @@ async def serve(
 ) -> None:
     """Serve a virtual host until cancelled; where another master does so, wait until it is gone.
 
+    A master holds the virtual host as long as its connection lasts. Should another have served before it is connected
+    again, it begins anew.
+
     Args:
         address: The virtual host.
         store: Where jobs, partials, inputs and results lie.
@@ -52,13 +60,55 @@ async def serve(
         UnreachableError: There is no broker, or it does not let us in.
         StorageError: The work folder cannot be read.
     """
+    draw = random.Random()  # noqa: S311 - spreads reconnections, and keeps no secret
+    failures = 0
+    begun = False
+    while True:
+        try:
+            await _serve_term(address, store, work, on_ready, master, speculation, management, metrics)
+        except SupersededError as error:
+            # What this process believes of jobs and workers is out of date, so it begins anew: it waits for its turn,
+            # and then takes over what is stored.
+            log.warning("%s; beginning anew", error)
+            begun = True
+            failures = 0
+        except UnreachableError as error:
+            if not begun:
+                raise
+            log.warning("%s; trying again", error)
+            failures += 1
+        await asyncio.sleep(backoff_seconds(failures, draw))
+
+
+async def _serve_term(
+    address: BrokerAddress,
+    store: Store,
+    work: bytes,
+    on_ready: Callable[[], None],
+    master: MasterSettings | None,
+    speculation: SpeculationSettings | None,
+    management: BrokerAddress | None,
+    metrics: Metrics | None,
+) -> None:
+    """Serve until cancelled, or until another process may have served meanwhile.
+
+    Raises:
+        SupersededError: It may have, or the broker was lost before this process had its turn.
+        UnreachableError: There is no broker, or it does not let us in.
+    """
     failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def fail(error: BaseException) -> None:
         if not failed.done():
             failed.set_exception(error)
 
-    broker = RabbitBroker(address, fail, lock_seconds=None)
+    def held(is_held: bool) -> None:  # noqa: FBT001 - called by the broker only
+        service.set_serving(is_held)
+
+    async def still_ours() -> bool:
+        return await service.still_serves()
+
+    broker = RabbitBroker(address, fail, lock_seconds=None, on_held=held, still_ours=still_ours)
     figures = QueueFigures(broker, address.vhost, management)
     service = Service(store, work, broker, figures, master, speculation, metrics)
 
@@ -71,8 +121,14 @@ async def serve(
 
     server = RequestServer(address, answer, fail)
     try:
-        await service.start()
-        await server.start()
+        try:
+            await service.start()
+            await server.start()
+        except UnreachableError as error:
+            if not broker.was_connected:
+                raise
+            # It has waited for its turn, perhaps for days, and the broker was started again.
+            raise SupersededError(str(error)) from None
         if metrics is not None:
             metrics.attach(service.gauges)
         on_ready()

@@ -4,6 +4,7 @@
 ``ticket``, with which the job is accepted; ``spec``, with which it has begun; and ``outcome``, with which it has ended,
 after ``history``, which tells all that happened (``observe.history``). Below ``children`` workers store nodes inside
 long tasks, of use to this job alone; they are removed when it has ended.
+``<work>/serving`` tells which master serves.
 """
 
 from __future__ import annotations
@@ -27,10 +28,11 @@ if TYPE_CHECKING:
 
 
 class Ticket(msgspec.Struct, frozen=True):
-    """That a job was accepted, when (seconds of the Unix epoch), and how urgent it is."""
+    """That a job was accepted, when (seconds of the Unix epoch), how urgent it is, and whether it is wanted no more."""
 
     submitted_seconds: float
     priority: int
+    cancelled: bool = False
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
@@ -58,6 +60,11 @@ class Files(msgspec.Struct, frozen=True):
     def ended(self) -> bool:
         """Whether it has ended."""
         return "outcome" in self.names
+
+    @property
+    def tidy(self) -> bool:
+        """Whether it has ended, and what it needed is gone."""
+        return self.ended and "inputs" not in self.names
 
 
 _Content = TypeVar("_Content")
@@ -112,7 +119,7 @@ class Records:
         return found
 
     def accept(self, job: str, ticket: Ticket) -> None:
-        """Store that a job is accepted, or has another priority."""
+        """Store that a job is accepted, has another priority, or is wanted no more."""
         self._put(job, "ticket", ticket)
 
     def ticket(self, job: str) -> Ticket:
@@ -135,10 +142,31 @@ class Records:
         return self._store.exists(self._uri(job, "committing"))
 
     def end(self, job: str, outcome: Outcome) -> None:
-        """Store how a job ended, then remove its list of inputs, which nobody needs any more."""
+        """Store how a job ended."""
         self._put(job, "outcome", outcome)
-        for uri in (manifest_uri(self._work, job), spec_uri(self._work, job)):
-            self._store.delete(uri)
+
+    def tidy(self, job: Job, *, aborted: bool, keep_partials: bool) -> None:
+        """Remove what a job has needed that has ended; what is removed last tells that this is not done yet.
+
+        Args:
+            job: The job.
+            aborted: Whether what was written of its output goes as well.
+            keep_partials: Whether its partials stay.
+        """
+        name = job.spec.job
+        if aborted:
+            job.abort_begun()
+        # Before the partials: a worker that has stored one looks whether its job is still described, and if it is not
+        # takes it away again. So none is left, however late it comes.
+        self._store.delete(spec_uri(self._work, name))
+        # Also of one that failed: submitted again it is another job, which looks for partials, but not in there.
+        self._store.delete_all(children_uri(self._work, name), set())
+        if not keep_partials:
+            stored = job.stored_partials()
+            for key in job.node_keys():
+                if key in stored:
+                    self._store.delete(partial_uri(self._work, key))
+        self._store.delete(manifest_uri(self._work, name))
 
     def outcome(self, job: str) -> Outcome | None:
         """Return how a job ended; None if it has not."""
@@ -175,6 +203,23 @@ class Records:
             return None
         return ended_status(self.record(job), self.ticket(job), outcome)
 
+    def begin_serving(self, token: bytes) -> None:
+        """Store which master serves, from now on."""
+        self._store.put(self._work + b"/serving", [token])
+
+    def still_serves(self, token: bytes) -> bool:
+        """Whether no other master has served since."""
+        reader = self._store.open(self._work + b"/serving")
+        if reader is None:
+            return False
+        with reader:
+            return reader.read(0, len(token) + 1) == token
+
+    def end_serving(self, token: bytes) -> None:
+        """Remove what ``begin_serving`` has stored, unless another master serves by now."""
+        if self.still_serves(token):
+            self._store.delete(self._work + b"/serving")
+
     def folders(self) -> list[Files]:
         """Return every job that has left something."""
         found: dict[str, set[str]] = {}
@@ -182,20 +227,6 @@ class Records:
             job, _, name = path.decode("utf-8", "replace").partition("/")
             found.setdefault(job, set()).add(name)
         return [Files(job, frozenset(names)) for job, names in sorted(found.items())]
-
-    def remove_partials(self, job: Job) -> None:
-        """Remove the partials of a job's nodes, whoever computed them."""
-        stored = job.stored_partials()
-        for key in job.node_keys():
-            if key in stored:
-                self._store.delete(partial_uri(self._work, key))
-
-    def remove_children(self, job: str) -> None:
-        """Remove the nodes inside a job's long tasks.
-
-        A worker that has not heard yet that the job has ended may still store one; ``distsum gc`` finds that.
-        """
-        self._store.delete_all(children_uri(self._work, job), set())
 
     def _uri(self, job: str, name: str) -> bytes:
         return self._work + f"/jobs/{job}/{name}".encode()

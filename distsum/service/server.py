@@ -7,11 +7,13 @@ in threads, one asyncio task a job. Whatever it has promised is stored first, so
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+import secrets
 import time
 from collections import Counter
 from functools import partial
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import msgspec
 
@@ -69,9 +71,12 @@ log = logging.getLogger(__name__)
 
 _ENDED_KEPT: Final = 200
 """Jobs that have ended and are told of without reading their records again."""
-_RETRY_SECONDS: Final = (0.5, 2.0, 8.0, 30.0)
+_RETRY_SECONDS: Final = (0.5, 2.0, 8.0)
 """Pauses before a record is stored again; the last one repeats."""
 _PREFLIGHT_SECONDS: Final = 8.0
+_FAREWELL_SECONDS: Final = 5.0
+_TELLING_SECONDS: Final = 5.0
+"""For so long a client is left waiting for what is being stored."""
 _WORKER_EVENTS: Final = (WorkerJoined, WorkerLost, WorkerRefused, WorkerPaused, WorkerResumed)
 _LEDGERS_KEPT: Final = 20
 """Ledgers of jobs that have ended, which are told of without counting through their histories again."""
@@ -125,7 +130,9 @@ class _Served:
         self.ticket = ticket
         self.resumed = resumed
         self.state: channel.JobState = "queued"
-        self.cancelled = False
+        self.told: channel.JobStatus | None = None
+        """What is told of it instead, since it has ended and that cannot be stored yet."""
+        self.storing = asyncio.Lock()
         self.began = time.perf_counter()
         self.tally = JobTally(job.work_by_phase(), job.input_uri)
         self.finished: asyncio.Future[JobSucceeded | JobFailed] = asyncio.get_running_loop().create_future()
@@ -139,7 +146,9 @@ class _Served:
             self.recorder = Recorder(self.job.history_header(self.began_seconds, resumed=self.resumed))
         except OSError as error:
             name = self.job.spec.job
-            log.warning("the history of job %s cannot be recorded: %s", name, error.strerror, extra={"job": name})
+            log.warning(
+                "the history of job %s cannot be recorded: %s", name, error.strerror, extra=concerning(job=name)
+            )
 
     def take(self, event: msgspec.Struct) -> None:
         """Count and record an event."""
@@ -150,6 +159,8 @@ class _Served:
 
     def status(self, workers: int) -> channel.JobStatus:
         """Return what clients are told."""
+        if self.told is not None:
+            return self.told
         record = self.job.record
         snapshot = self.tally.snapshot(time.perf_counter() - self.began)
         return channel.JobStatus(
@@ -206,6 +217,9 @@ class Service:
         self._tasks: set[asyncio.Task[None]] = set()
         self._accepting: dict[str, asyncio.Lock] = {}
         self._began = time.time()
+        self._token = secrets.token_hex(16).encode()
+        self._serving = asyncio.Event()
+        """Set while no other master can serve. What is stored must wait for it, and so must every answer."""
         self._fault: asyncio.Future[None]
         self._system: AsyncioSystem
 
@@ -228,11 +242,28 @@ class Service:
         # Before the broker, where it may be hours until it is our turn.
         await asyncio.to_thread(self._store.preflight, self._work)
         await self._broker.start(self._deliver)
+        await asyncio.to_thread(self._records.begin_serving, self._token)
+        self._serving.set()
         await self._take_over()
 
     async def wait(self) -> None:
         """Wait for the end, which is an error: ``cancel`` the task that waits to end in peace."""
         await self._fault
+
+    def set_serving(self, serving: bool) -> None:  # noqa: FBT001 - told by the broker
+        """Take note that another master may serve now, or that none does: then nothing is stored and told."""
+        if serving:
+            self._serving.set()
+        else:
+            self._serving.clear()
+
+    async def still_serves(self) -> bool:
+        """Whether no other master has served since this one began.
+
+        Raises:
+            StorageError: That cannot be seen.
+        """
+        return await asyncio.to_thread(self._records.still_serves, self._token)
 
     async def close(self) -> None:
         """Let go of everything. Jobs stay as they are stored; the next master goes on."""
@@ -242,6 +273,9 @@ class Service:
         for served in self._served.values():
             if served.recorder is not None:
                 served.recorder.close()
+        if self._serving.is_set():
+            with contextlib.suppress(DistsumError, TimeoutError):
+                await asyncio.wait_for(asyncio.to_thread(self._records.end_serving, self._token), _FAREWELL_SECONDS)
         # What their threads ask of a server that does not answer would keep this process from ending.
         await asyncio.to_thread(self._store.close)
         self._system.close()
@@ -261,6 +295,9 @@ class Service:
         for ticket, job in sorted(found, key=lambda each: each[0].submitted_seconds):
             log.info("job %s goes on", job.spec.job, extra=concerning(job=job.spec.job))
             self._serve(job, ticket, resumed=True)
+        for each in folders:
+            if each.ended and not each.tidy:
+                self._spawn(self._tidy_ended(each.job))
 
     def _set_fault(self, error: BaseException) -> None:
         if not self._fault.done():
@@ -346,8 +383,7 @@ class Service:
         self._spawn(self._run_job(served))
 
     async def _run_job(self, served: _Served) -> None:
-        job = served.job
-        name = job.spec.job
+        name = served.job.spec.job
         try:
             summary = await self._summary_of(served)
             outcome = Outcome(state="succeeded", ended_seconds=time.time(), exit_code=0, summary=summary)
@@ -359,9 +395,8 @@ class Service:
             code = error.exit_code
             outcome = Outcome(state="failed", ended_seconds=time.time(), exit_code=code, reason=str(error))
         served.state = "finishing"
-        if outcome.state != "succeeded":
-            await self._quietly(job.abort, name)
         await self._end(served, outcome)
+        await self._tidy(served.job, outcome, name)
 
     async def _summary_of(self, served: _Served) -> Summary:
         """Run a job to its end.
@@ -373,17 +408,24 @@ class Service:
         job = served.job
         states = await asyncio.to_thread(job.stored_states)
         resume = await asyncio.to_thread(job.has_children)
+        await self._serving.wait()
+        if served.resumed and not self._shares_output(served):
+            since = time.time() - served.ticket.submitted_seconds
+            await self._quietly(partial(job.abort_unnamed, since), job.spec.job)
+        if served.ticket.cancelled:
+            raise _CancelledError
         await asyncio.to_thread(job.begin)
-        if served.cancelled:
+        if served.ticket.cancelled:
             raise _CancelledError
         self._system.deliver(MASTER, SubmitJob(job.spec, states, served.ticket.priority, resume))
         outcome = await served.finished
+        if served.ticket.cancelled:
+            raise _CancelledError
         if isinstance(outcome, JobFailed):
-            if outcome.kind == "cancelled":
-                raise _CancelledError
             raise await asyncio.to_thread(job.failure, outcome)
         if not outcome.inputs:
             raise job.nothing_left(outcome)
+        await self._serving.wait()
         began_before = served.resumed and await asyncio.to_thread(self._records.committing, job.spec.job)
         await asyncio.to_thread(self._records.commit, job.spec.job)
         await asyncio.to_thread(partial(job.commit_output, outcome, again=began_before))
@@ -391,36 +433,69 @@ class Service:
         seconds = time.perf_counter() - served.began
         return job.summary(outcome, served.tally, len(self._active()), digest, seconds)
 
+    def _shares_output(self, served: _Served) -> bool:
+        """Whether another job that is under way has the same output."""
+        output = served.job.record.output
+        return any(each is not served and each.job.record.output == output for each in self._served.values())
+
     async def _end(self, served: _Served, outcome: Outcome) -> None:
-        """Store how a job ended, as often as it takes, and remove what it has left."""
-        job = served.job
-        name = job.spec.job
+        """Store how a job ended, as often as it takes, and tell of it then."""
+        name = served.job.spec.job
+        told = ended_status(served.job.record, served.ticket, outcome)
+        storing = asyncio.ensure_future(self._store_outcome(served, outcome))
+        try:
+            done, _ = await asyncio.wait({storing}, timeout=_TELLING_SECONDS)
+            if not done and outcome.state == "failed":
+                # Who waits must hear of it, above all where the store itself is what has failed.
+                served.told = told
+            await storing
+        finally:
+            storing.cancel()
+        self._remember(told)
+        del self._served[name]
+        if self._observer is not None:
+            self._observer.job_ended(outcome.state)
+        log.info("job %s %s", name, outcome.reason or outcome.state, extra=concerning(job=name))
+
+    async def _store_outcome(self, served: _Served, outcome: Outcome) -> None:
+        name = served.job.spec.job
         # Before the outcome: nobody looks for it afterwards.
         if served.recorder is not None:
             await self._quietly(partial(self._records.put_history, name, served.recorder), name)
             served.recorder.close()
         attempt = 0
         while True:
+            await self._serving.wait()
             try:
                 await asyncio.to_thread(self._records.end, name, outcome)
-                break
             except DistsumError as error:
                 log.warning(
                     "job %s has ended, and that cannot be stored yet: %s", name, error, extra=concerning(job=name)
                 )
                 await asyncio.sleep(_RETRY_SECONDS[min(attempt, len(_RETRY_SECONDS) - 1)])
                 attempt += 1
-        self._remember(ended_status(job.record, served.ticket, outcome))
-        del self._served[name]
-        if self._observer is not None:
-            self._observer.job_ended(outcome.state)
-        log.info("job %s %s", name, outcome.reason or outcome.state, extra=concerning(job=name))
-        # Also of one that failed: submitted again it is another job, which looks for partials, but not in here.
-        await self._quietly(partial(self._records.remove_children, name), name)
-        keeps = job.record.keep_partials or outcome.state == "failed"
+            else:
+                return
+
+    async def _tidy(self, job: Job, outcome: Outcome, name: str) -> None:
+        """Remove what a job has left; should this process end before, the next master does it."""
         # Partials of equal nodes are one and the same, whichever job they are of: they go with the last such job.
-        if not keeps and not any(each.context == served.context for each in self._served.values()):
-            await self._quietly(partial(self._records.remove_partials, job), name)
+        context = node_context(job.spec, 0)
+        shared = any(each.context == context for each in self._served.values())
+        keeps = job.record.keep_partials or outcome.state == "failed" or shared
+        aborted = outcome.state != "succeeded"
+        await self._quietly(partial(self._records.tidy, job, aborted=aborted, keep_partials=keeps), name)
+
+    async def _tidy_ended(self, name: str) -> None:
+        """Do what a master that was killed could not do any more."""
+        try:
+            outcome = await asyncio.to_thread(self._records.outcome, name)
+            job = await asyncio.to_thread(self._records.load, name)
+        except DistsumError as error:
+            log.warning("something of job %s could not be removed: %s", name, error, extra=concerning(job=name))
+            return
+        if outcome is not None:
+            await self._tidy(job, outcome, name)
 
     async def _quietly(self, call: Callable[[], None], job: str) -> None:
         """Do what a job does not depend on: remove what ``distsum gc`` would find later, or store its history."""
@@ -451,10 +526,14 @@ class Service:
 
     async def answer(self, request: channel.AnyRequest) -> channel.AnyReply:
         """Do what a client asks; whatever goes wrong is an answer."""
+        await self._serving.wait()
         try:
-            return await self._answer(request)
+            answer = await self._answer(request)
         except DistsumError as error:
-            return channel.Refused(str(error))
+            answer = channel.Refused(str(error))
+        # Another master may have taken over since, and know nothing of what was promised here. It is asked again.
+        await self._serving.wait()
+        return answer
 
     async def _answer(self, request: channel.AnyRequest) -> channel.AnyReply:
         match request:
@@ -555,17 +634,27 @@ class Service:
             return found
         if served.state == "finishing":
             return channel.Refused(f"job {name} is being finished; it is too late to cancel it")
-        served.cancelled = True
         self._system.deliver(MASTER, CancelJob(name))
+        await self._change_ticket(served, cancelled=True)
         return channel.Done()
+
+    async def _change_ticket(self, served: _Served, **changes: Any) -> None:
+        """Change a ticket at once, and store it, so that another master knows; but nobody waits long for that."""
+        served.ticket = msgspec.structs.replace(served.ticket, **changes)
+
+        async def store() -> None:
+            async with served.storing:
+                await asyncio.to_thread(self._records.accept, served.job.spec.job, served.ticket)
+
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(store(), _TELLING_SECONDS)
 
     async def _set_priority(self, request: channel.SetPriority) -> channel.AnyReply:
         served = self._served.get(request.job)
         if served is None:
             return channel.Refused(f"job {printable(request.job, 80)} is not queued or running")
-        served.ticket = msgspec.structs.replace(served.ticket, priority=request.priority)
-        await asyncio.to_thread(self._records.accept, request.job, served.ticket)
         self._system.deliver(MASTER, ChangePriority(request.job, request.priority))
+        await self._change_ticket(served, priority=request.priority)
         return channel.Done()
 
     async def _diagnose(self) -> channel.Diagnosis:

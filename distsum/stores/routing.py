@@ -10,6 +10,7 @@ import itertools
 import os
 from typing import TYPE_CHECKING, Final
 
+from distsum.request import DEFAULT_S3_DEADLINE_SECONDS
 from distsum.stores.local import LocalStore
 
 if TYPE_CHECKING:
@@ -57,10 +58,15 @@ def bucket_of(uri: bytes) -> bytes:
 
 
 class RoutingStore:
-    """Every store as one; see ``Store``."""
+    """Every store as one; see ``Store``.
 
-    def __init__(self) -> None:
+    Args:
+        s3_deadline_seconds: How long S3 is asked again where it does not answer.
+    """
+
+    def __init__(self, s3_deadline_seconds: float = DEFAULT_S3_DEADLINE_SECONDS) -> None:
         self.local = LocalStore()
+        self._s3_deadline_seconds = s3_deadline_seconds
         self._s3: S3Store | None = None
         self._interruption: threading.Event | None = None
 
@@ -69,8 +75,9 @@ class RoutingStore:
         """The store of ``s3://``, made when it is first wanted."""
         if self._s3 is None:
             from distsum.stores.s3 import S3Store
+            from distsum.stores.s3_client import Patience
 
-            self._s3 = S3Store()
+            self._s3 = S3Store(Patience.of(self._s3_deadline_seconds))
             self._s3.heed(self._interruption)
         return self._s3
 

@@ -19,6 +19,7 @@ import msgspec
 
 from distsum.errors import ConfigurationError, InputListError, StorageError
 from distsum.machine import resident_bytes
+from distsum.request import DEFAULT_S3_DEADLINE_SECONDS
 from distsum.stores.base import StoreInterruptedError
 from distsum.stores.s3_faults import Fault, fault_of, shown_endpoint
 from distsum.wording import printable
@@ -58,7 +59,20 @@ class Patience(msgspec.Struct, frozen=True):
     window_seconds: float = 15.0
     first_pause_seconds: float = 0.2
     longest_pause_seconds: float = 10.0
-    deadline_seconds: float = 180.0
+    deadline_seconds: float = DEFAULT_S3_DEADLINE_SECONDS
+
+    @classmethod
+    def of(cls, deadline_seconds: float) -> Patience:
+        """Return the usual patience with another deadline, and where that is shorter with shorter waits before it."""
+        usual = cls()
+        share = min(1.0, deadline_seconds / usual.deadline_seconds)
+        return cls(
+            connect_seconds=max(2.0, share * usual.connect_seconds),
+            answer_seconds=max(5.0, share * usual.answer_seconds),
+            window_seconds=max(1.0, share * usual.window_seconds),
+            longest_pause_seconds=max(0.5, share * usual.longest_pause_seconds),
+            deadline_seconds=deadline_seconds,
+        )
 
 
 class RefusedError(StorageError):

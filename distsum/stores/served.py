@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from distsum.errors import ConfigurationError, NotServedError
+from distsum.request import DEFAULT_S3_DEADLINE_SECONDS
 from distsum.stores.routing import RoutingStore, is_remote
 from distsum.wording import printable
 
@@ -122,10 +123,11 @@ class ServedStore(RoutingStore):
 
     Args:
         places: They.
+        s3_deadline_seconds: As for every store.
     """
 
-    def __init__(self, places: Places) -> None:
-        super().__init__()
+    def __init__(self, places: Places, s3_deadline_seconds: float = DEFAULT_S3_DEADLINE_SECONDS) -> None:
+        super().__init__(s3_deadline_seconds)
         self._places = places
 
     def of(self, uri: bytes) -> Store:

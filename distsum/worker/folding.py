@@ -13,7 +13,7 @@ from distsum.errors import BadInputError, InexactError, PartialError
 from distsum.formats.registry import by_name
 from distsum.manifest import ManifestReader, NodeKeys
 from distsum.messages import Effort, JobSpec, Skipped
-from distsum.partials import manifest_uri, node_context, partial_uri
+from distsum.partials import manifest_uri, node_context, partial_uri, spec_uri
 from distsum.reductions import REDUCTIONS, cast
 from distsum.tree import Tree, levels_above
 from distsum.worker.accumulators import Accumulators
@@ -76,7 +76,7 @@ class JobFolder:
             manifest=ManifestReader(source),
             accumulators=accumulators,
             inputs=InputAdder(store, spec, accumulators, buffer),
-            partials=PartialIO(store, accumulators, planes, buffer, spec.max_open_files),
+            partials=PartialIO(store, accumulators, planes, buffer, spec.max_open_files, spec_uri(spec.work, spec.job)),
         )
 
     def close(self) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 
 from distsum.errors import PartialError
 from distsum.partials import PartialHead, decode_head, head_bytes
+from distsum.worker.attempt import TaskCancelledError
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
@@ -36,6 +37,7 @@ class PartialIO:
         planes: dtypes of their planes.
         buffer: What is read into before it is added; not used where nothing is there yet to add to.
         ahead: Partials that are opened at once.
+        description: URI of the job's description, which is there as long as the job goes on.
 
     Attributes:
         storing_seconds: What storing a partial took the last time: what it will take again, since all have one size.
@@ -48,8 +50,10 @@ class PartialIO:
         planes: tuple[str, ...],
         buffer: npt.NDArray[np.uint8],
         ahead: int,
+        description: bytes,
     ) -> None:
         self._store = store
+        self._description = description
         self._accumulators = accumulators
         self._planes = planes
         self._buffer = buffer
@@ -155,7 +159,7 @@ class PartialIO:
 
         Raises:
             StorageError: It cannot be stored.
-            TaskCancelledError: The attempt is cancelled.
+            TaskCancelledError: The attempt is cancelled, or its job has ended.
         """
         attempt.check()
         began = perf_counter()
@@ -165,9 +169,24 @@ class PartialIO:
         digests = [hashlib.sha256(view).digest() for view in views] or [hashlib.sha256().digest()] * len(planes)
         head = msgspec.structs.replace(head, digest=head.expected_digest(digests))
         attempt.bytes_written += self._store.put(uri, [head.encoded(), *views])
+        if not self._is_described(attempt):
+            self._store.delete(uri)
+            raise TaskCancelledError
         attempt.objects_written += 1
         self.storing_seconds = perf_counter() - began
         attempt.storing_seconds += self.storing_seconds
+
+    def _is_described(self, attempt: Attempt) -> bool:
+        """Whether the job goes on. If not, what was just stored must go again, also where the attempt is cancelled.
+
+        When a job has ended its description is removed first, and then what was stored for it. So what was stored while
+        the description was still there is removed with the rest.
+        """
+        self._store.heed(None)
+        try:
+            return self._store.exists(self._description)
+        finally:
+            self._store.heed(attempt.cancelled)
 
     def _whole_bytes(self) -> int:
         """Bytes of a partial of this tile, unless inputs were skipped."""

@@ -22,8 +22,10 @@ from distsum.brokers.base import ChannelClosedError
 from distsum.brokers.rabbitmq_worker import RabbitWorkerChannel
 from distsum.errors import DistsumError
 from distsum.logs import LogStyle, Subject, begin_logging
+from distsum.request import DEFAULT_S3_DEADLINE_SECONDS
 from distsum.stores.routing import RoutingStore
 from distsum.stores.served import Places, ServedStore
+from distsum.worker.launch import S3_DEADLINE_VARIABLE
 from distsum.worker.process import Worker
 from distsum.worker.task_log import TaskLog
 
@@ -52,7 +54,8 @@ def main() -> None:
     sys.stdout.write("ready\n")
     sys.stdout.flush()
     places = Places(map(os.fsencode, served)) if served else None
-    store = RoutingStore() if places is None else ServedStore(places)
+    deadline = float(os.environ.get(S3_DEADLINE_VARIABLE, DEFAULT_S3_DEADLINE_SECONDS))
+    store = RoutingStore(deadline) if places is None else ServedStore(places, deadline)
     start_seconds = max(0.0, time.time() - float(started))
     worker = Worker(
         name, channel, store, float(heartbeat_seconds), start_seconds, socket.gethostname(), places, TaskLog(subject)

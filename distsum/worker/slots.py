@@ -15,7 +15,8 @@ import time
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from distsum.logs import LogStyle, concerning
-from distsum.worker.launch import exit_words, worker_environment
+from distsum.request import DEFAULT_S3_DEADLINE_SECONDS
+from distsum.worker.launch import S3_DEADLINE_VARIABLE, exit_words, worker_environment
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -81,6 +82,7 @@ class Slots:
         places: Where they may go, as ``stores.served.served_place`` returns it; everywhere if there is none.
         host: What workers' names begin with; None is what this machine calls itself.
         log_style: How they log, to the standard error of this process.
+        s3_deadline_seconds: How long they ask S3 again where it does not answer.
     """
 
     def __init__(
@@ -90,7 +92,9 @@ class Slots:
         places: Sequence[bytes] = (),
         host: str | None = None,
         log_style: LogStyle = _USUAL_STYLE,
+        s3_deadline_seconds: int = DEFAULT_S3_DEADLINE_SECONDS,
     ) -> None:
+        self._s3_deadline_seconds = s3_deadline_seconds
         self._address = address
         self._places = places
         self._log_style = log_style
@@ -162,7 +166,7 @@ class Slots:
                 self._log_style.word(),
                 *self._places,
             ],
-            env=worker_environment(os.environ, sys.path),
+            env=worker_environment(os.environ, sys.path) | {S3_DEADLINE_VARIABLE: str(self._s3_deadline_seconds)},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             start_new_session=True,

@@ -389,14 +389,17 @@ def client(s3_environment):
     made.close()
 
 
-def test_a_lock_of_another_machine_holds_for_a_lease_and_is_then_taken_over(client, s3_prefix, s3_store, monkeypatch):
+def test_a_lock_of_another_machine_holds_for_a_lease_and_is_then_taken_over(
+    client, s3_prefix, s3_store, monkeypatch, request
+):
     uri = s3_prefix + b"/scratch/lock"
     with monkeypatch.context() as patched:
         patched.setattr(socket, "gethostname", lambda: "elsewhere")
         theirs = Lease(client, uri, 2.0)
     theirs.__enter__()
+    request.addfinalizer(theirs._over.set)
     ours = Lease(client, uri, 2.0)
-    with pytest.raises(WorkDirBusyError, match=rf"work is in use by process {os.getpid()} on elsewhere"):
+    with pytest.raises(WorkDirBusyError, match=rf"scratch is in use by process {os.getpid()} on elsewhere"):
         ours.__enter__()
     deadline = time.monotonic() + 6  # three leases: renewed as long as it is held
     while time.monotonic() < deadline:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import signal
-import time
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,7 +12,7 @@ import pytest
 
 from distsum.generate import generate
 from tests.command import alive, distsum, wait_until
-from tests.servicecommands import asked, master, running, slot_processes, worker
+from tests.servicecommands import asked, master, slot_processes, worker
 from tests.straggling import Hold
 
 if TYPE_CHECKING:
@@ -191,19 +189,6 @@ def test_without_a_master_or_a_broker_it_says_so_in_one_line(tmp_path: Path, env
     assert password not in done.stderr
 
 
-def test_a_killed_worker_is_replaced_and_the_bits_stay(
-    tmp_path: Path, environment: dict[str, str], inputs: Path, expected: bytes
-) -> None:
-    with master(tmp_path, environment), worker(tmp_path, environment) as process:
-        wait_until(lambda: len(asked(environment, "workers")) == 2, "workers")
-        job = distsum("submit", "mean", str(inputs), "-o", str(tmp_path / "out.npy"), "-p", "5", env=environment).stdout
-        os.kill(slot_processes(process)[0], signal.SIGKILL)
-        told = asked(environment, "wait", job.strip())
-        assert told["tasks"] == 30
-        wait_until(lambda: len(slot_processes(process)) == 2, "a new worker")
-    assert (tmp_path / "out.npy").read_bytes() == expected
-
-
 def test_a_drained_worker_leaves_and_none_survives_its_parent(tmp_path: Path, environment: dict[str, str]) -> None:
     with master(tmp_path, environment):
         with worker(tmp_path, environment) as process:
@@ -217,39 +202,3 @@ def test_a_drained_worker_leaves_and_none_survives_its_parent(tmp_path: Path, en
             process.kill()
             process.wait()
             wait_until(lambda: not any(map(alive, pids)), "their end", 2.0)
-
-
-def test_a_master_that_is_killed_is_followed_by_the_one_that_waits(
-    tmp_path: Path, environment: dict[str, str], inputs: Path, expected: bytes
-) -> None:
-    with (
-        master(tmp_path, environment) as first,
-        running(tmp_path / "b.log", "master", "--work-dir", str(tmp_path / "work"), environment=environment) as second,
-        worker(tmp_path, environment, slots=1),
-    ):
-        wait_until(lambda: "waiting for its end" in (tmp_path / "b.log").read_text(), "a standby")
-        submitted = distsum("submit", "mean", str(inputs), "-o", str(tmp_path / "out.npy"), "-p", "5", env=environment)
-        job = submitted.stdout.strip()
-        partials = tmp_path / "work" / "partials"
-        wait_until(lambda: len(list(partials.rglob("*"))) > 5 or (tmp_path / "out.npy").exists(), "partials")
-        first.kill()
-        first.wait()
-        told = asked(environment, "wait", job)
-        assert told["tasks"] == 30
-        assert second.poll() is None
-    assert (tmp_path / "out.npy").read_bytes() == expected
-
-
-def test_a_broker_that_stops_and_starts_delays_a_job_and_nothing_more(
-    tmp_path: Path, environment: dict[str, str], inputs: Path, expected: bytes, rabbitmq: Node
-) -> None:
-    with master(tmp_path, environment), worker(tmp_path, environment):
-        wait_until(lambda: len(asked(environment, "workers")) == 2, "workers")
-        submitted = distsum("submit", "mean", str(inputs), "-o", str(tmp_path / "out.npy"), "-p", "5", env=environment)
-        rabbitmq.control("stop_app")
-        time.sleep(1.0)
-        rabbitmq.control("start_app")
-        rabbitmq.await_ready()
-        told = asked(environment, "wait", submitted.stdout.strip())
-        assert told["tasks"] == 30
-    assert (tmp_path / "out.npy").read_bytes() == expected

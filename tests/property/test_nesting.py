@@ -19,8 +19,6 @@ from tests.foldedtasks import Tasks
 from tests.property.test_bits import canonical, numbers
 from tests.reference import reference_reduce
 
-HEAD_BYTES = 256
-
 
 @st.composite
 def jobs(draw: st.DrawFn) -> dict[str, Any]:
@@ -100,7 +98,7 @@ def test_whichever_nodes_are_stored_the_bits_stay_and_only_the_others_are_made(
                 sound.append(node)
                 continue
             # In its numbers, or where it has none, in what tells that it is a partial; or cut short.
-            content[-1 if len(content) > HEAD_BYTES else 0] ^= 1 << draw.integers(8)
+            content[-1 if job["count"] else 0] ^= 1 << draw.integers(8)
             Path(path).write_bytes(content if draw.integers(2) else content[: draw.integers(len(content))])
         for phase in range(1, tree.phases + 1):
             span = tree.partition ** (phase - 1)

@@ -376,6 +376,7 @@ def test_a_worker_that_fails_again_and_again_is_quarantined_and_can_be_resumed()
     system.tell(TRACKER, succeeded(TaskId("job", 1, 0, 4), worker="w1"))
     for index in (0, 1):
         fail(system, "w1", index)
+    system.tell(TRACKER, succeeded(TaskId("job", 1, 0, 5), worker="w2"))
     assert system.take(WORKERS) == [], "a success in between sets the count back"
     fail(system, "w1", 2)
     (paused,) = system.take(WORKERS)
@@ -399,6 +400,14 @@ def test_one_bad_task_quarantines_nobody_and_the_last_worker_is_never_paused() -
     system = system_with(spec(500), workers=1)
     for index in (0, 1, 0, 1):
         fail(system, "w1", index)
+    assert system.take(WORKERS) == []
+
+
+def test_what_fails_everywhere_is_no_workers_fault() -> None:
+    system = system_with(spec(500), workers=3)
+    for index in range(4):
+        for worker in ("w1", "w2", "w3"):
+            fail(system, worker, index)
     assert system.take(WORKERS) == []
 
 

@@ -32,6 +32,15 @@ def test_what_is_left_out_is_as_everywhere(uri, port, vhost):
     assert (address.port, address.vhost, address.user, address.password) == (port, vhost, "guest", "guest")
 
 
+def test_how_soon_a_silent_side_is_given_up_is_a_part_of_the_address():
+    address = BrokerAddress.parse("amqp://h/v?heartbeat=3")
+    assert address.heartbeat_seconds == 3
+    assert BrokerAddress.parse(address.uri()) == address
+    assert BrokerAddress.parse("amqp://h/v").heartbeat_seconds == 10
+    with pytest.raises(UsageError, match="there are"):
+        BrokerAddress.parse("http://h?heartbeat=3", "--management")
+
+
 @given(user=TEXTS, password=TEXTS, vhost=TEXTS)
 def test_any_user_password_and_virtual_host_can_be_written(user, password, vhost):
     parts = (quote(part, safe="") for part in (user, password, vhost))
@@ -49,6 +58,8 @@ def test_any_user_password_and_virtual_host_can_be_written(user, password, vhost
         f"amqp://ada:{CANARY}@h:99999/",
         f"amqp://ada:{CANARY}@[h/",
         f"amqp://ada:{CANARY}@h/v?verify=none",
+        f"amqp://ada:{CANARY}@h/v?heartbeat=0",
+        f"amqp://ada:{CANARY}@h/v?heartbeat=soon",
         f"amqp://ada:{CANARY}/x@h/",
         f"amqp://ada:123/{CANARY}@h/v",
         f"amqp://ada:1#{CANARY}@h/v",

@@ -55,6 +55,7 @@ VALUES = {
         (MANAGEMENT, BrokerAddress.parse(MANAGEMENT, "--management")),
         ("http://h", BrokerAddress(scheme="http", host="h", port=15672)),
     ],
+    "s3_deadline": [("20", 20), ("600", 600)],
     "serve": [("/a", ("/a",)), ("s3://b/c,/d e", ("s3://b/c", "/d e"))],
     "log_json": [("yes", True), ("no", False)],
     "log_level": [("debug", "debug"), ("error", "error")],

@@ -61,7 +61,10 @@ def test_a_job_is_accepted_and_ends(records: Records, job: Job, work: bytes) -> 
     assert records.committing(name)
     records.end(name, Outcome(state="failed", ended_seconds=13.0, exit_code=1, reason="no"))
     (folder,) = records.folders()
-    assert (folder.accepted, folder.ended) == (True, True)
+    assert (folder.accepted, folder.ended, folder.tidy) == (True, True, False)
+    records.tidy(job, aborted=True, keep_partials=True)
+    (folder,) = records.folders()
+    assert folder.tidy
     assert "inputs" not in folder.names, "a list of inputs may be large, and is of no use any more"
     status = records.ended_status(name)
     assert status is not None
@@ -98,7 +101,9 @@ def test_only_a_jobs_own_partials_are_removed(records: Records, job: Job, work: 
     for key in [*own, "ff" * 32]:
         store.put(work + f"/partials/{key[:2]}/{key}".encode(), [b"content"])
     assert job.stored_partials() == {*own, "ff" * 32}
-    records.remove_partials(job)
+    records.tidy(job, aborted=False, keep_partials=True)
+    assert job.stored_partials() == {*own, "ff" * 32}
+    records.tidy(job, aborted=False, keep_partials=False)
     assert job.stored_partials() == {"ff" * 32}
 
 
