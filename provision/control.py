@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Final
 
 from distsum.errors import ConfigurationError, UsageError
+from distsum.logs import LogStyle
 from distsum.wording import printable
 
 from .fleetfile import parse_fleet
@@ -46,7 +47,7 @@ class Control:
     Args:
         fleet: What is wanted.
         hosts: Those of its hosts that are meant.
-        settings: Where the broker and its management API are, where the file does not say.
+        settings: Where the broker and its management API are, where the file does not say, and how workers log.
         broker_given: Whether the settings' broker counts more than the file's.
         drain_seconds: How long tasks at hand may take to be finished.
         trust_new: Whether to pin the keys of hosts of which none is known.
@@ -73,6 +74,7 @@ class Control:
         self.broker = settings.broker if broker_given or fleet.broker is None else fleet.broker
         self._management = settings.management
         self._drain_seconds = drain_seconds
+        self._log = LogStyle(settings.log_level, settings.log_json).word()
         self._trust_new = trust_new
         self._say = say
         self._home = os.path.expanduser("~")
@@ -109,6 +111,7 @@ class Control:
             say=self._say,
             ready_seconds=READY_SECONDS,
             drain_seconds=self._drain_seconds,
+            log=self._log,
         )
         trust = Trust(self.state.pinned, openssh_files(self._home))
         configuration = os.path.join(self._home, ".ssh", "config")

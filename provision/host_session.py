@@ -61,6 +61,7 @@ class Means:
         say: Tells a person what goes on at a host.
         ready_seconds: How long workers may take to reach the broker.
         drain_seconds: How long tasks at hand may take to be finished.
+        log: How supervisors and workers log, as ``logs.LogStyle`` words it.
     """
 
     fleet: str
@@ -73,6 +74,7 @@ class Means:
     say: Callable[[str, str], None]
     ready_seconds: float
     drain_seconds: float
+    log: str
 
 
 class HostSession:
@@ -350,6 +352,7 @@ class HostSession:
             broker=broker.uri(),
             variables=variables,
             detached=detached,
+            log=means.log,
         )
 
     async def _start(self, workers: int, facts: Facts, *, detached: bool) -> None:

@@ -44,10 +44,10 @@ class Control:
     def know_all(self) -> None:
         self.known_hosts.write_text(self.network.known_hosts())
 
-    def write(self, name: str = "fleet.toml", hosts: dict[str, str] | None = None, store: str = WORK) -> None:
+    def write(self, name: str = "fleet.toml", hosts: dict[str, str] | None = None, store: str | None = WORK) -> None:
         """Write a file of these hosts, each with lines of its own; without any, of all."""
         keys = f'user = "{test_hosts.USER}"\nkeys = ["{self.network.key}"]\nmemory = "64MiB"\nworkers = 1'
-        lines = ['name = "lab"', keys, f'store = "{store}"']
+        lines = ['name = "lab"', keys, "" if store is None else f'store = "{store}"']
         for address, more in (hosts or dict.fromkeys((host.address for host in self.hosts), "")).items():
             lines += ["[[hosts]]", f'name = "{address}"', more]
         self.home.joinpath(name).write_text("\n".join(lines) + "\n")
