@@ -120,7 +120,7 @@ def _plan_faults(cell: Cell, cluster: SimulatedCluster, names: list[str], draw: 
     system = cluster.system
     hosts = sorted(set(names))
     if cell.cluster in {"5 % freeze 60 s", "5 % die"}:
-        chosen = set(draw.sample(hosts, max(1, len(hosts) // 20)))
+        chosen = draw.sample(hosts, max(1, len(hosts) // 20))
         moments = {host: system.clock + draw.uniform(0.1, 0.9) * expected for host in chosen}
         for worker in list(cluster.workers.values()):
             if (moment := moments.get(worker.model.host)) is None:

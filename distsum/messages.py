@@ -579,9 +579,9 @@ class BackupEnded(Message, frozen=True):
 
     ``won`` it has where the task was done by it, or by the first attempt with children that were made for it; ``lost``
     where the first attempt was sooner without. It was ``cancelled`` with its job, or is ``moot`` since its worker was
-    lost or it failed, or the task did. ``saved_seconds`` is how much longer the first attempt was expected to take,
-    None where no end of it was to be seen. ``wasted_bytes`` were read by attempts that did not do the task, as far as
-    known.
+    lost or got another task at the same moment, or it failed, or the task did. ``saved_seconds`` is how much longer the
+    first attempt was expected to take, None where no end of it was to be seen. ``wasted_bytes`` were read by attempts
+    that did not do the task, as far as known.
     """
 
     task: TaskId

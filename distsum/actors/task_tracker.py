@@ -202,9 +202,10 @@ class TaskTracker:
     def _lose(self, message: WorkerLost) -> None:
         if (known := self._workers.pop(message.worker, None)) is not None:
             self._taking -= not known.paused
-            for held in {known.running, known.assigned} - {None}:
-                assert held is not None
-                self._return(message.worker, *held)
+            # In this order whatever strings hash to, so that a seed repeats a simulation in another process, too.
+            for held in dict.fromkeys((known.running, known.assigned)):
+                if held is not None:
+                    self._return(message.worker, *held)
         self._context.emit(message)
 
     def _return(self, worker: str, task_id: TaskId, number: int) -> None:

@@ -324,7 +324,10 @@ def _ended_words(entry: BackupEntry) -> str:
         case "cancelled":
             parts = [f"{backup} cancelled with the job after {took}"]
         case _:
-            parts = [f"{backup} is of no use any more after {took}", "an attempt failed, or its worker was lost"]
+            parts = [
+                f"{backup} is of no use any more after {took}",
+                "an attempt failed, or its worker was lost or got another task",
+            ]
     if entry.children and entry.outcome != "won":
         parts.append(f"{children} made by others")
     if entry.wasted_bytes:
