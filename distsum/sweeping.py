@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 _OF_WORK: Final = re.compile(
     rb"(?P<folder>.*/|)(?:"
-    rb"(?P<job>jobs/[0-9a-f]{12})/(?:(?P<record>inputs|spec|record|ticket|committing|outcome|history)"
+    rb"(?P<job>jobs/[0-9a-f]{12})/(?:(?P<record>inputs|spec|record|ticket|cancelled|committing|outcome|history)"
     rb"|(?P<child>children/[0-9a-f]{64}(?:\.tmp[0-9a-f]+)?))"
     rb"|(?P<partial>partials/[0-9a-f]{2}/[0-9a-f]{64}(?:\.tmp[0-9a-f]+)?)"
     rb"|lock)"

@@ -46,7 +46,7 @@ COUNT = 300
 S3_DEADLINE_SECONDS = 60
 """A body that stalls is given up after 5 s then."""
 MARK = "TESTED_DEPLOYMENT"
-RECORDS = {"record", "ticket", "committing", "history", "outcome"}
+RECORDS = {"record", "ticket", "cancelled", "committing", "history", "outcome"}
 SHARED_QUEUES = 5
 
 
@@ -115,6 +115,7 @@ class Deployment:
         folder: For what the processes say.
 
     Attributes:
+        folder: Where what they say is.
         master_s3: Between masters and the server.
         worker_s3: Between workers and the server.
         masters: Masters that were started and not ended.
@@ -133,7 +134,7 @@ class Deployment:
         self.masters: list[Process] = []
         self.workers: list[Process] = []
         self._followers: list[Process] = []
-        self._folder = folder
+        self.folder = folder
         self._mark = uuid.uuid4().hex
         self._numbers = iter(range(1_000_000))
         self._client: Client | None = None
@@ -180,7 +181,7 @@ class Deployment:
         return self.server.environment | ({"AWS_ENDPOINT_URL": endpoint} if endpoint else {}) | ours | changes
 
     def _start(self, kind: str, environment: dict[str, str], *arguments: str) -> Process:
-        return Process(self._folder / f"{kind}-{next(self._numbers)}.log", environment, *arguments)
+        return Process(self.folder / f"{kind}-{next(self._numbers)}.log", environment, *arguments)
 
     def start_master(self, state: str = "ready", **changes: str) -> Process:
         """Start a master, and wait until it serves, or waits for the end of another."""

@@ -220,7 +220,8 @@ def usage_words(error: CycloptsError) -> str:
             return f"{given} needs a value" if given else f"{command} needs {error.argument.name}"
         case CoercionError() if error.token is not None and get_origin(error.target_type) is Literal:
             choices = ", ".join(get_args(error.target_type))
-            return f"{error.token.keyword} {error.token.value}: must be one of {choices}"
+            name = error.token.keyword or (error.argument.name if error.argument is not None else command)
+            return f"{name} {error.token.value}: must be one of {choices}"
     return str(error)
 
 

@@ -2,19 +2,23 @@
 
 ``<work>/jobs/<job>/`` holds ``inputs`` and ``record``, written by the client that submits, and what the master writes:
 ``ticket``, with which the job is accepted; ``spec``, with which it has begun; and ``outcome``, with which it has ended,
-after ``history``, which tells all that happened (``observe.history``). Below ``children`` workers store nodes inside
-long tasks, of use to this job alone; they are removed when it has ended.
+after ``history``, which tells all that happened (``observe.history``). ``cancelled`` tells that a client wants it no
+more: an object of its own, for a master that dies while it writes must not damage what was promised before. Below
+``children`` workers store nodes inside long tasks, of use to this job alone; they are removed when it has ended.
 ``<work>/serving`` tells which master serves.
 """
 
 from __future__ import annotations
 
+import logging
+import time
 from typing import TYPE_CHECKING, Final, TypeVar
 
 import msgspec
 
 from distsum.errors import StorageError
 from distsum.jobs import Job, JobRecord
+from distsum.logs import concerning
 from distsum.manifest import Manifest
 from distsum.observe.history import History, Replay
 from distsum.partials import children_uri, manifest_uri, partial_uri, spec_uri
@@ -26,13 +30,18 @@ if TYPE_CHECKING:
     from distsum.observe.history import Recorder
     from distsum.stores.base import Store
 
+log = logging.getLogger(__name__)
+
+
+class DamagedRecordError(StorageError):
+    """What was stored is not what we store: a server may keep the beginning of what a dying process has sent."""
+
 
 class Ticket(msgspec.Struct, frozen=True):
-    """That a job was accepted, when (seconds of the Unix epoch), how urgent it is, and whether it is wanted no more."""
+    """That a job was accepted, when (seconds of the Unix epoch), and how urgent it is."""
 
     submitted_seconds: float
     priority: int
-    cancelled: bool = False
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
@@ -55,6 +64,11 @@ class Files(msgspec.Struct, frozen=True):
     def accepted(self) -> bool:
         """Whether a master has promised to run it."""
         return "ticket" in self.names
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether it is wanted no more."""
+        return "cancelled" in self.names
 
     @property
     def ended(self) -> bool:
@@ -119,16 +133,24 @@ class Records:
         return found
 
     def accept(self, job: str, ticket: Ticket) -> None:
-        """Store that a job is accepted, has another priority, or is wanted no more."""
+        """Store that a job is accepted, or has another priority."""
         self._put(job, "ticket", ticket)
 
+    def cancel(self, job: str) -> None:
+        """Store that a job is wanted no more."""
+        self._store.put(self._uri(job, "cancelled"), [b""])
+
     def ticket(self, job: str) -> Ticket:
-        """Return a job's ticket.
+        """Return a job's ticket. A damaged one still tells that the job was accepted.
 
         Raises:
-            StorageError: It is not there, or damaged.
+            StorageError: It is not there, or cannot be read.
         """
-        found = self._get(job, "ticket", _TICKET)
+        try:
+            found = self._get(job, "ticket", _TICKET)
+        except DamagedRecordError as error:
+            log.warning("%s; job %s counts as accepted now, with priority 0", error, job, extra=concerning(job=job))
+            return Ticket(time.time(), 0)
         if found is None:
             raise StorageError(f"job {job} was never accepted")
         return found
@@ -169,7 +191,12 @@ class Records:
         self._store.delete(manifest_uri(self._work, name))
 
     def outcome(self, job: str) -> Outcome | None:
-        """Return how a job ended; None if it has not."""
+        """Return how a job ended; None if it has not.
+
+        Raises:
+            DamagedRecordError: A master has died while it stored that, and so it was told to nobody.
+            StorageError: It cannot be read.
+        """
         return self._get(job, "outcome", _OUTCOME)
 
     def put_history(self, job: str, recorder: Recorder) -> None:
@@ -243,7 +270,7 @@ class Records:
         try:
             return decoder.decode(data)
         except msgspec.DecodeError as error:
-            raise StorageError(f"{printable(self._uri(job, name))} is damaged: {error}") from error
+            raise DamagedRecordError(f"{printable(self._uri(job, name))} is damaged: {error}") from error
 
 
 def ended_status(record: JobRecord, ticket: Ticket, outcome: Outcome) -> JobStatus:

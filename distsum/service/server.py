@@ -13,7 +13,7 @@ import secrets
 import time
 from collections import Counter
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 import msgspec
 
@@ -54,7 +54,7 @@ from distsum.observe.narrator import Narrator
 from distsum.observe.workers import WorkerTable
 from distsum.partials import node_context
 from distsum.service import messages as channel
-from distsum.service.records import Outcome, Records, Ticket, ended_status
+from distsum.service.records import DamagedRecordError, Outcome, Records, Ticket, ended_status
 from distsum.wording import printable
 
 if TYPE_CHECKING:
@@ -125,10 +125,11 @@ class Observer(Protocol):
 class _Served:
     """A job that the service has accepted and not ended."""
 
-    def __init__(self, job: Job, ticket: Ticket, *, resumed: bool) -> None:
+    def __init__(self, job: Job, ticket: Ticket, *, resumed: bool, cancelled: bool) -> None:
         self.job = job
         self.ticket = ticket
         self.resumed = resumed
+        self.cancelled = cancelled
         self.state: channel.JobState = "queued"
         self.told: channel.JobStatus | None = None
         """What is told of it instead, since it has ended and that cannot be stored yet."""
@@ -210,6 +211,8 @@ class Service:
         self._served: dict[str, _Served] = {}
         self._ended: dict[str, channel.JobStatus] = {}
         self._ledgers: dict[str, LedgerReport] = {}
+        self._left_alone: dict[str, str] = {}
+        """Jobs that were accepted and cannot be read, and why."""
         self._workers = WorkerTable()
         self._narrator = Narrator()
         self._observer = observer
@@ -283,21 +286,32 @@ class Service:
 
     async def _take_over(self) -> None:
         folders = await asyncio.to_thread(self._records.folders)
-        left = [each.job for each in folders if each.accepted and not each.ended]
-        found: list[tuple[Ticket, Job]] = []
-        for name in left:
+        found: list[tuple[Ticket, Job, bool]] = []
+        for each in folders:
+            name = each.job
+            if not each.accepted or each.tidy:
+                continue
             try:
+                if each.ended and await self._has_ended(name):
+                    self._spawn(self._tidy_ended(name))
+                    continue
                 ticket = await asyncio.to_thread(self._records.ticket, name)
-                found.append((ticket, await asyncio.to_thread(self._records.load, name)))
+                found.append((ticket, await asyncio.to_thread(self._records.load, name), each.cancelled))
             except StorageError as error:
                 # One job that cannot be read must not keep the others from going on.
                 log.error("job %s is left alone: %s", name, error, extra=concerning(job=name))  # noqa: TRY400 - no fault of ours
-        for ticket, job in sorted(found, key=lambda each: each[0].submitted_seconds):
+                self._left_alone[name] = str(error)
+        for ticket, job, cancelled in sorted(found, key=lambda each: each[0].submitted_seconds):
             log.info("job %s goes on", job.spec.job, extra=concerning(job=job.spec.job))
-            self._serve(job, ticket, resumed=True)
-        for each in folders:
-            if each.ended and not each.tidy:
-                self._spawn(self._tidy_ended(each.job))
+            self._serve(job, ticket, resumed=True, cancelled=cancelled)
+
+    async def _has_ended(self, name: str) -> bool:
+        """Whether a job's outcome is whole. If it is not, nobody has been told of it, and the job is ended again."""
+        try:
+            return await asyncio.to_thread(self._records.outcome, name) is not None
+        except DamagedRecordError as error:
+            log.warning("%s; job %s is ended again", error, name, extra=concerning(job=name))
+            return False
 
     def _set_fault(self, error: BaseException) -> None:
         if not self._fault.done():
@@ -377,8 +391,8 @@ class Service:
 
     # Jobs -------------------------------------------------------------------------------------------------------------
 
-    def _serve(self, job: Job, ticket: Ticket, *, resumed: bool) -> None:
-        served = _Served(job, ticket, resumed=resumed)
+    def _serve(self, job: Job, ticket: Ticket, *, resumed: bool = False, cancelled: bool = False) -> None:
+        served = _Served(job, ticket, resumed=resumed, cancelled=cancelled)
         self._served[job.spec.job] = served
         self._spawn(self._run_job(served))
 
@@ -412,14 +426,14 @@ class Service:
         if served.resumed and not self._shares_output(served):
             since = time.time() - served.ticket.submitted_seconds
             await self._quietly(partial(job.abort_unnamed, since), job.spec.job)
-        if served.ticket.cancelled:
+        if served.cancelled:
             raise _CancelledError
         await asyncio.to_thread(job.begin)
-        if served.ticket.cancelled:
+        if served.cancelled:
             raise _CancelledError
         self._system.deliver(MASTER, SubmitJob(job.spec, states, served.ticket.priority, resume))
         outcome = await served.finished
-        if served.ticket.cancelled:
+        if served.cancelled:
             raise _CancelledError
         if isinstance(outcome, JobFailed):
             raise await asyncio.to_thread(job.failure, outcome)
@@ -574,7 +588,7 @@ class Service:
                 ticket = Ticket(time.time(), request.priority)
                 await asyncio.to_thread(self._records.accept, name, ticket)
                 log.info("job %s is accepted", name, extra=concerning(job=name))
-                self._serve(job, ticket, resumed=False)
+                self._serve(job, ticket)
             finally:
                 self._accepting.pop(name, None)
         return channel.Done()
@@ -582,7 +596,11 @@ class Service:
     async def _list_jobs(self, limit: int) -> channel.Jobs:
         folders = await asyncio.to_thread(self._records.folders)
         ended = [each.job for each in folders if each.ended and each.job not in self._served]
-        told = [status for name in ended if (status := await self._ended_job(name)) is not None]
+        told = []
+        for name in ended:
+            with contextlib.suppress(StorageError):  # One that cannot be read must not hide the others.
+                if (status := await self._ended_job(name)) is not None:
+                    told.append(status)
         told.sort(key=lambda status: status.ended_seconds or 0.0)
         workers = len(self._active())
         return channel.Jobs(
@@ -594,6 +612,11 @@ class Service:
             return channel.Job(served.status(len(self._active())))
         if (status := await self._ended_job(name)) is not None:
             return channel.Job(status)
+        if (reason := self._left_alone.get(name)) is not None:
+            return channel.Refused(
+                f"job {name} cannot go on: {reason}; submit it again, and `distsum cancel {name}` lets `distsum gc` "
+                "remove what it has left"
+            )
         return channel.Refused(f"there is no job {printable(name, 80)}; `distsum jobs` lists them")
 
     async def _get_stragglers(self, name: str) -> channel.AnyReply:
@@ -628,34 +651,61 @@ class Service:
     async def _cancel(self, name: str) -> channel.AnyReply:
         served = self._served.get(name)
         if served is None:
+            if name in self._left_alone:
+                return await self._end_left_alone(name)
             found = await self._get_job(name)
             if isinstance(found, channel.Job):
                 return channel.Refused(f"job {name} has {found.status.state} already")
             return found
-        if served.state == "finishing":
+        if served.state == "finishing" and not served.cancelled:
             return channel.Refused(f"job {name} is being finished; it is too late to cancel it")
+        served.cancelled = True
         self._system.deliver(MASTER, CancelJob(name))
-        await self._change_ticket(served, cancelled=True)
+        fault = await self._stored(served, partial(self._records.cancel, name))
+        if fault is None:
+            return channel.Done()
+        return channel.Refused(
+            f"job {name} is stopped, but that cannot be stored ({fault}), so another master would go on with it; "
+            "cancel it again"
+        )
+
+    async def _end_left_alone(self, name: str) -> channel.AnyReply:
+        """End a job that cannot be read, so that `distsum gc` may remove what it has left."""
+        reason = f"cancelled by a client; {self._left_alone[name]}"
+        outcome = Outcome(state="cancelled", ended_seconds=time.time(), exit_code=1, reason=reason)
+        await asyncio.to_thread(self._records.end, name, outcome)
+        del self._left_alone[name]
         return channel.Done()
 
-    async def _change_ticket(self, served: _Served, **changes: Any) -> None:
-        """Change a ticket at once, and store it, so that another master knows; but nobody waits long for that."""
-        served.ticket = msgspec.structs.replace(served.ticket, **changes)
+    async def _stored(self, served: _Served, call: Callable[[], None]) -> str | None:
+        """Store what another master must know of a job; return why that could not be done in time, or None."""
 
         async def store() -> None:
             async with served.storing:
-                await asyncio.to_thread(self._records.accept, served.job.spec.job, served.ticket)
+                await asyncio.to_thread(call)
 
-        with contextlib.suppress(TimeoutError):
+        try:
             await asyncio.wait_for(store(), _TELLING_SECONDS)
+        except TimeoutError:
+            return f"nothing was heard from the store for {_TELLING_SECONDS:g} s"
+        except StorageError as error:
+            return str(error)
+        return None
 
     async def _set_priority(self, request: channel.SetPriority) -> channel.AnyReply:
-        served = self._served.get(request.job)
+        name = request.job
+        served = self._served.get(name)
         if served is None:
-            return channel.Refused(f"job {printable(request.job, 80)} is not queued or running")
-        self._system.deliver(MASTER, ChangePriority(request.job, request.priority))
-        await self._change_ticket(served, priority=request.priority)
-        return channel.Done()
+            return channel.Refused(f"job {printable(name, 80)} is not queued or running")
+        self._system.deliver(MASTER, ChangePriority(name, request.priority))
+        served.ticket = msgspec.structs.replace(served.ticket, priority=request.priority)
+        fault = await self._stored(served, lambda: self._records.accept(name, served.ticket))
+        if fault is None:
+            return channel.Done()
+        return channel.Refused(
+            f"job {name} has that priority now, but it cannot be stored ({fault}), so another master would not know; "
+            "give it again"
+        )
 
     async def _diagnose(self) -> channel.Diagnosis:
         fault = None

@@ -356,6 +356,8 @@ class S3Store:
             lost = isinstance(error, OutputError) or error.fault.kind in {"no upload", "missing"}
             if not lost or not self._is_completed(upload, parts):
                 raise
+            # Or equal bytes have come from elsewhere, which is as good; then ours is left, and costs.
+            self.abort_output(output)
 
     def _conditional(self, name: str, final: bytes, condition: dict[str, str], **arguments: Any) -> None:
         try:

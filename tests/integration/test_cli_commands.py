@@ -146,6 +146,7 @@ MISTAKES = [
     (["mean", "a.npy", "-o"], "-o needs a value"),
     (["mean", "a.npy", "-o", "o.npy", "--output", "p.npy"], "--output is given twice"),
     (["mean", "a.npy", "-o", "o.npy", "--format", "csv"], "--format csv: must be one of auto, npy, raw, text"),
+    (["submit", "mode", "a.npy", "-o", "o.npy"], "REDUCTION mode: must be one of mean, sum, min, max"),
     (["mean", "a.npy", "-o", "o.npy", "--workers", "0"], "--workers 0: must be auto or a whole number of at least 1"),
     (["mean", "a.npy", "-o", "o.npy", "--fan-in", "1"], "--fan-in 1: must be a whole number of at least 2"),
     (["mean", "a.npy", "-o", "o.npy", "--memory", "much"], "--memory much: must be a size"),

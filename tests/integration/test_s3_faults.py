@@ -364,6 +364,19 @@ def test_a_result_is_never_half_there_and_an_object_that_appeared_is_kept(proxy,
     assert store.identify(final).size == size
 
 
+def test_a_result_that_somebody_else_has_finished_alike_leaves_no_upload(open_store, s3_prefix):
+    store = open_store()
+    final = s3_prefix + b"/result"
+    outputs = [store.create_output(final, 10) for _ in range(2)]
+    for output in outputs:
+        store.commit_output(output, final, [store.write_range(output, 0, [b"0123456789"])], replace=False)
+    assert list(store.begun(s3_prefix)) == []
+    other = store.create_output(final, 10)
+    with pytest.raises(OutputError, match="appeared"):
+        store.commit_output(other, final, [store.write_range(other, 0, [b"9876543210"])], replace=False)
+    store.abort_output(other)
+
+
 def test_parts_that_were_sent_again_and_encrypted_anew_are_found_by_their_numbers(open_store, s3_prefix):
     import msgspec
 

@@ -23,6 +23,9 @@ from tests.localservice import Serving, serving
 if TYPE_CHECKING:
     from pathlib import Path
 
+MANY = 200
+"""Jobs that are nothing special."""
+
 
 @pytest.fixture
 def inputs(tmp_path: Path) -> list[bytes]:
@@ -72,14 +75,14 @@ def test_a_job_gives_the_same_bytes_as_on_one_machine_and_leaves_only_its_record
 
 def test_many_jobs_are_queued_and_all_end(tmp_path: Path, inputs: list[bytes], expected: bytes) -> None:
     with serving(tmp_path / "work") as made:
-        jobs = [submitted(made, inputs, tmp_path / f"{number}.npy") for number in range(30)]
-        states = {status.state for status in made.client.jobs(100)}
+        jobs = [submitted(made, inputs, tmp_path / f"{number}.npy") for number in range(MANY)]
+        states = {status.state for status in made.client.jobs(MANY)}
         assert states <= {"queued", "running", "finishing", "succeeded"}
         for job in jobs:
             made.client.wait(job, 60)
-        assert [status.state for status in made.client.jobs(100)] == ["succeeded"] * 30
+        assert [status.state for status in made.client.jobs(MANY)] == ["succeeded"] * MANY
         assert len(made.client.jobs(7)) == 7
-    for number in range(30):
+    for number in range(MANY):
         assert (tmp_path / f"{number}.npy").read_bytes() == expected
 
 
@@ -214,6 +217,35 @@ def test_a_master_that_dies_while_it_finishes_a_job_has_it_finished_by_the_next(
         assert other.client.status(again).state == "succeeded"
     assert (tmp_path / "again.npy").read_bytes() == expected
     assert summary.tasks_reused == summary.tasks
+
+
+def test_what_a_dying_master_left_half_written_loses_no_job(
+    tmp_path: Path, inputs: list[bytes], expected: bytes
+) -> None:
+    with serving(tmp_path / "work", workers=0) as made:
+        accepted, ended, damaged, cancelled = (
+            submitted(made, inputs, tmp_path / f"{number}.npy", partition=5) for number in range(4)
+        )
+    folder = tmp_path / "work" / "jobs"
+    os.truncate(folder / accepted / "ticket", 0)
+    (folder / ended / "outcome").write_bytes(b"")
+    os.truncate(folder / damaged / "record", 20)
+    (folder / cancelled / "cancelled").touch()
+    with serving(tmp_path / "work") as other:
+        for job in (accepted, ended):
+            other.client.wait(job, 60)
+        with pytest.raises(JobCancelledError):
+            other.client.wait(cancelled, 60)
+        with pytest.raises(ServiceError, match=f"job {damaged} cannot go on: .*record is damaged.*submit it again"):
+            other.client.status(damaged)
+        states = {status.job: status.state for status in other.client.jobs(10)}
+        assert states == {accepted: "succeeded", ended: "succeeded", cancelled: "cancelled"}
+        other.client.cancel(damaged)
+        assert len(other.client.jobs(10)) == len(states), "one that cannot be read hides the others"
+    assert (folder / damaged / "outcome").exists(), "it would keep `distsum gc` from the folder for ever"
+    assert [(tmp_path / f"{number}.npy").exists() for number in range(4)] == [True, True, False, False]
+    for number in range(2):
+        assert (tmp_path / f"{number}.npy").read_bytes() == expected
 
 
 def test_somebody_elses_file_is_not_replaced(tmp_path: Path, inputs: list[bytes]) -> None:

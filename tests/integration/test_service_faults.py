@@ -13,6 +13,7 @@ import random
 import re
 import signal
 import threading
+import time
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -20,6 +21,7 @@ from urllib.parse import quote
 import aio_pika
 import pytest
 
+from distsum.brokers.address import BrokerAddress
 from distsum.brokers.topology import (
     CONTROL_EXCHANGE,
     REQUESTS,
@@ -43,6 +45,9 @@ if TYPE_CHECKING:
     from tests.deployment import Process
     from tests.faultproxy import Hold, Request
 
+
+STOPPED_SECONDS = 40.0
+"""Longer than the broker waits for a sign of a connection, which is twice a heartbeat."""
 
 # Some start many processes, one after the other, which takes its time on a machine that has other things to do.
 pytestmark = pytest.mark.timeout(400)
@@ -161,12 +166,13 @@ def test_the_task_of_a_worker_that_is_killed_is_done_by_another(service, disturb
 
 
 def test_a_worker_that_is_stopped_is_given_up_and_does_no_harm_when_it_goes_on(service, disturb):
-    # The broker waits twice a heartbeat for a sign of it.
-    ours = service.start_worker(slots=1, DISTSUM_BROKER=f"{service.url}?heartbeat=1")
+    ours = service.start_worker(slots=1)
     (stopped,) = ours.children
     with disturb(slots=3, check=False) as run:
         os.kill(stopped, signal.SIGSTOP)
+        began = time.monotonic()
         wait_until(lambda: service.names("lost"), "the loss")
+        wait_until(lambda: time.monotonic() - began > STOPPED_SECONDS, "the end of a long pause")
     # Its job has ended without it. What it does now of its task must leave nothing.
     os.kill(stopped, signal.SIGCONT)
     wait_until(lambda: len(service.names("idle")) == 3, "its return")
@@ -640,5 +646,30 @@ def test_a_cancelled_job_stays_cancelled_whatever_happens_to_the_master(service,
     service.check_nothing_is_left(job)
 
 
+def test_a_job_is_cancelled_only_where_that_is_stored(service):
+    gate = service.gate()
+    job = service.submit_here("out/wanted.npy")
+    service.under_way(gate)
+    service.master_s3.choose = lambda request: (
+        Fault(status=503, code="SlowDown") if request.target.endswith(f"{job}/cancelled") else None
+    )
+    refused = service.run("cancel", job)
+    assert refused.returncode == 2
+    assert f"job {job} is stopped, but that cannot be stored (nothing was heard from the store" in refused.stderr
+    assert "cancel it again" in refused.stderr
+    wait_until(lambda: not service.names("busy"), "free workers")
+    service.undo_faults()
+    service.check_nothing_is_left(job)
+
+
 def test_a_service_that_ends_in_peace_leaves_nothing(service):
     service.end()
+
+
+def test_the_service_has_told_no_secret(made):
+    # The last of this module: these are the logs of all that went wrong before.
+    secrets = [made.server.environment["AWS_SECRET_ACCESS_KEY"], BrokerAddress.parse(made.url).password]
+    logs = sorted(made.folder.glob("*.log"))
+    assert sum(log.name.startswith(("master", "worker")) for log in logs) > 10
+    found = [log.name for log in logs for secret in secrets if secret in log.read_text(errors="replace")]
+    assert found == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,7 +13,7 @@ from distsum.embedded import prepare
 from distsum.errors import StorageError
 from distsum.jobs import Job
 from distsum.request import Options
-from distsum.service.records import Outcome, Records, Ticket
+from distsum.service.records import DamagedRecordError, Outcome, Records, Ticket
 from distsum.stores.local import LocalStore
 
 if TYPE_CHECKING:
@@ -86,6 +87,32 @@ def test_what_is_not_there_or_damaged_is_named(records: Records, job: Job, work:
     records._put(name, "record", job.record)
     with pytest.raises(StorageError, match="no list of inputs"):
         records.load(name)
+
+
+def test_the_beginning_of_a_record_is_not_taken_for_one(records: Records, job: Job, tmp_path: Path) -> None:
+    name = job.spec.job
+    records.put_job(job)
+    records.accept(name, Ticket(12.5, 3))
+    records.end(name, Outcome(state="failed", ended_seconds=13.0, exit_code=1, reason="no"))
+    folder = tmp_path / "work" / "jobs" / name
+    os.truncate(folder / "outcome", 5)
+    with pytest.raises(DamagedRecordError, match="outcome is damaged"):
+        records.outcome(name)
+    os.truncate(folder / "ticket", 0)
+    began = time.time()
+    found = records.ticket(name)
+    assert found.priority == 0
+    assert began <= found.submitted_seconds <= time.time()
+
+
+def test_a_job_is_wanted_no_more(records: Records, job: Job) -> None:
+    records.accept(job.spec.job, Ticket(12.5, 3))
+    (folder,) = records.folders()
+    assert not folder.cancelled
+    records.cancel(job.spec.job)
+    (folder,) = records.folders()
+    assert (folder.cancelled, folder.ended) == (True, False)
+    assert records.ticket(job.spec.job) == Ticket(12.5, 3)
 
 
 def test_a_record_of_another_folder_is_not_taken(records: Records, job: Job, tmp_path: Path) -> None:
