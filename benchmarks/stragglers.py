@@ -1,7 +1,7 @@
 """What each speculation policy costs and saves, simulated: makespan and wasted work in clusters with something wrong.
 
 Everything is drawn from a seed: the same numbers come out again. With 1,000 workers and more only the default and none
-are run. With 10,000 there are fewer files a worker, and it takes the longest.
+are run. With 10,000 there are fewer files a worker, and all of it takes long: half an hour on two cores.
 """
 
 from __future__ import annotations
@@ -32,6 +32,8 @@ POLICIES = ("none", "guarded", "bare", "spark", "late", "mapreduce")
 PARTITIONS = {5: 1, 25: 2, 125: 3}
 _SIZES = (8, 100, 1_000, 10_000)
 _ALL_POLICIES_UP_TO = 100
+_TOO_LONG = ("Pareto tasks", 10_000)
+"""One task takes hundreds of times the mean, and all the time so many idle workers say that they live."""
 _FILE_SECONDS = 0.2
 _HOST_WORKERS = 4
 _PICTURED = 100
@@ -142,12 +144,14 @@ def main() -> None:
     cells = [
         Cell(*each)
         for each in product(CLUSTERS, _SIZES, PARTITIONS, POLICIES)
-        if each[1] <= _ALL_POLICIES_UP_TO or each[3] in {"none", "guarded"}
+        if each[1] <= _ALL_POLICIES_UP_TO or (each[3] in {"none", "guarded"} and each[:2] != _TOO_LONG)
     ]
     with ProcessPoolExecutor(os.cpu_count()) as pool:
         found = dict(zip(cells, pool.map(simulate, cells, chunksize=1), strict=True))
     rows: list[dict[str, object]] = []
     for workers, partition, cluster in product(_SIZES, PARTITIONS, CLUSTERS):
+        if (cluster, workers) == _TOO_LONG:
+            continue
         healthy = found[Cell("equal", workers, partition, "none")].makespan
         row: dict[str, object] = {"workers": workers, "P": partition, "cluster": cluster}
         for policy in POLICIES:

@@ -103,6 +103,7 @@ class JobFolder:
 
     def _fold(self, attempt: Attempt, waiting_seconds: float) -> TaskResult:
         spec, parts, task = self._spec, self._parts, attempt.task
+        began, counted = perf_counter(), attempt.reading_seconds + attempt.adding_seconds
         start, stop = spec.tile(task.tile)
         keys = NodeKeys(node_context(spec, task.tile))
         node = NodeFold(parts, attempt, keys, self._children(attempt), (start, stop))
@@ -113,6 +114,8 @@ class JobFolder:
         at_root = whole and task.phase == parts.tree.phases
         parts.accumulators.reset(stop - start)
         stored = parts.partials.load(uri, attempt) if at_root else parts.partials.head(uri, attempt)
+        # To learn what the node is and whether it is stored takes requests, too.
+        attempt.reading_seconds += perf_counter() - began - (attempt.reading_seconds + attempt.adding_seconds - counted)
         if stored is None:
             stored = node.run()
         if stored is None:

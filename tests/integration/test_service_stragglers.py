@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
     import numpy as np
 
+# Processes are started one after the other here, which takes its time on a machine that has other things to do.
+pytestmark = pytest.mark.timeout(240)
+
 
 @pytest.fixture
 def service(rabbitmq, s3_server, s3_environment, tmp_path) -> Iterator[Deployment]:

@@ -75,6 +75,14 @@ def test_what_nodes_on_the_way_cost_is_told_as_a_part_of_storing(job, monkeypatc
     ) + os.path.getsize(tasks.spec.output)
 
 
+def test_what_it_takes_to_learn_that_a_node_is_stored_is_told_as_reading(job) -> None:
+    tasks = job(partition=25)
+    tasks.fold(tasks.attempt())
+    again = tasks.fold(tasks.attempt())
+    assert again.reused
+    assert again.effort.reading_seconds > 0.0
+
+
 def test_an_attempt_that_need_not_look_does_not(job) -> None:
     tasks = job()
     tasks.store_nested([(0, 0, 25)])
