@@ -56,7 +56,7 @@ def test_a_job_that_was_interrupted_goes_on_with_the_same_command_and_a_master_o
     assert host.home.joinpath(".distsum").exists() == before, "what was installed before stays, and nothing else"
 
 
-def test_what_ran_before_goes_on_and_a_job_that_fails_gives_its_exit_code(control: Control) -> None:
+def test_what_ran_before_goes_on_and_a_job_that_fails_gives_its_exit_code(control: Control, expected: bytes) -> None:
     running, borrowed = control.hosts[:2]
     control.write(hosts={running.address: "", borrowed.address: ""})
     control.told("up", "--detach", "--host", running.address)
