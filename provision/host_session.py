@@ -100,6 +100,7 @@ class HostSession:
         self._wheels: Wheels | None = None
         self._tunnels: list[asyncssh.SSHListener] = []
         self._ports: dict[Endpoint, int] = {}
+        self._switched: str | None = None
         self.uploaded_bytes = 0
         self.holding: asyncssh.SSHClientProcess[bytes] | None = None
         self.drain_seconds = means.drain_seconds
@@ -173,6 +174,7 @@ class HostSession:
                 await self._install(action.environment, facts)
             case Switch():
                 await self._ask("switch", _PROBE_SECONDS, fleet=self._id, environment=action.environment)
+                self._switched = action.environment
             case Start():
                 assert facts is not None
                 await self._start(action.workers, facts, detached=detached)
@@ -356,13 +358,13 @@ class HostSession:
         )
 
     async def _start(self, workers: int, facts: Facts, *, detached: bool) -> None:
-        found = await self.found()
-        assert found.current is not None
-        python = f"{facts.home}/.distsum/environments/{found.current}/bin/python"
+        environment = self._switched or facts.found.current
+        assert environment is not None
+        python = f"{facts.home}/.distsum/environments/{environment}/bin/python"
         command = shlex.join(
             ["env", f"{FLEET_VARIABLE}={self._id}", python, "-I", "-m", "distsum.provision.supervisor"]
         )
-        text = msgspec.json.encode(await self._task(workers, found.current, detached=detached)) + b"\n"
+        text = msgspec.json.encode(await self._task(workers, environment, detached=detached)) + b"\n"
         try:
             async with asyncio.timeout(_START_SECONDS):
                 if detached:

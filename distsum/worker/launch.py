@@ -85,7 +85,7 @@ def early_workers(arguments: Sequence[str], environment: Mapping[str, str]) -> i
         return 0
     if not any(argument.startswith(("-o", "--output")) for argument in arguments):
         return 0
-    if any(argument == "--broker" or argument.startswith("--broker=") for argument in arguments):
+    if any(argument.partition("=")[0] in {"--broker", "--fleet"} for argument in arguments):
         return 0  # A service's workers do it.
     wanted = environment.get("DISTSUM_WORKERS", "")
     for place, argument in enumerate(arguments):

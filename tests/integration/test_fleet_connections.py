@@ -6,6 +6,7 @@ import asyncio
 import os
 import re
 import socket
+import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ from distsum.provision.fleetfile import Host
 from distsum.provision.trust import Trust
 
 from tests import sshd as local_sshd
+from tests.command import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -60,6 +62,19 @@ class Client:
 
         return asyncio.run(main())
 
+    def cipher(self) -> str:
+        """Return what a connection is encrypted with."""
+
+        async def main() -> str:
+            trust = Trust(str(self.folder / "pinned" / "known_hosts"), [str(self.known)])
+            async with (
+                Connections(trust, trust_new=False, configuration=str(self.configuration)) as connections,
+                connections.to(self.host()) as connection,
+            ):
+                return str(connection.get_extra_info("send_cipher"))
+
+        return asyncio.run(main())
+
     def fault(self, host: Host | None = None, *, trust_new: bool = False) -> HostFault:
         with pytest.raises(HostFault, match=r".") as caught:
             self.run(host, trust_new=trust_new)
@@ -80,6 +95,31 @@ def another_key(client: Client) -> str:
 
 def test_a_host_whose_key_is_known_is_connected(client: Client, server: LocalSshd) -> None:
     assert client.run() == str(server.home)
+
+
+def test_keys_of_an_agent_are_used_also_locked_ones_that_the_file_names(
+    client: Client, server: LocalSshd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = client.folder / "kept"
+    local_sshd.keygen(key, "open sesame")
+    server.let_in(key)
+    host = client.host(keys=())
+    assert "refuses the user" in str(client.fault(host))
+    place = str(client.folder / "agent")
+    answer = client.folder / "answer"
+    answer.write_text("#!/bin/sh\necho open sesame\n")
+    answer.chmod(0o755)
+    agent = subprocess.Popen(["ssh-agent", "-D", "-a", place], stdout=subprocess.DEVNULL)
+    try:
+        wait_until(lambda: os.path.exists(place), "an agent")
+        monkeypatch.setenv("SSH_AUTH_SOCK", place)
+        asking = {"SSH_ASKPASS": str(answer), "SSH_ASKPASS_REQUIRE": "force"}
+        subprocess.run(["ssh-add", "-q", str(key)], env=os.environ | asking, check=True, stdin=subprocess.DEVNULL)
+        assert client.run(host) == str(server.home)
+        assert client.run(client.host(keys=(str(key),))) == str(server.home), "nobody is asked for a passphrase"
+    finally:
+        agent.terminate()
+        agent.wait()
 
 
 def test_nothing_of_the_agent_of_keys_is_forwarded(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -134,6 +174,12 @@ def test_openssh_configuration_is_honoured(client: Client, server: LocalSshd) ->
     )
     assert client.run(Host(name="lab")) == str(server.home)
     assert client.run(client.host(name="behind", port=None), "echo $SSH_CLIENT").startswith("127.0.0.1 ")
+
+
+def test_the_cipher_is_a_quick_one_unless_the_configuration_names_some(client: Client) -> None:
+    assert client.cipher() == "aes256-gcm@openssh.com"
+    client.configuration.write_text("Host *\n  Ciphers aes128-ctr\n")
+    assert client.cipher() == "aes128-ctr"
 
 
 def test_a_jump_host_is_gone_through_and_verified(client: Client, server: LocalSshd) -> None:

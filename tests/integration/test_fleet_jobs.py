@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 from typing import TYPE_CHECKING
 
@@ -39,19 +40,23 @@ def test_a_job_that_was_interrupted_goes_on_with_the_same_command_and_a_master_o
                 assert process.wait(60) == 130
             finally:
                 host.speed_up()
-        assert "is stored; the same command goes on with it" in control.said("mean.log")
+        before_said = control.said("mean.log")
+        assert "is stored; the same command goes on with it" in before_said
         assert not host.processes()
         done = control.run(*MEAN, **broker)
     assert done.returncode == 0, done.stderr
     summary = json.loads(done.stdout.splitlines()[-1])
     assert summary["tasks_reused"] > 0
+    first, second = (re.findall(r"distsum: job (\w+) of", said) for said in (before_said, done.stderr))
+    assert len(first) == 1
+    assert second == first, "the job that was stored, and no other beside it"
     assert "76 tasks" in done.stderr, "told as of any run"
     assert result() == expected
     assert not host.processes()
     assert host.home.joinpath(".distsum").exists() == before, "what was installed before stays, and nothing else"
 
 
-def test_what_ran_before_goes_on_and_a_job_that_fails_gives_its_exit_code(control: Control) -> None:
+def test_what_ran_before_goes_on_and_a_job_that_fails_gives_its_exit_code(control: Control, expected: bytes) -> None:
     running, borrowed = control.hosts[:2]
     control.write(hosts={running.address: "", borrowed.address: ""})
     control.told("up", "--detach", "--host", running.address)

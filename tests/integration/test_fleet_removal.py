@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.fleetcontrol import COUNT
+from tests.fleetcontrol import COUNT, INPUTS, OUTPUT
 
 if TYPE_CHECKING:
     from tests.fleetcontrol import Control
@@ -29,3 +29,16 @@ def test_down_leaves_nothing(control: Control, rabbitmq: Node) -> None:
     assert not [queue for queue in queues if "lab-" in queue]
     assert not (control.home.parent / "state" / "distsum" / "fleets" / "lab").exists()
     assert not control.told("down")["changed"], "a second one has nothing to do"
+
+
+def test_a_job_on_a_fresh_host_leaves_nothing_there(control: Control, expected: bytes, result, rabbitmq: Node) -> None:
+    host = control.hosts[0]
+    control.told("down", "--host", host.address)
+    control.write(hosts={host.address: ""})
+    done = control.run("mean", INPUTS, "-o", OUTPUT, "--force", "--fleet", "fleet.toml")
+    assert done.returncode == 0, done.stderr
+    assert result() == expected
+    assert not host.processes()
+    assert host.files() == {".ssh", ".ssh/authorized_keys"}
+    users = [each["name"] for each in rabbitmq.management("GET", "/api/users")]
+    assert f"distsum-fleet.lab.{host.address}" not in users

@@ -35,6 +35,8 @@ def eight_cpus(monkeypatch):
         ([*RUN, "--help"], {}, 0),
         ([*RUN, "--broker", "amqp://h"], {}, 0),
         ([*RUN, "--broker=amqp://h"], {}, 0),
+        ([*RUN, "--fleet", "fleet.toml"], {}, 0),
+        ([*RUN, "--fleet=fleet.toml"], {}, 0),
         (RUN, {"DISTSUM_BROKER": "amqp://h"}, 2),
         (["mean", "in"], {}, 0),
         (["plan", "in", "-o", "x"], {}, 0),
