@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json as json_module
 import os
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
@@ -28,6 +29,7 @@ from distsum.cli.options import (
     speculation_flag,
 )
 from distsum.cli.progress import Progress, summary_lines
+from distsum.cli.screen import OnScreen, on_screen
 from distsum.errors import UsageError
 
 if TYPE_CHECKING:
@@ -64,12 +66,15 @@ def mean(
     history: History = None,
     force: Force = False,
     broker: There = None,
+    tui: OnScreen = False,
     quiet: Quiet = None,
     json: Json = False,
 ) -> None:
     """Write the mean at every index of many files."""
     wanted = speculation_flag(speculation, off=no_speculation)
-    _reduce("mean", inputs, output, flags, wanted, history, force=force, broker=broker, quiet=quiet, as_json=json)
+    _reduce(
+        "mean", inputs, output, flags, wanted, history, force=force, broker=broker, tui=tui, quiet=quiet, as_json=json
+    )
 
 
 def sum_(
@@ -81,12 +86,15 @@ def sum_(
     history: History = None,
     force: Force = False,
     broker: There = None,
+    tui: OnScreen = False,
     quiet: Quiet = None,
     json: Json = False,
 ) -> None:
     """Write the sum at every index of many files; exact for integers."""
     wanted = speculation_flag(speculation, off=no_speculation)
-    _reduce("sum", inputs, output, flags, wanted, history, force=force, broker=broker, quiet=quiet, as_json=json)
+    _reduce(
+        "sum", inputs, output, flags, wanted, history, force=force, broker=broker, tui=tui, quiet=quiet, as_json=json
+    )
 
 
 def min_(
@@ -98,12 +106,15 @@ def min_(
     history: History = None,
     force: Force = False,
     broker: There = None,
+    tui: OnScreen = False,
     quiet: Quiet = None,
     json: Json = False,
 ) -> None:
     """Write the smallest number at every index of many files."""
     wanted = speculation_flag(speculation, off=no_speculation)
-    _reduce("min", inputs, output, flags, wanted, history, force=force, broker=broker, quiet=quiet, as_json=json)
+    _reduce(
+        "min", inputs, output, flags, wanted, history, force=force, broker=broker, tui=tui, quiet=quiet, as_json=json
+    )
 
 
 def max_(
@@ -115,12 +126,15 @@ def max_(
     history: History = None,
     force: Force = False,
     broker: There = None,
+    tui: OnScreen = False,
     quiet: Quiet = None,
     json: Json = False,
 ) -> None:
     """Write the largest number at every index of many files."""
     wanted = speculation_flag(speculation, off=no_speculation)
-    _reduce("max", inputs, output, flags, wanted, history, force=force, broker=broker, quiet=quiet, as_json=json)
+    _reduce(
+        "max", inputs, output, flags, wanted, history, force=force, broker=broker, tui=tui, quiet=quiet, as_json=json
+    )
 
 
 def _reduce(
@@ -133,6 +147,7 @@ def _reduce(
     *,
     force: bool,
     broker: str | None,
+    tui: bool,
     quiet: bool | None,
     as_json: bool,
 ) -> None:
@@ -143,24 +158,33 @@ def _reduce(
             raise UsageError("--speculation: a service's master says what is done about stragglers; leave it out here")
         if history is not None:
             raise UsageError("--history: a service stores it with the job; `distsum status JOB` tells of it")
+        if tui:
+            raise UsageError(
+                "--tui shows a run on this machine, and --broker has a service do it; leave one of them out"
+            )
         from distsum.cli.service import run_there
 
         run_there(reduction, inputs, output, flags, settings, force=force, as_json=as_json)
         return
     from distsum.embedded import run
 
+    show = on_screen() if tui else None
     options = options_of(settings, force=force, digest=as_json)
     paths = paths_of(inputs, settings)
+    call = partial(
+        run,
+        reduction,
+        paths,
+        os.fsencode(output),
+        options,
+        speculation=settings.speculation,
+        history=None if history is None else os.fsencode(history),
+    )
     with Progress(quiet=settings.quiet) as progress:
-        summary = run(
-            reduction,
-            paths,
-            os.fsencode(output),
-            options,
-            progress.show,
-            speculation=settings.speculation,
-            history=None if history is None else os.fsencode(history),
-        )
+        if show is not None:
+            summary = show(lambda on_view, stop: call(on_view=on_view, stop=stop), progress.show)
+        else:
+            summary = call(progress.show)
     if not settings.quiet:
         for line in summary_lines(summary):
             streams.say(line)

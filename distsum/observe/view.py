@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from distsum.messages import (
+    BackupDeclined,
     BackupEnded,
     BackupStarted,
     Heartbeat,
@@ -169,13 +170,19 @@ class JobFold:
             account=self._tally.accounts.seconds(now),
             log=tuple(self._log),
             log_total=self._log_total,
-            failure=None if failed is None else printable(failed.reason, 2000),
+            failure=None if failed is None else self._failure_words(failed),
             cancelled=failed is not None and failed.kind == "cancelled",
         )
+
+    def _failure_words(self, failed: JobFailed) -> str:
+        reason = printable(failed.reason, 2000)
+        return reason if failed.index is None else f"{self._tally.input_name(failed.index)}: {reason}"
 
     def _narrate(self, event: msgspec.Struct, now: float) -> None:
         if isinstance(event, TaskStarted | TaskSucceeded | Heartbeat):
             return  # What is usual is not told, and its words would cost more than all else here.
+        if isinstance(event, BackupStarted | BackupEnded | BackupDeclined):
+            return  # The ledger tells of them.
         if isinstance(event, TaskFailed) and event.kind == "cancelled":
             return  # That of a backup or of the job is told.
         line = self._narrator.line_of(event)
