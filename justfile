@@ -24,7 +24,7 @@ demo-cluster:
 [positional-arguments]
 test *arguments:
     uv run python -m tests.services
-    uv run pytest "$@"
+    uv run pytest --numprocesses 2 --dist loadfile "$@"
 
 # Run the linters: style, format, types, who imports whom
 lint:

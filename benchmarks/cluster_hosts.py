@@ -28,10 +28,9 @@ PREFIX = "distsum-bench"
 
 def hosts() -> list[dict[str, object]]:
     """Return one row for each number of hosts; none where namespaces cannot be made."""
-    if os.geteuid() != 0 or shutil.which("ip") is None or shutil.which("tc") is None:
-        print("hosts of limited bandwidth left out: they take root, and ip and tc (apt-get install iproute2)")
+    if not can_be_made():
         return []
-    with namespaces(max(HOSTS)) as (hub, names):
+    with namespaces(max(HOSTS), MEGABITS) as (hub, names):
         command = ["ip", "netns", "exec", hub, sys.executable, "-m", "benchmarks.cluster_hosts", *names]
         done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     seconds = {int(count): taken for count, taken in json.loads(done.stdout.splitlines()[-1]).items()}
@@ -51,8 +50,16 @@ def hosts() -> list[dict[str, object]]:
     ]
 
 
+def can_be_made() -> bool:
+    """Whether there can be namespaces; if not, say why."""
+    if os.geteuid() == 0 and shutil.which("ip") and shutil.which("tc"):
+        return True
+    print("hosts of limited bandwidth left out: they take root, and ip and tc (apt-get install iproute2)")
+    return False
+
+
 @contextlib.contextmanager
-def namespaces(count: int) -> Iterator[tuple[str, list[str]]]:
+def namespaces(count: int, megabits: float) -> Iterator[tuple[str, list[str]]]:
     """Make a hub with a bridge, and hosts with a limited link to it; all of it is gone afterwards."""
     hub = f"{PREFIX}-{os.getpid()}"
     names = [f"{hub}-{number}" for number in range(1, count + 1)]
@@ -71,13 +78,18 @@ def namespaces(count: int) -> Iterator[tuple[str, list[str]]]:
             ip("-n", hub, "link", "set", port, "master", "bridge", "up")
             ip("-n", name, "address", "add", f"{NETWORK}.{10 + number}/24", "dev", "eth0")
             ip("-n", name, "link", "set", "eth0", "up")
-            for place, device in ((hub, port), (name, "eth0")):
-                limit = ("rate", f"{MEGABITS}mbit", "burst", "256kb", "latency", "50ms")
-                run("tc", "-n", place, "qdisc", "add", "dev", device, "root", "tbf", *limit)
+            limit_link(hub, names, number - 1, megabits, "add")
         yield hub, names
     finally:
         for name in reversed(made):
             ip("netns", "delete", name)
+
+
+def limit_link(hub: str, names: list[str], place: int, megabits: float, what: str = "change") -> None:
+    """Limit a host's link both ways."""
+    limit = ("rate", f"{megabits:g}mbit", "burst", "256kb", "latency", "50ms")
+    for where, device in ((hub, f"port{place + 1}"), (names[place], "eth0")):
+        run("tc", "-n", where, "qdisc", what, "dev", device, "root", "tbf", *limit)
 
 
 def ip(*arguments: str) -> None:

@@ -101,6 +101,18 @@ class Job:
         self._store = store
         self._tree = Tree(files=self.spec.files, fan_in=self.spec.fan_in, exponent=self.spec.exponent)
 
+    def gives_same(self, other: Job) -> bool:
+        """Whether another job gives the same result in the same place, however it was planned."""
+        mine, others = self.record, other.record
+        named = ("output", "keep_partials", "raw_dtype", "input_bytes")
+        fixed = ("reduction", "files", "count", "fan_in", "format", "dtype", "shape", "fortran", "offset", "header")
+        written = ("on_bad_input", "output_format", "output_dtype", "output_header")
+        return (
+            all(getattr(mine, name) == getattr(others, name) for name in named)
+            and all(getattr(mine.spec, name) == getattr(others.spec, name) for name in (*fixed, *written))
+            and self._manifest.records(0, len(self._manifest)) == other._manifest.records(0, len(other._manifest))
+        )
+
     def store_inputs(self) -> None:
         """Store the list of its inputs."""
         self._store.put(manifest_uri(self.spec.work, self.spec.job), self._manifest.encoded())

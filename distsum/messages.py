@@ -523,6 +523,12 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
         silent_seconds: Since its worker was last heard.
         done: Tasks of its phase that were done.
         tasks: Tasks of its phase.
+        limit_times: How many times what is usual was the limit that it met: the mean (``slow_attempt``; the median by
+            Spark's rule), ``copy_seconds`` for all that it will have taken (``slow_rate``), or 1 for ``slowness``
+            (``slow_worker``). None by a rule without such a limit, and in what was stored before this was told.
+        limit_seconds: What that limit comes to in time, or the longest silence (``silent``); None likewise.
+        gain_times: How many times ``copy_seconds`` must be left for a copy to begin; None likewise.
+        most_backups: How many backups may be under way at once; None likewise.
     """
 
     elapsed_seconds: float
@@ -534,6 +540,11 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     silent_seconds: float
     done: int
     tasks: int
+    # Histories and services from before these were told go without.
+    limit_times: float | None = None
+    limit_seconds: float | None = None
+    gain_times: float | None = None
+    most_backups: int | None = None
 
 
 class BackupStarted(Message, frozen=True):
@@ -568,9 +579,9 @@ class BackupEnded(Message, frozen=True):
 
     ``won`` it has where the task was done by it, or by the first attempt with children that were made for it; ``lost``
     where the first attempt was sooner without. It was ``cancelled`` with its job, or is ``moot`` since its worker was
-    lost or it failed, or the task did. ``saved_seconds`` is how much longer the first attempt was expected to take,
-    None where no end of it was to be seen. ``wasted_bytes`` were read by attempts that did not do the task, as far as
-    known.
+    lost or got another task at the same moment, or it failed, or the task did. ``saved_seconds`` is how much longer the
+    first attempt was expected to take, None where no end of it was to be seen. ``wasted_bytes`` were read by attempts
+    that did not do the task, as far as known.
     """
 
     task: TaskId

@@ -79,7 +79,7 @@ class BackupTotals(msgspec.Struct, frozen=True, kw_only=True):
         won: Those that did their task, or whose helpers made children with which another attempt did it.
         lost: Those whose task another attempt did sooner without.
         cancelled: Those that ended with their job.
-        moot: Those that failed or whose worker was lost, or whose task failed.
+        moot: Those that failed or whose worker was lost or got another task, or whose task failed.
         declined: Attempts that were taken for stragglers and not copied, once for each reason.
         saved_seconds: How much longer the first attempts were expected to take, where an end of them was to be seen.
         wasted_bytes: What was read by attempts that did not do their task, as far as known.

@@ -21,6 +21,7 @@ may print what it likes before.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import importlib
 import json
@@ -77,7 +78,7 @@ def main() -> None:
         answer = {"fault": str(fault)}
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
-        answer = {"fault": f"{where}{error.strerror or error}"}
+        answer = {"fault": _with_remedy(f"{where}{error.strerror or error}")}
     sys.stdout.write(f"{MARK}{json.dumps(answer)}\n")
     sys.stdout.flush()
 
@@ -464,7 +465,14 @@ def _run(command: list[str]) -> None:
     done = subprocess.run(command, capture_output=True, text=True, timeout=_PIP_SECONDS, check=False, env=alone)
     if done.returncode:
         said = (done.stderr or done.stdout).strip().splitlines()
-        raise Fault(f"{os.path.basename(command[0])} failed: {said[-1] if said else f'exit code {done.returncode}'}")
+        words = said[-1] if said else f"exit code {done.returncode}"
+        raise Fault(_with_remedy(f"{os.path.basename(command[0])} failed: {words}"))
+
+
+def _with_remedy(words: str) -> str:
+    """Say what to do where a disk was full, which other programs tell in the words of the system."""
+    full = any(os.strerror(number) in words for number in (errno.ENOSPC, errno.EDQUOT))
+    return f"{words}; make room in {os.path.expanduser('~')} (bytes, files, quota), and run it again" if full else words
 
 
 if __name__ == "__main__":

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json as json_module
-import os
 import signal
-from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,23 +13,20 @@ from cyclopts import App, Parameter
 
 from distsum.cli import streams
 from distsum.cli.options import FileName, Json, Quiet, as_given, settings_of, whole_number
-from distsum.errors import ConfigurationError, UsageError
+from distsum.errors import UsageError
 from distsum.wording import byte_size, counted, printable
 
-from .fleetfile import parse_fleet
-from .state import State, cache_folder, state_folder
-
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
-    from .fleetfile import Fleet, Host
+    from .fleetfile import Host
     from .host_session import HostSession
     from .rollout import Report, Rollout
 
 app = App(name="fleet", help="Keep workers on other hosts, over SSH.", help_format="plaintext")
 
 _DRAIN = "300"
-_READY_SECONDS = 60.0
+_CHECK_SECONDS = 60.0
 _DEFAULT_FILE = "fleet.toml"
 
 Broker = Annotated[
@@ -227,7 +222,7 @@ def exec_check(
     async def work(session: HostSession) -> Report:
         from .rollout import Report
 
-        said = json_module.loads(await session.execute(["-m", "distsum.provision.check"], _READY_SECONDS))
+        said = json_module.loads(await session.execute(["-m", "distsum.provision.check"], _CHECK_SECONDS))
         words = ", ".join(f"{name} {version}" for name, version in said.items())
         return Report(host=session.host.name, proof=(f"enters the broker with {words}",))
 
@@ -271,17 +266,10 @@ class _Command:
         quiet: bool | None = None,
         json: bool = False,
     ) -> None:
-        try:
-            import asyncssh
-        except ModuleNotFoundError as error:
-            raise UsageError(f"a fleet needs {error.name}, which is missing; pip install 'distsum[fleet]'") from None
-        import logging
-
+        from .control import Control, read_fleet
         from .rollout import select
 
-        # What it logs is what it raises as well; we say that in our words.
-        logging.getLogger(asyncssh.__name__).setLevel(logging.CRITICAL)
-        self.fleet = _read(str(file))
+        self.fleet = read_fleet(str(file))
         names, labels = selected.host or (), selected.label or ()
         for name in names:
             if name not in {each.name for each in self.fleet.hosts}:
@@ -292,14 +280,18 @@ class _Command:
         if not self.hosts:
             raise UsageError(f"--label {printable(', '.join(labels), 80)}: no host of the fleet has it")
         settings = settings_of(quiet=quiet, broker=access.broker, management=access.management)
-        self._broker = settings.broker if access.broker is not None or self.fleet.broker is None else self.fleet.broker
-        self._management = settings.management
-        self._drain_seconds = float(whole_number("--drain-seconds", drain_seconds, 0))
-        self._trust_new = access.trust_new
         self._quiet = settings.quiet
         self._json = json
-        self._home = os.path.expanduser("~")
-        self.state = State(state_folder(os.environ, self.fleet.name))
+        self._control = Control(
+            self.fleet,
+            self.hosts,
+            settings,
+            broker_given=access.broker is not None,
+            drain_seconds=float(whole_number("--drain-seconds", drain_seconds, 0)),
+            trust_new=access.trust_new,
+            say=self._say_of,
+        )
+        self.state = self._control.state
 
     def run(
         self,
@@ -319,7 +311,7 @@ class _Command:
         """
 
         async def main() -> list[Report]:
-            async with self._rollout(starts=starts) as rollout:
+            async with self._control.rollout(starts=starts) as rollout:
                 return await work(rollout)
 
         reports = asyncio.run(main())
@@ -331,7 +323,9 @@ class _Command:
         return asyncio.run(self._hold())
 
     async def _hold(self) -> int:
-        released = asyncio.Event()
+        from .rollout import Release
+
+        released = Release()
         first: list[Report] = []
 
         def on_report(report: Report) -> None:
@@ -344,7 +338,7 @@ class _Command:
                     self._say(f"ready: holding {counted(workers, 'worker')}; Ctrl-C drains and ends them")
 
         order = {host.name: place for place, host in enumerate(self.hosts)}
-        async with self._rollout(starts=True, on_report=on_report) as rollout:
+        async with self._control.rollout(starts=True, on_report=on_report) as rollout:
             task = asyncio.ensure_future(rollout.hold(released))
             loop = asyncio.get_running_loop()
 
@@ -361,40 +355,6 @@ class _Command:
                 self._say("ended at once; what workers had at hand is done again by others")
                 return 130
         return 1 if any(report.fault is not None for report in first) else 0
-
-    @asynccontextmanager
-    async def _rollout(
-        self, *, starts: bool, on_report: Callable[[Report], None] = lambda _: None
-    ) -> AsyncIterator[Rollout]:
-        from .connections import Connections
-        from .endpoints import store_endpoint, store_variables
-        from .host_session import Means
-        from .rollout import Gathering, Rollout
-        from .trust import Trust, openssh_files
-        from .users import Users
-
-        if starts and self._broker is None:
-            raise UsageError("no broker is named; set broker in the file, DISTSUM_BROKER, or --broker")
-        variables = store_variables(self.fleet.store, os.environ) if starts else {}
-        users = None
-        if self._broker is not None and self._management is not None:
-            users = Users(self._broker, self._management)
-        means = Means(
-            fleet=self.fleet.name,
-            broker=self._broker if starts else None,
-            users=users,
-            variables=variables,
-            store=self.fleet.store if starts else None,
-            store_endpoint=store_endpoint(self.fleet.store, variables) if starts else None,
-            gather=Gathering(cache_folder(os.environ), self._say_of),
-            say=self._say_of,
-            ready_seconds=_READY_SECONDS,
-            drain_seconds=self._drain_seconds,
-        )
-        trust = Trust(self.state.pinned, openssh_files(self._home))
-        configuration = os.path.join(self._home, ".ssh", "config")
-        async with Connections(trust, trust_new=self._trust_new, configuration=configuration) as connections:
-            yield Rollout(means, self.hosts, connections, self.state.scaled, on_report)
 
     def _show(self, reports: Sequence[Report], done: str | None, *, shown: bool) -> None:
         changed = any(report.actions for report in reports)
@@ -442,15 +402,3 @@ def _lines(report: Report) -> list[str]:
                 f"last with {printable(worker.reason)}"
             )
     return lines
-
-
-def _read(path: str) -> Fleet:
-    try:
-        with open(path, encoding="utf-8") as file:
-            return parse_fleet(file.read(), path)
-    except UnicodeDecodeError:
-        raise ConfigurationError(f"{printable(path)} is not TOML: it is not UTF-8 text") from None
-    except OSError as error:
-        raise ConfigurationError(
-            f"{printable(path)} cannot be read: {error.strerror}; write one, or set --file"
-        ) from None

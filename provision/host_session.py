@@ -61,6 +61,7 @@ class Means:
         say: Tells a person what goes on at a host.
         ready_seconds: How long workers may take to reach the broker.
         drain_seconds: How long tasks at hand may take to be finished.
+        log: How supervisors and workers log, as ``logs.LogStyle`` words it.
     """
 
     fleet: str
@@ -73,6 +74,7 @@ class Means:
     say: Callable[[str, str], None]
     ready_seconds: float
     drain_seconds: float
+    log: str
 
 
 class HostSession:
@@ -86,6 +88,7 @@ class HostSession:
     Attributes:
         uploaded_bytes: How much was uploaded.
         holding: The channel that tethers its supervisor, once one was started so.
+        drain_seconds: How long tasks at hand may take to be finished.
     """
 
     def __init__(self, means: Means, host: Host, connection: asyncssh.SSHClientConnection) -> None:
@@ -99,6 +102,7 @@ class HostSession:
         self._ports: dict[Endpoint, int] = {}
         self.uploaded_bytes = 0
         self.holding: asyncssh.SSHClientProcess[bytes] | None = None
+        self.drain_seconds = means.drain_seconds
 
     @property
     def user(self) -> str:
@@ -348,6 +352,7 @@ class HostSession:
             broker=broker.uri(),
             variables=variables,
             detached=detached,
+            log=means.log,
         )
 
     async def _start(self, workers: int, facts: Facts, *, detached: bool) -> None:
@@ -378,7 +383,7 @@ class HostSession:
         await self._ask(
             "scale", _START_SECONDS, fleet=self._id, workers=action.workers, patience_seconds=_START_SECONDS / 2
         )
-        seconds = self._means.ready_seconds if action.workers > action.before else self._means.drain_seconds
+        seconds = self._means.ready_seconds if action.workers > action.before else self.drain_seconds
         answer = await self._ask(
             "await", seconds + _SLACK_SECONDS, fleet=self._id, workers=action.workers, patience_seconds=seconds
         )
@@ -389,9 +394,9 @@ class HostSession:
             )
 
     async def _stop(self) -> None:
-        seconds = self._means.drain_seconds + 6 * _END_SECONDS + _SLACK_SECONDS
+        seconds = self.drain_seconds + 6 * _END_SECONDS + _SLACK_SECONDS
         answer = await self._ask(
-            "stop", seconds, fleet=self._id, drain_seconds=self._means.drain_seconds, end_seconds=_END_SECONDS
+            "stop", seconds, fleet=self._id, drain_seconds=self.drain_seconds, end_seconds=_END_SECONDS
         )
         if not answer["drained"]:
             self._means.say(self.host.name, "tasks were not finished in time; others do them again")

@@ -56,6 +56,16 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     proof: tuple[str, ...] = ()
 
 
+class Release(asyncio.Event):
+    """That held hosts are to be let go.
+
+    Attributes:
+        at_once: Whether tasks at hand need not be finished.
+    """
+
+    at_once = False
+
+
 class Gathering:
     """Gathers the wheels of each platform once, however many hosts ask.
 
@@ -90,6 +100,9 @@ class Rollout:
         connections: Makes the connections.
         total: How many workers the hosts are to have together; None is what the file says of each.
         on_report: Told of each host's report as it comes.
+
+    Attributes:
+        fresh: Hosts that had nothing of the fleet when they were looked at first, of those that were to get some.
     """
 
     def __init__(
@@ -108,6 +121,8 @@ class Rollout:
         self._shares: dict[str, int] = {}
         self._unprobed = len(hosts)
         self._probed = asyncio.Event()
+        self._seen: set[str] = set()
+        self.fresh: list[Host] = []
 
     async def plan(self) -> list[Report]:
         """Tell what ``up`` would do; nothing is changed."""
@@ -122,7 +137,7 @@ class Rollout:
         """Bring every host to what is wanted, with workers that live on without this command."""
         return await self._each(lambda session: self._bring_up(session, detached=True))
 
-    async def hold(self, released: asyncio.Event) -> list[Report]:
+    async def hold(self, released: Release) -> list[Report]:
         """Bring every host to what is wanted, and hold the workers until released; then drain and end them.
 
         A host whose connection ends is connected and brought up again. Hosts whose workers are held by others, or are
@@ -163,8 +178,12 @@ class Rollout:
             reports.append(await self._one(host, self._upgraded))
         return reports
 
-    async def down(self) -> list[Report]:
-        """Remove everything from every host, and the broker's users; tell what was looked for and not found."""
+    async def down(self, hosts: Sequence[Host] | None = None) -> list[Report]:
+        """Remove everything from hosts, and their users at the broker; tell what was looked for and not found.
+
+        Args:
+            hosts: Which; None is all.
+        """
 
         async def work(session: HostSession) -> Report:
             steps = actions(None, await session.found())
@@ -178,7 +197,7 @@ class Rollout:
                 proof = (*proof, *await self._revoked(self._means.users, session.host))
             return msgspec.structs.replace(_report(session, left, steps), proof=proof)
 
-        return await self._each(work, self._revoke_anyway)
+        return await self._each(work, self._revoke_anyway, hosts)
 
     async def each_session(self, work: Callable[[HostSession], Awaitable[Report]]) -> list[Report]:
         """Do something else with every host."""
@@ -190,16 +209,18 @@ class Rollout:
         self,
         work: Callable[[HostSession], Awaitable[Report]],
         otherwise: Callable[[Host], Awaitable[str]] | None = None,
+        hosts: Sequence[Host] | None = None,
     ) -> list[Report]:
         reports: dict[str, Report] = {}
+        meant = self._hosts if hosts is None else hosts
 
         async def one(host: Host) -> None:
             reports[host.name] = await self._one(host, work, otherwise)
 
         async with asyncio.TaskGroup() as group:
-            for host in self._hosts:
+            for host in meant:
                 group.create_task(one(host))
-        return [reports[host.name] for host in self._hosts]
+        return [reports[host.name] for host in meant]
 
     async def _one(
         self,
@@ -220,6 +241,9 @@ class Rollout:
 
     async def _planned(self, session: HostSession, *, upgrade: bool = False) -> tuple[Facts, Found, tuple[Action, ...]]:
         facts, clock_seconds, took_seconds = await session.probe()
+        if session.host.name not in self._seen and not facts.found.files:
+            self.fresh.append(session.host)
+        self._seen.add(session.host.name)
         own = facts.cpus if session.host.workers is None else session.host.workers
         self._was_probed(session.host, own)
         if self._total is None:
@@ -253,7 +277,7 @@ class Rollout:
             found = await session.await_ready(found.supervisor.wanted)
         return _report(session, found, steps)
 
-    async def _held(self, host: Host, released: asyncio.Event) -> Report:
+    async def _held(self, host: Host, released: Release) -> Report:
         pauses = iter(_RETRY_SECONDS)
         first: Report | None = None
         while True:
@@ -269,6 +293,8 @@ class Rollout:
                     pauses = iter(_RETRY_SECONDS)
                     told_to_end = await _first(session.hold(), released.wait())
                     if released.is_set():
+                        if released.at_once:
+                            session.drain_seconds = 0.0
                         await session.carry_out(Stop(len(report.workers)), None, detached=False)
                         return first
                     if told_to_end:

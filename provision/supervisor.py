@@ -24,9 +24,12 @@ from typing import Any, Final
 import msgspec
 
 from distsum.brokers.address import BrokerAddress
+from distsum.logs import LogStyle, begin_logging
 from distsum.worker.slots import Slots
 
 from .agent import root
+
+log = logging.getLogger("distsum.provision.supervisor")  # not `__main__`, which is what this is called there
 
 LEASE_SECONDS: Final = 45.0
 """A tethered supervisor that has heard nothing for so long is alone; whoever holds it writes three times meanwhile."""
@@ -47,6 +50,7 @@ class Task(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         broker: The broker's address with its password.
         variables: Variables of the workers' environment, with the store's keys.
         detached: Whether to live on without the command that has started it.
+        log: How it and its workers log, as ``logs.LogStyle`` words it.
     """
 
     fleet: str
@@ -56,6 +60,7 @@ class Task(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     broker: str
     variables: dict[str, str]
     detached: bool
+    log: str = LogStyle().word()
 
 
 class AloneError(Exception):
@@ -78,8 +83,9 @@ class Tether:
         threading.Thread(target=self._listen, daemon=True).start()
 
     def _listen(self) -> None:
-        while os.read(self._descriptor, 1 << 10):
-            self._heard = time.monotonic()
+        with contextlib.suppress(OSError):  # what cannot be read any more has ended, too
+            while os.read(self._descriptor, 1 << 10):
+                self._heard = time.monotonic()
         self._ended = True
 
     def check(self) -> None:
@@ -101,14 +107,17 @@ class _Supervisor:
         self._task = task
         self._tether = None if task.detached else Tether(0)
         self._wanted = task.workers
-        self._slots = Slots(BrokerAddress.parse(task.broker), task.workers, host=task.host)
+        style = LogStyle.of_word(task.log)
+        address = BrokerAddress.parse(task.broker)
+        begin_logging(sys.stderr, style, secrets=address.secrets)
+        self._slots = Slots(address, task.workers, host=task.host, log_style=style)
         self._told: dict[str, Any] = {}
 
     def run(self) -> int:
         try:
             return self._slots.run(self._poll)
         except AloneError as alone:
-            logging.getLogger(__name__).warning("%s; they are ended", alone)
+            log.warning("%s; they are ended", alone)
             return 0
         finally:
             for name in ("state.json", "wanted"):
@@ -159,7 +168,6 @@ def main() -> int:
         if soft != hard:
             resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 1 << 16) if hard > 0 else 1 << 16, hard))
         os.environ.update(task.variables)
-        logging.basicConfig(format="%(asctime)s %(message)s", level=logging.WARNING, stream=sys.stderr)
         return _Supervisor(task).run()
 
 
@@ -179,13 +187,13 @@ def _hold(descriptor: int) -> bool:
 
 def _redirect(task: Task) -> None:
     """Let all that is said go to the log; a connection that is gone must not end anybody who speaks."""
-    log = os.open("log", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    kept = os.open("log", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
     nothing = os.open(os.devnull, os.O_RDWR)
     if task.detached:
         os.dup2(nothing, 0)
-    os.dup2(log, 1)
-    os.dup2(log, 2)
-    os.close(log)
+    os.dup2(kept, 1)
+    os.dup2(kept, 2)
+    os.close(kept)
     os.close(nothing)
 
 

@@ -27,6 +27,7 @@ _PROGRAMS = {
     "/usr/bin/ssh-keygen": "openssh-client",
     "/usr/sbin/iptables": "iptables",
     "/usr/sbin/ip": "iproute2",
+    "/usr/sbin/tc": "iproute2",
     "/usr/bin/ps": "procps",
 }
 USER = "worker"
@@ -61,7 +62,11 @@ read -r go
 ip link set lo up
 ip address add "$3/24" dev eth0
 ip link set eth0 up
-exec {sshd} -D -e -f /run/host/sshd_config
+while :; do
+  {sshd} -D -e -f /run/host/sshd_config &
+  wait
+  while [ -e /run/host/no-sshd ]; do sleep 0.02; done
+done
 """.format(tools=" ".join(_TOOLS), user=USER, id=_USER_ID, sshd=_SSHD)
 
 
@@ -110,7 +115,7 @@ class Network:
 
         Args:
             count: How many.
-            home_size: Size of the disk with the home folder.
+            home_size: Size of the disk with the home folder, and more options of its tmpfs.
             path: Where its users' commands are looked for.
         """
         numbers = range(len(self.hosts) + 2, len(self.hosts) + 2 + count)
@@ -242,6 +247,25 @@ class SshHost:
     def reconnect(self) -> None:
         for chain in ("INPUT", "OUTPUT"):
             self.run("iptables", "-D", chain, "-j", "DROP")
+
+    def end_sshd(self) -> None:
+        """End its SSH server with all connections, as a crash of it would; other processes live on."""
+        self.run("touch", "/run/host/no-sshd")
+        lines = [line.split() for line in self.run("ps", "-e", "-o", "pid=,comm=").splitlines()]
+        pids = [pid for pid, command in lines if command.startswith("sshd")]
+        self.run("kill", "-9", *pids)
+
+    def start_sshd(self) -> None:
+        """Start its SSH server again."""
+        self.run("rm", "/run/host/no-sshd")
+
+    def slow_down(self, rate: str) -> None:
+        """Let no more than so much reach it; in the words of tc, such as ``1mbit``."""
+        link = self._network.link(self._number)
+        _run("tc", "qdisc", "add", "dev", link, "root", "tbf", "rate", rate, "burst", "16kb", "limit", "1mb")
+
+    def speed_up(self) -> None:
+        _run("tc", "qdisc", "del", "dev", self._network.link(self._number), "root")
 
     def log(self) -> str:
         return self.folder.joinpath("output").read_text(errors="replace")[-3000:]

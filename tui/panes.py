@@ -78,6 +78,7 @@ class LinesPane(ScrollView, can_focus=True):
         super().__init__(id=id, classes=classes)
         self._lines: list[Line] = []
         self._follow = follow
+        self._going = False
         self._title = title
         self.border_title = Content(title)
 
@@ -88,13 +89,13 @@ class LinesPane(ScrollView, can_focus=True):
             self.border_title = Content(title)
         if lines == self._lines:
             return
-        at_end = self.scroll_offset.y >= self.max_scroll_y
+        at_end = self._going or self.scroll_offset.y >= self.max_scroll_y
         before, self._lines = self._lines, lines
         width, height = self.scrollable_content_region.size
         if len(before) != len(lines) or self.virtual_size.width != width:
             self.virtual_size = Size(width, len(lines))
-            if self._follow and at_end:
-                self.call_after_refresh(self.scroll_end, animate=False)
+            if at_end:
+                self._go_to_end()
             self.refresh()
             return
         top = self.scroll_offset.y
@@ -104,8 +105,21 @@ class LinesPane(ScrollView, can_focus=True):
 
     def on_resize(self) -> None:
         """Keep the end in sight."""
+        self._go_to_end()
+
+    def _go_to_end(self) -> None:
+        """Scroll to the end as soon as it is known where that is."""
         if self._follow:
-            self.call_after_refresh(self.scroll_end, animate=False)
+            self._going = True
+            self.call_after_refresh(self._arrive)
+
+    def _arrive(self) -> None:
+        # Not at once: where the pane has just come in sight, its place is known only after the next layout.
+        self.scroll_end(animate=False)
+        self.call_after_refresh(self._stop_going)
+
+    def _stop_going(self) -> None:
+        self._going = False
 
     def render_line(self, y: int) -> Strip:
         """Return one line of those in sight."""

@@ -62,7 +62,7 @@ class Attempt(msgspec.Struct):
         child: The one child of the node that it makes, for the others; None where it makes the node.
         assigned: To whom it was handed past the queue; None where it is anyone's.
         worker: Who runs it; None while it waits.
-        started_seconds: When it began.
+        started_seconds: When it began; of one that is queued, when that was done.
         told_seconds: When its progress was last told.
         progress: The share of its work that was done then.
         rate: What it does of its work in a second, by its last two heartbeats.
@@ -170,18 +170,52 @@ class Known(msgspec.Struct):
     queued: int = 0
     backups: int = 0
 
-    def idle(self) -> list[Idle]:
-        """Return the workers with nothing to do, less as many as the queue will keep busy."""
-        found = [Idle(name, each.host, each.slowness) for name, each in self.workers.items() if each.idle]
-        return found[self.queued :]
+    def idle(self, now: float, silence_seconds: float) -> list[Idle]:
+        """Return the workers with nothing to do that are heard, less as many as the queue will keep busy."""
+        found = [
+            Idle(name, each.host, each.slowness)
+            for name, each in self.workers.items()
+            if each.idle and now - each.heard_seconds <= silence_seconds / 2
+        ]
+        return found[max(0, self.queued - len(self._stuck(now, silence_seconds))) :]
 
-    def view(self, now: float, idle: list[Idle], *, youngest_seconds: float) -> View:
+    def _holders(self, now: float, silence_seconds: float) -> list[str]:
+        """Return the workers that were idle when they fell silent, the longest silent first.
+
+        The broker may have handed each of them a task since, which nobody else gets until it notices the silence, too.
+        """
+        found = [
+            (each.heard_seconds, name)
+            for name, each in self.workers.items()
+            if each.idle and now - each.heard_seconds > silence_seconds
+        ]
+        return [name for _, name in sorted(found)]
+
+    def _stuck(self, now: float, silence_seconds: float) -> list[tuple[TaskId, int, str]]:
+        """Return the attempts that were queued long ago and may have got to a silent worker, and to which.
+
+        There is no telling which of several has which.
+        """
+        if not (holders := self._holders(now, silence_seconds)):
+            return []
+        waiting = [
+            (attempt.started_seconds, task_id, number)
+            for task_id, task in self.tasks.items()
+            for number, attempt in task.attempts.items()
+            if attempt.queued and now - attempt.started_seconds > silence_seconds
+        ]
+        return [
+            (task_id, number, holder) for (_, task_id, number), holder in zip(sorted(waiting), holders, strict=False)
+        ]
+
+    def view(self, now: float, idle: list[Idle], *, youngest_seconds: float, silence_seconds: float) -> View:
         """Return what a look for stragglers sees.
 
         Args:
             now: The time.
             idle: As of ``idle``.
             youngest_seconds: Younger attempts are left out, but for those of slow and silent workers.
+            silence_seconds: Silence after which a worker without a task is taken to have got one from the queue.
         """
         running: dict[tuple[str, int], list[Running]] = {}
         for task_id, task in self.tasks.items():
@@ -210,6 +244,21 @@ class Known(msgspec.Struct):
                         splits=task.splits,
                     )
                 )
+        for task_id, number, holder in self._stuck(now, silence_seconds) if idle else ():
+            task, worker = self.tasks[task_id], self.workers[holder]
+            running.setdefault((task_id.job, task_id.phase), []).append(
+                Running(
+                    task=task_id,
+                    attempt=number,
+                    worker=holder,
+                    hosts=hosts_of(task.whole, self.workers) | {worker.host},
+                    elapsed_seconds=now - task.attempts[number].started_seconds,
+                    silent_seconds=now - worker.heard_seconds,
+                    slowness=worker.slowness,
+                    copies=len(task.whole) - 1,
+                    splits=task.splits,
+                )
+            )
         phases = []
         for key, attempts in running.items():
             figures = self.phases[key]

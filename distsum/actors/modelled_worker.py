@@ -164,6 +164,7 @@ class ModelledWorker:
         self._attempt: _Attempt | None = None
         self._finishing = False
         self._waiting: deque[RunTask] = deque()
+        self._unwanted: set[int] = set()
         self._inbox: list[tuple[Channel, msgspec.Struct]] = []
         self._undelivered: list[TaskSucceeded | TaskFailed] = []
         system.after(model.start_seconds, self._connect)
@@ -268,6 +269,7 @@ class ModelledWorker:
             return
         self._channel = None
         self._waiting.clear()
+        self._unwanted.clear()
         if not self.gone and not self.frozen and not self._partitioned:
             self._system.after(self.model.reconnect_seconds, self._connect)
 
@@ -316,10 +318,12 @@ class ModelledWorker:
         self._system.after(self.model.heartbeat_seconds, self._beat)
 
     def _cancel(self, message: CancelTask) -> None:
+        wanted = message.task, message.attempt
+        self._unwanted |= {each.attempt for each in self._waiting if (each.task, each.attempt) == wanted}
         if (attempt := self._attempt) is None or self._finishing:
             return
         running = attempt.message
-        if (running.task, running.attempt) == (message.task, message.attempt):
+        if (running.task, running.attempt) == wanted:
             self._end(self._failure(running, "cancelled", "cancelled"))
 
     def _share(self, message: ShareTask) -> None:
@@ -346,6 +350,11 @@ class ModelledWorker:
         if self._attempt is not None or not self._waiting:
             return
         message = self._waiting.popleft()
+        if message.attempt in self._unwanted:
+            self._unwanted.remove(message.attempt)
+            self._report(self._failure(message, "cancelled", "cancelled"))
+            self._begin_next()
+            return
         task = message.task
         self.attempts += 1
         attempt = self._attempt = self._new_attempt(message)
@@ -476,14 +485,17 @@ class ModelledWorker:
             return
         self._end(result)
 
-    def _end(self, result: TaskSucceeded | TaskFailed) -> None:
-        self._account()
-        self._attempt = None
-        self._finishing = False
+    def _report(self, result: TaskSucceeded | TaskFailed) -> None:
         if self._channel is not None:
             self._broker.finish(self._channel, result)
         else:
             self._undelivered.append(result)
+
+    def _end(self, result: TaskSucceeded | TaskFailed) -> None:
+        self._account()
+        self._attempt = None
+        self._finishing = False
+        self._report(result)
         self._begin_next()
         if self._leaving and self._attempt is None:
             self.crash()

@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 import msgspec
 
@@ -263,7 +263,10 @@ def decide(view: View, settings: SpeculationSettings) -> tuple[Decision, ...]:
     backups = view.backups
     decisions: list[Decision] = []
     for suspect in suspects:
-        running, evidence = suspect.running, suspect.evidence
+        running = suspect.running
+        evidence = msgspec.structs.replace(
+            suspect.evidence, gain_times=settings.gain if guarded else None, most_backups=cap
+        )
         chosen = _place(suspect, idle, view, settings, full=backups >= cap)
         if not isinstance(chosen, Idle):
             decisions.append(Decline(running, suspect.reason, chosen, evidence))
@@ -334,7 +337,7 @@ def _bare(phase: PhaseView, view: View, settings: SpeculationSettings) -> Iterat
     if phase.done > settings.quantile * phase.tasks and mean:
         for running in phase.running:
             if running.elapsed_seconds > settings.multiplier * mean:
-                yield _suspect(running, "slow_attempt", phase, mean)
+                yield _suspect(running, "slow_attempt", phase, mean, _Limit(settings.multiplier, mean))
 
 
 def _spark(phase: PhaseView, view: View, settings: SpeculationSettings) -> Iterator[Suspect]:
@@ -342,7 +345,8 @@ def _spark(phase: PhaseView, view: View, settings: SpeculationSettings) -> Itera
     if phase.done >= settings.quantile * phase.tasks and median:
         for running in phase.running:
             if running.elapsed_seconds > max(settings.multiplier * median, _SPARK_MIN_SECONDS):
-                yield _suspect(running, "slow_attempt", phase, phase.durations.mean_seconds)
+                limit = _Limit(settings.multiplier, median)
+                yield _suspect(running, "slow_attempt", phase, phase.durations.mean_seconds, limit)
 
 
 def _late(phase: PhaseView, view: View, settings: SpeculationSettings) -> Iterator[Suspect]:
@@ -370,15 +374,16 @@ def _guarded(phase: PhaseView, view: View, settings: SpeculationSettings) -> Ite
     enough = few or phase.done > settings.quantile * phase.tasks
     for running in phase.running:
         if running.silent_seconds > settings.silence_seconds:
-            yield _suspect(running, "silent", phase, copy)
+            yield _suspect(running, "silent", phase, copy, _Limit(None, settings.silence_seconds))
         elif view.idle and _is_known_slow(running, copy, settings):
-            yield _suspect(running, "slow_worker", phase, copy)
+            yield _suspect(running, "slow_worker", phase, copy, _Limit(settings.slow, None))
         elif running.elapsed_seconds <= settings.min_seconds:
             continue
         elif enough and mean and running.elapsed_seconds > settings.multiplier * mean:
-            yield _suspect(running, "slow_attempt", phase, copy, stale_seconds=settings.silence_seconds / 2)
+            limit = _Limit(settings.multiplier, mean)
+            yield _suspect(running, "slow_attempt", phase, copy, limit, stale_seconds=settings.silence_seconds / 2)
         elif view.idle and copy and _expected_seconds(running) > settings.slow * copy:
-            yield _suspect(running, "slow_rate", phase, copy)
+            yield _suspect(running, "slow_rate", phase, copy, _Limit(settings.slow, copy))
 
 
 _POLICIES: Final[dict[str, Callable[[PhaseView, View, SpeculationSettings], Iterator[Suspect]]]] = {
@@ -416,8 +421,25 @@ def _expected_seconds(running: Running) -> float:
     return running.elapsed_seconds + running.left_seconds(0.0)
 
 
+class _Limit(NamedTuple):
+    """What an attempt went beyond: so many times what is usual, and how long that is; None where there is no such."""
+
+    times: float | None
+    usual_seconds: float | None
+
+    @property
+    def seconds(self) -> float | None:
+        return None if self.usual_seconds is None else (self.times or 1.0) * self.usual_seconds
+
+
 def _suspect(
-    running: Running, reason: BackupReason, phase: PhaseView, copy: float, *, stale_seconds: float = math.inf
+    running: Running,
+    reason: BackupReason,
+    phase: PhaseView,
+    copy: float,
+    limit: _Limit | None = None,
+    *,
+    stale_seconds: float = math.inf,
 ) -> Suspect:
     """Return a suspect with its evidence; ``copy`` is what a copy takes, 0 where that is not known."""
     mean = phase.durations.mean_seconds
@@ -433,5 +455,7 @@ def _suspect(
         silent_seconds=running.silent_seconds,
         done=phase.done,
         tasks=phase.tasks,
+        limit_times=limit.times if limit is not None else None,
+        limit_seconds=limit.seconds if limit is not None else None,
     )
     return Suspect(running, reason, evidence, left, copy or None)

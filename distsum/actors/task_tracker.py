@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -201,9 +202,10 @@ class TaskTracker:
     def _lose(self, message: WorkerLost) -> None:
         if (known := self._workers.pop(message.worker, None)) is not None:
             self._taking -= not known.paused
-            for held in {known.running, known.assigned} - {None}:
-                assert held is not None
-                self._return(message.worker, *held)
+            # In this order whatever strings hash to, so that a seed repeats a simulation in another process, too.
+            for held in dict.fromkeys((known.running, known.assigned)):
+                if held is not None:
+                    self._return(message.worker, *held)
         self._context.emit(message)
 
     def _return(self, worker: str, task_id: TaskId, number: int) -> None:
@@ -213,7 +215,7 @@ class TaskTracker:
         if task is None or attempt is None or worker not in {attempt.worker, attempt.assigned}:
             return
         if attempt.assigned is None:
-            attempt.worker = None
+            attempt.worker, attempt.started_seconds = None, self._context.now()
             self._known.queued += 1
             return
         self._drop(task_id, task, number)
@@ -223,8 +225,23 @@ class TaskTracker:
         if (known := self._workers.get(worker)) is not None:
             known.heard_seconds = self._context.now()
             known.running = running
+            if running is not None and known.assigned not in {None, running} and self._attempt(*running) is not None:
+                self._withdraw(worker, known)
             if running is None and known.dismissed is not None:
                 self._context.send(WORKERS, TellWorker(worker, Shutdown(known.dismissed)))
+
+    def _withdraw(self, worker: str, known: KnownWorker) -> None:
+        """Take back what a worker was handed past the queue: the broker has given it a task at the same time.
+
+        It would only begin when it has done that one, and another worker may be idle.
+        """
+        assert known.assigned is not None
+        (task_id, number), known.assigned = known.assigned, None
+        self._context.send(WORKERS, TellWorker(worker, CancelTask(task_id, number)))
+        if (task := self._tasks.get(task_id)) is not None and number in task.attempts:
+            self._drop(task_id, task, number)
+            self._publish_if_none(task_id, task)
+            self._look_soon()
 
     def _answered(self, worker: str, task: TaskId, attempt: int) -> None:
         """Note that a worker is done with an attempt."""
@@ -327,7 +344,7 @@ class TaskTracker:
     def _publish(self, task_id: TaskId, task: OutTask) -> None:
         """Queue a new attempt."""
         number = self._number()
-        task.attempts[number] = Attempt()
+        task.attempts[number] = Attempt(started_seconds=self._context.now())
         self._known.queued += 1
         resume = task.resume or number != task.first
         self._context.send(BROKER, RunTask(task_id, task.work, attempt=number, resume=resume))
@@ -516,12 +533,14 @@ class TaskTracker:
             self._looking = False
         if not self._tasks:
             return
+        now, guarded = self._context.now(), settings.policy == "guarded"
+        silence = settings.silence_seconds if guarded else math.inf
         full = self._known.queued >= len(self._workers)
-        idle = [] if full else self._known.idle()
+        idle = [] if full else self._known.idle(now, silence)
         if not idle and not message.periodic:
             return
-        youngest = settings.min_seconds if settings.policy == "guarded" else 0.0
-        view = self._known.view(self._context.now(), idle, youngest_seconds=youngest)
+        youngest = settings.min_seconds if guarded else 0.0
+        view = self._known.view(now, idle, youngest_seconds=youngest, silence_seconds=silence)
         for decision in decide(view, settings):
             if isinstance(decision, StartBackup):
                 self._start_backup(decision)

@@ -45,6 +45,15 @@ There = Annotated[
         "here, also where DISTSUM_BROKER is set; `distsum submit --wait` goes by that, and shows others no password.",
     ),
 ]
+Fleet = Annotated[
+    FileName | None,
+    Parameter(
+        name="--fleet",
+        metavar="FILE",
+        converter=as_given,
+        help="Bring the workers of this fleet.toml up, have them do it, and let them go; see docs/fleet.md.",
+    ),
+]
 History = Annotated[
     FileName | None,
     Parameter(
@@ -66,6 +75,7 @@ def mean(
     history: History = None,
     force: Force = False,
     broker: There = None,
+    fleet: Fleet = None,
     tui: OnScreen = False,
     quiet: Quiet = None,
     json: Json = False,
@@ -73,7 +83,18 @@ def mean(
     """Write the mean at every index of many files."""
     wanted = speculation_flag(speculation, off=no_speculation)
     _reduce(
-        "mean", inputs, output, flags, wanted, history, force=force, broker=broker, tui=tui, quiet=quiet, as_json=json
+        "mean",
+        inputs,
+        output,
+        flags,
+        wanted,
+        history,
+        force=force,
+        broker=broker,
+        fleet=fleet,
+        tui=tui,
+        quiet=quiet,
+        as_json=json,
     )
 
 
@@ -86,6 +107,7 @@ def sum_(
     history: History = None,
     force: Force = False,
     broker: There = None,
+    fleet: Fleet = None,
     tui: OnScreen = False,
     quiet: Quiet = None,
     json: Json = False,
@@ -93,7 +115,18 @@ def sum_(
     """Write the sum at every index of many files; exact for integers."""
     wanted = speculation_flag(speculation, off=no_speculation)
     _reduce(
-        "sum", inputs, output, flags, wanted, history, force=force, broker=broker, tui=tui, quiet=quiet, as_json=json
+        "sum",
+        inputs,
+        output,
+        flags,
+        wanted,
+        history,
+        force=force,
+        broker=broker,
+        fleet=fleet,
+        tui=tui,
+        quiet=quiet,
+        as_json=json,
     )
 
 
@@ -106,6 +139,7 @@ def min_(
     history: History = None,
     force: Force = False,
     broker: There = None,
+    fleet: Fleet = None,
     tui: OnScreen = False,
     quiet: Quiet = None,
     json: Json = False,
@@ -113,7 +147,18 @@ def min_(
     """Write the smallest number at every index of many files."""
     wanted = speculation_flag(speculation, off=no_speculation)
     _reduce(
-        "min", inputs, output, flags, wanted, history, force=force, broker=broker, tui=tui, quiet=quiet, as_json=json
+        "min",
+        inputs,
+        output,
+        flags,
+        wanted,
+        history,
+        force=force,
+        broker=broker,
+        fleet=fleet,
+        tui=tui,
+        quiet=quiet,
+        as_json=json,
     )
 
 
@@ -126,6 +171,7 @@ def max_(
     history: History = None,
     force: Force = False,
     broker: There = None,
+    fleet: Fleet = None,
     tui: OnScreen = False,
     quiet: Quiet = None,
     json: Json = False,
@@ -133,7 +179,18 @@ def max_(
     """Write the largest number at every index of many files."""
     wanted = speculation_flag(speculation, off=no_speculation)
     _reduce(
-        "max", inputs, output, flags, wanted, history, force=force, broker=broker, tui=tui, quiet=quiet, as_json=json
+        "max",
+        inputs,
+        output,
+        flags,
+        wanted,
+        history,
+        force=force,
+        broker=broker,
+        fleet=fleet,
+        tui=tui,
+        quiet=quiet,
+        as_json=json,
     )
 
 
@@ -147,21 +204,36 @@ def _reduce(
     *,
     force: bool,
     broker: str | None,
+    fleet: FileName | None,
     tui: bool,
     quiet: bool | None,
     as_json: bool,
 ) -> None:
     settings = settings_of(flags, quiet=quiet, broker=broker, speculation=speculation)
-    # Only the option: whoever has set a broker for the service's commands still works here with this one.
-    if broker is not None:
-        if speculation is not None:
+    # Only the options: whoever has set a broker for the service's commands still works here with this one.
+    if broker is not None or fleet is not None:
+        if tui:
+            raise UsageError("--tui shows a run on this machine only; leave it or --broker and --fleet out")
+        if speculation is not None and fleet is None:
             raise UsageError("--speculation: a service's master says what is done about stragglers; leave it out here")
         if history is not None:
             raise UsageError("--history: a service stores it with the job; `distsum status JOB` tells of it")
-        if tui:
-            raise UsageError(
-                "--tui shows a run on this machine, and --broker has a service do it; leave one of them out"
+        if fleet is not None:
+            from distsum.cli.fleet import run_on_fleet
+
+            run_on_fleet(
+                reduction,
+                inputs,
+                output,
+                flags,
+                settings,
+                fleet,
+                broker_given=broker is not None,
+                speculation_given=speculation is not None,
+                force=force,
+                as_json=as_json,
             )
+            return
         from distsum.cli.service import run_there
 
         run_there(reduction, inputs, output, flags, settings, force=force, as_json=as_json)

@@ -138,7 +138,7 @@ def master(
     address = _address(settings)
     work = absolute_folder(os.fsencode(settings.work_dir))
     if not is_remote(work):
-        _make(work)  # clients look whether they see it, too
+        make_folder(work, "--work-dir")  # clients look whether they see it, too
 
     def run() -> int:
         words = printable(work)
@@ -193,12 +193,21 @@ def _metrics(port: int | None, host: str) -> Iterator[Metrics | None]:
         yield metrics
 
 
-def _make(folder: bytes) -> None:
+def make_folder(folder: bytes, option: str) -> None:
+    """Make a folder unless it is there.
+
+    Args:
+        folder: Its path.
+        option: What names it.
+
+    Raises:
+        UsageError: It cannot be made.
+    """
     try:
         os.makedirs(folder, exist_ok=True)
     except OSError as error:
         raise UsageError(
-            f"--work-dir {printable(folder)}: this folder cannot be made ({error.strerror}); choose another"
+            f"{option} {printable(folder)}: this folder cannot be made ({error.strerror}); choose another"
         ) from None
 
 
@@ -264,7 +273,7 @@ def submit(
 ) -> None:
     """Have a job done by the service, and print its id: it is stored, and will run."""
     settings = settings_of(flags, quiet=quiet, broker=broker)
-    options = _service_options(flags, settings, force=force)
+    options = service_options(flags, settings, force=force)
     with _client(settings) as client:
         job = submit_job(client, reduction, inputs, output, options, settings, priority)
         if wait:
@@ -284,7 +293,7 @@ def run_there(
     as_json: bool,
 ) -> None:
     """Have a job done by the service as if it were done here: follow it, and tell the same of it in the end."""
-    options = _service_options(flags, settings, force=force)
+    options = service_options(flags, settings, force=force)
     with _client(settings) as client:
         job = submit_job(client, reduction, inputs, output, options, settings)
         if not settings.quiet:
@@ -292,7 +301,7 @@ def run_there(
         follow(client, job, settings, as_json=as_json)
 
 
-def _service_options(flags: RunFlags, settings: Settings, *, force: bool) -> Options:
+def service_options(flags: RunFlags, settings: Settings, *, force: bool) -> Options:
     """Return how a job of the service is to run.
 
     Its work folder is the service's, and its workers are those that the service has: what lower layers set of both is
@@ -317,17 +326,27 @@ def submit_job(
     options: Options,
     settings: Settings,
     priority: str = "0",
+    *,
+    joins: bool = False,
 ) -> str:
-    """Submit a job; return its id."""
+    """Submit a job, or with ``joins`` find it where it is under way already; return its id."""
     try:
         number = int(priority)
     except ValueError:
         raise UsageError(f"--priority {printable(priority, 80)}: must be a whole number") from None
-    return client.submit_job(reduction, paths_of(inputs, settings), os.fsencode(output), options, priority=number)
+    paths = paths_of(inputs, settings)
+    return client.submit_job(reduction, paths, os.fsencode(output), options, priority=number, joins=joins)
 
 
-def follow(client: ServiceClient, job: str, settings: Settings, *, as_json: bool) -> None:
+def follow(client: ServiceClient, job: str, settings: Settings, *, as_json: bool, goes_on: str | None = None) -> None:
     """Show a job until it has ended, and then what it did.
+
+    Args:
+        client: The way to the service.
+        job: The job's id.
+        settings: Whether anything is shown.
+        as_json: Whether its summary is printed as an object.
+        goes_on: What becomes of a job that is followed no longer, in words; None is that it goes on where it is.
 
     Raises:
         JobError: It has failed, or was cancelled.
@@ -342,9 +361,9 @@ def follow(client: ServiceClient, job: str, settings: Settings, *, as_json: bool
 
             summary = client.wait(job, on_status=show)
     except KeyboardInterrupt:
-        raise InterruptedRunError(
-            f"no longer followed; job {job} goes on: see `distsum status {job}`, or end it with `distsum cancel {job}`"
-        ) from None
+        if goes_on is None:
+            goes_on = f"job {job} goes on: see `distsum status {job}`, or end it with `distsum cancel {job}`"
+        raise InterruptedRunError(f"no longer followed; {goes_on}") from None
     _tell_end(summary, quiet=settings.quiet, as_json=as_json)
 
 

@@ -6,6 +6,7 @@ of them. Entries are bounded in number: of those that are over the last are kept
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Final, Literal
 
 import msgspec
@@ -246,14 +247,14 @@ def entry_words(entry: Entry) -> str:
 
     >>> evidence = Evidence(
     ...     elapsed_seconds=3.2, mean_seconds=1.4, left_seconds=19.0, copy_seconds=1.4, progress=0.14, slowness=None,
-    ...     silent_seconds=0.1, done=3044, tasks=4000,
+    ...     silent_seconds=0.1, done=3044, tasks=4000, limit_times=1.2, limit_seconds=1.68,
     ... )
     >>> backup = BackupEntry(
     ...     seconds=205.0, task=TaskId("7f3a", 1, 0, 3013), attempt=4012, worker="w19", of_attempt=3980,
     ...     of_worker="w07", reason="slow_attempt", evidence=evidence,
     ... )
     >>> print(entry_words(backup))
-    phase 1 task 3013  w07 -> w19  3.2s = 2.3 x mean 1.4s; works at 0.06x its peers; left 19s, a copy takes 1.4s
+    phase 1 task 3013  w07 -> w19  3.2s > 1.2 x mean 1.4s; reads at 0.06x its peers; left 19s, a copy takes 1.4s
     >>> print(entry_words(msgspec.structs.replace(backup, outcome="won", took_seconds=1.5, saved_seconds=17.5)))
     phase 1 task 3013  w19 won in 1.5s; w07 cancelled; saved about 18s
     """
@@ -295,7 +296,7 @@ def _started_words(entry: BackupEntry) -> str:
     evidence = entry.evidence
     parts = [_suspicion_words(entry.reason, evidence)]
     if (rate := _relative_rate(evidence)) is not None:
-        parts.append(f"works at {rate:.2f}x its peers")
+        parts.append(f"reads at {rate:.2f}x its peers")
     left = "no end in sight" if evidence.left_seconds is None else f"left {_time(evidence.left_seconds)}"
     copy = "" if evidence.copy_seconds is None else f", a copy takes {_time(evidence.copy_seconds)}"
     parts.append(left + copy)
@@ -323,7 +324,10 @@ def _ended_words(entry: BackupEntry) -> str:
         case "cancelled":
             parts = [f"{backup} cancelled with the job after {took}"]
         case _:
-            parts = [f"{backup} is of no use any more after {took}", "an attempt failed, or its worker was lost"]
+            parts = [
+                f"{backup} is of no use any more after {took}",
+                "an attempt failed, or its worker was lost or got another task",
+            ]
     if entry.children and entry.outcome != "won":
         parts.append(f"{children} made by others")
     if entry.wasted_bytes:
@@ -335,11 +339,10 @@ def _declined_words(entry: DeclinedEntry) -> str:
     evidence = entry.evidence
     match entry.reason:
         case "ends_sooner":
-            left, copy = evidence.left_seconds or 0.0, evidence.copy_seconds or 0.0
-            sign = "<" if left < copy else "is not much more than"
-            why = f"left {_time(left)} {sign} copy {_time(copy)}"
+            why = _gain_words(evidence)
         case "cap":
-            why = "as many backups as may be are under way"
+            many = "" if evidence.most_backups is None else f" ({evidence.most_backups:,})"
+            why = f"as many backups as may be{many} are under way"
         case "same_host":
             why = "only workers on its own host are idle"
         case _:
@@ -349,19 +352,41 @@ def _declined_words(entry: DeclinedEntry) -> str:
     return f"{task_words(entry.task)}  {_name(entry.worker)} not copied: {what}; {why}"
 
 
+def _gain_words(evidence: Evidence) -> str:
+    left, copy, gain = evidence.left_seconds or 0.0, evidence.copy_seconds or 0.0, evidence.gain_times
+    if left < copy:
+        return f"left {_time(left)} < copy {_time(copy)}"
+    if gain is not None:
+        return f"left {_time(left)} is not over {gain:g} x copy {_time(copy)}"
+    return f"left {_time(left)} is not much more than copy {_time(copy)}"
+
+
 def _suspicion_words(reason: BackupReason, evidence: Evidence) -> str:
-    elapsed = _time(evidence.elapsed_seconds)
+    """Return the rule that an attempt met, with its limit where that is known."""
+    elapsed, times, limit = _time(evidence.elapsed_seconds), evidence.limit_times, evidence.limit_seconds
     match reason:
+        case "slow_attempt" if times and limit and evidence.mean_seconds:
+            of_mean = math.isclose(limit, times * evidence.mean_seconds)
+            return f"{elapsed} > {times:g} x {'mean' if of_mean else 'median'} {_time(limit / times)}"
         case "slow_attempt" if evidence.mean_seconds:
             ratio = evidence.elapsed_seconds / evidence.mean_seconds
             return f"{elapsed} = {ratio:.1f} x mean {_time(evidence.mean_seconds)}"
         case "slow_worker" if evidence.slowness is not None:
-            return f"{elapsed} on a worker whose last tasks took {evidence.slowness:.1f} x the mean"
+            least = "" if times is None else f" (slow from {times:g} x)"
+            return f"{elapsed} on a worker whose last tasks took {evidence.slowness:.1f} x the mean{least}"
         case "silent":
-            return f"silent for {_time(evidence.silent_seconds)}"
+            longest = "" if limit is None else f" > {_time(limit)}"
+            return f"silent for {_time(evidence.silent_seconds)}{longest}"
         case "last_tasks":
             return f"{elapsed}, of the last {counted(evidence.tasks - evidence.done, 'task')}"
-    return f"{elapsed} for {100 * evidence.progress:.0f} % of it"
+    done = f"{elapsed} for {100 * evidence.progress:.0f} % of it"
+    if not times or not limit:
+        return done
+    # Where no end is in sight it takes more than any limit, and the rest of the sentence says so.
+    total = (
+        "" if evidence.left_seconds is None else f", {_time(evidence.elapsed_seconds + evidence.left_seconds)} in all"
+    )
+    return f"{done}{total} > {times:g} x usual {_time(limit / times)}"
 
 
 def _relative_rate(evidence: Evidence) -> float | None:

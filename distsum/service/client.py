@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING, Protocol, Self, TypeVar
 import msgspec
 
 from distsum import __version__
-from distsum.errors import InterruptedRunError, JobCancelledError, RemoteJobError, ServiceError, UnreachableError
+from distsum.errors import (
+    InterruptedRunError,
+    JobCancelledError,
+    RemoteJobError,
+    ServiceError,
+    StorageError,
+    UnreachableError,
+)
 from distsum.jobs import Job, JobRecord
 from distsum.service import messages as channel
 from distsum.service.records import Records
@@ -91,6 +98,36 @@ class ServiceClient:
         """
         return self._ask(channel.Describe(), channel.Description)
 
+    def fitting_service(self) -> channel.Description:
+        """Return who serves, where it can do jobs of ours.
+
+        Raises:
+            UnreachableError: No master answers.
+            ServiceError: It is of another version, or keeps its work where this machine does not reach it.
+        """
+        service = self.describe()
+        if not is_remote(service.work) and not os.path.isdir(service.work):
+            raise ServiceError(
+                f"the service keeps its work in {printable(service.work)}, which is not on this machine; mount it "
+                "under that name, or submit from a machine that has it"
+            )
+        if service.version != __version__:
+            raise ServiceError(f"the service is distsum {service.version}, and this is {__version__}; install the same")
+        return service
+
+    def _under_way(self, job: Job) -> str | None:
+        """Return a job that has not ended and gives the same result in the same place, or None."""
+        records = Records(self._store, job.spec.work)
+        for status in self.jobs(limit=0):
+            if status.state not in channel.ENDED and status.output == printable(job.record.output):
+                try:
+                    found = records.load(status.job)
+                except StorageError:
+                    continue  # it has ended meanwhile
+                if job.gives_same(found):
+                    return status.job
+        return None
+
     def submit_job(
         self,
         reduction: ReductionName,
@@ -99,6 +136,7 @@ class ServiceClient:
         options: Options,
         *,
         priority: int = 0,
+        joins: bool = False,
     ) -> str:
         """Have a job done, and return its id as soon as it is stored: it will run, whatever happens to us.
 
@@ -108,6 +146,7 @@ class ServiceClient:
             output: URI of the result; its suffix tells the format.
             options: How to run; the work folder is the service's, and workers are those that it has.
             priority: Jobs of a higher one go first.
+            joins: Whether a job that is under way, and gives this very result, is taken for it.
 
         Raises:
             UsageError: What was asked for cannot be done; nothing was changed.
@@ -119,17 +158,12 @@ class ServiceClient:
         from distsum.embedded import check_output, prepare
 
         check_output(output, inputs, self._store, force=options.force)
-        service = self.describe()
-        if not is_remote(service.work) and not os.path.isdir(service.work):
-            raise ServiceError(
-                f"the service keeps its work in {printable(service.work)}, which is not on this machine; mount it "
-                "under that name, or submit from a machine that has it"
-            )
-        if service.version != __version__:
-            raise ServiceError(f"the service is distsum {service.version}, and this is {__version__}; install the same")
+        service = self.fitting_service()
         workers = options.workers or max(1, sum(each.state in {"idle", "busy"} for each in self.workers()))
         fitting = msgspec.structs.replace(options, work_dir=os.fsdecode(service.work), workers=workers)
         prepared = prepare(reduction, inputs, output, fitting, self._store)
+        if joins and (same := self._under_way(Job(prepared.record, prepared.manifest, self._store))) is not None:
+            return same
         record = _submission(prepared.record)
         Records(self._store, service.work).put_job(Job(record, prepared.manifest, self._store))
         job = record.spec.job

@@ -114,7 +114,8 @@ class JobFolder:
         parts.accumulators.reset(stop - start)
         stored = parts.partials.load(uri, attempt) if at_root else parts.partials.head(uri, attempt)
         if stored is None:
-            node.run()
+            stored = node.run()
+        if stored is None:
             skipped = tuple(node.skipped)
             began = perf_counter()
             planes, inputs = parts.accumulators.top()

@@ -85,6 +85,7 @@ class NodeFold:
         self._stored: set[str] = set()
         self._known: dict[int, int] = {}
         self._checkpoints: Checkpoints
+        self._looked: float
 
     def inputs(self, start: int, stop: int) -> tuple[int, int]:
         """Return the range of inputs that some children cover."""
@@ -99,8 +100,11 @@ class NodeFold:
         """Return where a node inside a task is stored."""
         return self._folder + b"/" + key.encode()
 
-    def run(self) -> None:
+    def run(self) -> PartialHead | None:
         """Fold the node into the accumulators, from what is stored of it where others may have been at it before.
+
+        Who makes one child for others looks now and then whether one of them has stored it meanwhile. Its head is then
+        returned, and what the accumulators hold is of no use. None is returned of a node that was made.
 
         Raises:
             BadChildError: An input is bad, and the job does not skip such.
@@ -111,7 +115,8 @@ class NodeFold:
         """
         attempt, accumulators = self._attempt, self._parts.accumulators
         attempt.begin(self._last - self._first)
-        self._checkpoints = Checkpoints(self._parts.spec.exponent, perf_counter())
+        self._looked = perf_counter()
+        self._checkpoints = Checkpoints(self._parts.spec.exponent, self._looked)
         low, high = self._numbers
         accumulators.reset(high - low, self._finish_nested)
         if attempt.resume and self._direct:
@@ -120,6 +125,8 @@ class NodeFold:
         try:
             while (at := self._first + accumulators.position) < self._last:
                 attempt.check()
+                if attempt.child is not None and (head := self._made_by_another()) is not None:
+                    return head
                 if (stop := self._known.pop(at, None)) is not None:
                     if not self._take(at, stop):
                         # It was damaged. Perhaps nodes inside it are stored as well, which it hid.
@@ -141,6 +148,7 @@ class NodeFold:
         finally:
             readers.close()
         attempt.progress = 1.0
+        return None
 
     # Children ---------------------------------------------------------------------------------------------------------
 
@@ -193,6 +201,13 @@ class NodeFold:
         self._parts.accumulators.close(head.inputs, span)
 
     # Nodes on the way -------------------------------------------------------------------------------------------------
+
+    def _made_by_another(self) -> PartialHead | None:
+        """Return the head of this node, a child that a helper makes, if it is stored; looked for now and then."""
+        if (now := perf_counter()) - self._looked < self._parts.spec.checkpoint_seconds:
+            return None
+        self._looked = now
+        return self._parts.partials.head(self.nested_uri(self.key(*self.children)), self._attempt)
 
     def _list_stored(self) -> None:
         names = self._parts.store.list(self._folder)

@@ -1,182 +1,25 @@
-"""A fleet over SSH as a person runs it: hosts of their own with OpenSSH, and RabbitMQ and S3 between them.
-
-The tests share the hosts and what is installed there: the first that brings them up uploads, the last takes all down.
-"""
+"""A fleet over SSH as a person runs it: hosts of their own with OpenSSH, and RabbitMQ and S3 between them."""
 
 from __future__ import annotations
 
-import contextlib
-import json
-import os
-import shutil
-import subprocess
 import zipfile
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import numpy as np
 import pytest
 from distsum.provision.environment import pack
 
 from tests import hosts as test_hosts
-from tests.command import COMMAND, wait_until
-from tests.command import environment as command_environment
-from tests.relay import Relay
+from tests.command import wait_until
+from tests.fleetcontrol import COUNT, addresses, states, worker_pids
 from tests.s3server import SECRET_KEY
-from tests.stack.rabbitmq import USER as OPERATOR
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
-    from tests.hosts import Network, SshHost
+    from tests.fleetcontrol import Control
     from tests.rabbitmq import Node
-    from tests.s3server import S3Server
 
-COUNT = 4
-LOOPBACK = "127.0.0.1"
 pytestmark = pytest.mark.timeout(300)  # wheels are downloaded once, which may be slow
-
-
-class Control:
-    """The machine that a fleet is run from: a home folder of its own, and a fleet.toml.
-
-    Args:
-        home: The home folder.
-        network: The hosts' network.
-        environment: Variables of every command.
-    """
-
-    def __init__(self, home: Path, network: Network, environment: dict[str, str]) -> None:
-        self.home = home
-        self.network = network
-        self.hosts = network.hosts[:COUNT]
-        self.environment = environment | {"HOME": str(home)}
-        self.known_hosts = home / ".ssh" / "known_hosts"
-        self.known_hosts.parent.mkdir()
-        self.know_all()
-
-    def know_all(self) -> None:
-        self.known_hosts.write_text(self.network.known_hosts())
-
-    def write(self, name: str = "fleet.toml", hosts: dict[str, str] | None = None, top: str = "workers = 1") -> None:
-        """Write a file of these hosts, each with lines of its own; without any, of all."""
-        keys = (
-            f'user = "{test_hosts.USER}"\nkeys = ["{self.network.key}"]\nmemory = "64MiB"\nstore = "s3://tests/fleet"'
-        )
-        lines = ['name = "lab"', keys, top]
-        for address, more in (hosts or dict.fromkeys((host.address for host in self.hosts), "")).items():
-            lines += ["[[hosts]]", f'name = "{address}"', more]
-        self.home.joinpath(name).write_text("\n".join(lines) + "\n")
-
-    def run(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [*COMMAND, *arguments],
-            cwd=self.home,
-            env=command_environment(self.environment | environment),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=240,
-            check=False,
-        )
-
-    def told(self, *arguments: str, code: int = 0, **environment: str) -> dict[str, Any]:
-        """Run a command of the fleet; return each host's report by its address, and what it said under ``said``."""
-        done = self.run("fleet", *arguments, "--json", **environment)
-        assert done.returncode == code, done.stderr
-        told = json.loads(done.stdout.splitlines()[-1])
-        return {each["host"]: each for each in told["hosts"]} | {"changed": told["changed"], "said": done.stderr}
-
-    @contextlib.contextmanager
-    def started(self, log: str, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
-        """Run a command until the end of the block; what it says goes to a file in the home folder."""
-        with open(self.home / log, "wb") as said:
-            process = subprocess.Popen(
-                [*COMMAND, *arguments],
-                cwd=self.home,
-                env=command_environment(self.environment),
-                stdin=subprocess.DEVNULL,
-                stdout=said,
-                stderr=said,
-            )
-        try:
-            yield process
-        finally:
-            process.kill()
-            process.wait()
-
-    def said(self, log: str) -> str:
-        return self.home.joinpath(log).read_text(errors="replace")
-
-
-@pytest.fixture(scope="module")
-def network(tmp_path_factory: pytest.TempPathFactory, missing_service: Any) -> Iterator[Network]:
-    if reason := test_hosts.impossible():
-        pytest.skip(reason)
-    if packages := test_hosts.missing_packages():
-        missing_service(f"there are no hosts to test on; `apt-get install {' '.join(packages)}` makes that possible")
-    with test_hosts.network(tmp_path_factory.mktemp("hosts")) as made:
-        made.boot(COUNT)
-        yield made
-
-
-@pytest.fixture(scope="module")
-def ground(
-    network: Network, rabbitmq: Node, s3_server: S3Server, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Control]:
-    """Give the control machine of a service that serves all tests; it and the fleet are gone afterwards."""
-    folder = tmp_path_factory.mktemp("control")
-    with contextlib.ExitStack() as stack:
-        vhost = stack.enter_context(rabbitmq.vhost())
-        broker = stack.enter_context(contextlib.closing(Relay(network.address, (LOOPBACK, rabbitmq.amqp_port))))
-        store = stack.enter_context(contextlib.closing(Relay(network.address, (LOOPBACK, s3_server.port))))
-        environment = s3_server.environment | {
-            "AWS_ENDPOINT_URL": f"http://{network.address}:{store.port}",
-            "DISTSUM_BROKER": f"amqp://{OPERATOR}:{rabbitmq.password}@{network.address}:{broker.port}/{vhost}",
-            "DISTSUM_MANAGEMENT": f"http://{OPERATOR}:{rabbitmq.password}@127.0.0.1:{rabbitmq.management_port}",
-            "XDG_STATE_HOME": str(folder / "state"),
-            "XDG_CACHE_HOME": str(folder / "cache"),
-            "PIP_CACHE_DIR": os.path.expanduser("~/.cache/pip"),
-            # Many commands run here, and compile nothing twice.
-            "PYTHONDONTWRITEBYTECODE": "",
-            "PYTHONPYCACHEPREFIX": str(folder / "bytecode"),
-        }
-        home = folder / "home"
-        home.mkdir()
-        made = Control(home, network, environment)
-        made.write()
-        stack.enter_context(made.started("master.log", "master", "--work-dir", "s3://tests/fleet"))
-        wait_until(lambda: "ready" in made.said("master.log").split(), "a master")
-        yield made
-        made.know_all()
-        made.write()
-        made.run("fleet", "down", "--drain-seconds", "0")
-
-
-@pytest.fixture
-def control(ground: Control) -> Iterator[Control]:
-    """Give the control machine with a fleet of one worker a host, none of which runs."""
-    ground.know_all()
-    ground.write()
-    yield ground
-    ground.know_all()
-    ground.write()
-    ground.run("fleet", "drain", "--drain-seconds", "0")
-    shutil.rmtree(ground.home.parent / "state", ignore_errors=True)
-
-
-def addresses(told: dict[str, Any]) -> list[str]:
-    return [each for each in told if each not in {"changed", "said"}]
-
-
-def states(report: dict[str, Any]) -> list[str]:
-    return [worker["state"] for worker in report["workers"]]
-
-
-def worker_pids(host: SshHost) -> list[int]:
-    """Return the processes of a host's workers, as the host counts."""
-    lines = host.run("ps", "-e", "-ww", "-o", "pid=,args=").splitlines()
-    return [int(line.split()[0]) for line in lines if "distsum.worker.remote" in line]
 
 
 def test_up_brings_workers_to_fresh_hosts_and_a_second_up_changes_nothing(control: Control, rabbitmq: Node) -> None:
@@ -221,32 +64,16 @@ def _no_secret_is_seen(control: Control, rabbitmq: Node) -> None:
     assert host.run("stat", "-c", "%a", f"/home/{test_hosts.USER}/.distsum").strip() == "700"
 
 
-def test_a_job_gives_the_same_bits_while_the_fleet_is_scaled(control: Control, tmp_path: Path) -> None:
-    inputs = tmp_path / "in"
-    inputs.mkdir()
-    draw = np.random.default_rng(5)
-    for index in range(300):
-        np.save(inputs / f"{index:03}.npy", draw.standard_normal(2000))
-    assert control.run("mean", str(inputs), "-o", "expected.npy", "--quiet", "--force").returncode == 0
-    upload = control.run("generate", "s3://tests/fleet-in", "--files", "300", "--count", "2000", "--force")
-    assert upload.returncode == 0, upload.stderr
-    local = control.run("mean", "s3://tests/fleet-in", "-o", "expected.npy", "--quiet", "--force")
-    assert local.returncode == 0, local.stderr
-
+def test_a_job_gives_the_same_bits_while_the_fleet_is_scaled(control: Control, expected: bytes, result) -> None:
     control.told("up", "--detach")
-    arguments = ("submit", "mean", "s3://tests/fleet-in", "-o", "s3://tests/fleet-out.npy", "-p", "5", "--force")
-    job = control.run(*arguments).stdout.strip()
+    job = control.submit()
     grown = control.told("scale", "9", "--drain-seconds", "30")
     assert sorted(len(grown[each]["workers"]) for each in addresses(grown)) == [2, 2, 2, 3]
     shrunk = control.told("scale", "2", "--drain-seconds", "30")
     assert sorted(len(shrunk[each]["workers"]) for each in addresses(shrunk)) == [0, 0, 1, 1]
     assert not control.told("up", "--detach")["changed"], "the number counts for up as well"
-    waited = control.run("wait", job, "--json")
-    assert waited.returncode == 0, waited.stderr
-    assert json.loads(waited.stdout.splitlines()[-1])["retries"] == 0, "workers were drained, not cut off"
-    copied = control.run("mean", "s3://tests/fleet-out.npy", "-o", "result.npy", "--quiet", "--force")
-    assert copied.returncode == 0, copied.stderr
-    assert (control.home / "result.npy").read_bytes() == (control.home / "expected.npy").read_bytes()
+    assert control.waited(job)["retries"] == 0, "workers were drained, not cut off"
+    assert result() == expected
     assert control.told("scale", "file")["changed"]
 
 
@@ -340,16 +167,16 @@ def test_hosts_that_do_not_reach_the_broker_work_through_a_tunnel(control: Contr
         assert "a tunnel lasts as long as the command that holds it" in refused.stderr
         with control.started("tunnel.log", "fleet", "up") as process:
             wait_until(lambda: "ready: holding 1 worker" in control.said("tunnel.log"), "a worker")
-            listed = json.loads(control.run("workers", "--json").stdout.splitlines()[-1])
-            there = {each["state"] for each in listed if host.address.replace(".", "-") in each["worker"]}
-            assert there - {"lost"} == {"idle"}
+            assert control.working(host)
             process.terminate()
             assert process.wait(30) == 0
     finally:
         host.run("iptables", "-F", "OUTPUT")
 
 
-def test_an_upgrade_moves_workers_host_by_host_and_goes_back_where_it_fails(control: Control, tmp_path: Path) -> None:
+def test_an_upgrade_moves_workers_at_work_host_by_host_and_goes_back_where_it_fails(
+    control: Control, expected: bytes, result, tmp_path: Path
+) -> None:
     chosen = control.hosts[:2]
     control.write(hosts=dict.fromkeys((host.address for host in chosen), ""))
     before = control.told("up", "--detach")
@@ -365,7 +192,16 @@ def test_an_upgrade_moves_workers_host_by_host_and_goes_back_where_it_fails(cont
         assert after[host.address]["environment"] == before[host.address]["environment"]
         assert states(after[host.address]) == ["ready"]
 
-    done = control.told("upgrade", PYTHONPATH=newer)
+    for host in chosen:
+        host.slow_down("2mbit")
+    try:
+        job = control.submit()
+        done = control.told("upgrade", PYTHONPATH=newer)
+    finally:
+        for host in chosen:
+            host.speed_up()
+    assert control.waited(job)["retries"] == 0, "workers were drained, not cut off"
+    assert result() == expected
     for host in chosen:
         assert done[host.address]["environment"] not in {None, before[host.address]["environment"]}
         assert states(done[host.address]) == ["ready"]
@@ -381,19 +217,3 @@ def _changed(folder: Path, line: str) -> str:
     module = folder / "distsum" / "worker" / "remote.py"
     module.write_text(module.read_text().replace("import logging\n", f"import logging  # {folder.name}\n{line}\n", 1))
     return str(folder)
-
-
-def test_down_leaves_nothing(control: Control, rabbitmq: Node) -> None:
-    control.told("up", "--detach")
-    assert all(host.processes() for host in control.hosts)
-    told = control.told("down")
-    proof = ["no process", "no file of the fleet", "no user at the broker", "no queue"]
-    assert [told[host.address]["proof"] for host in control.hosts] == [proof] * COUNT
-    assert [host.processes() for host in control.hosts] == [set()] * COUNT
-    assert [host.files() for host in control.hosts] == [{".ssh", ".ssh/authorized_keys"}] * COUNT
-    users = [each["name"] for each in rabbitmq.management("GET", "/api/users")]
-    assert not [user for user in users if "fleet" in user]
-    queues = [each["name"] for each in rabbitmq.management("GET", "/api/queues")]
-    assert not [queue for queue in queues if "lab-" in queue]
-    assert not (control.home.parent / "state" / "distsum" / "fleets" / "lab").exists()
-    assert not control.told("down")["changed"], "a second one has nothing to do"

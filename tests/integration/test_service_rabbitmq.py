@@ -70,7 +70,7 @@ def test_a_job_runs_from_submission_to_the_same_bytes(
         assert "--force" in again.stderr
         assert distsum("status", "nonsense", env=environment).returncode == 2
     names = {path.name for path in (tmp_path / "work").rglob("*") if path.is_file()}
-    assert names == {"record", "ticket", "committing", "outcome", "history"}
+    assert names == {"serving", "record", "ticket", "committing", "outcome", "history"}
 
 
 def test_a_jobs_stragglers_are_told_of_while_it_runs_and_from_its_history_when_it_has_ended(
@@ -160,7 +160,7 @@ def test_a_job_all_of_which_lies_in_s3_gives_the_bytes_of_a_local_run(
     assert content == local.read_bytes()
     assert told["digest"] == hashlib.sha256(content).hexdigest()
     left = {os.path.basename(name) for name in s3_store.list(s3_prefix + b"/scratch")}
-    assert left == {b"record", b"ticket", b"committing", b"outcome", b"history"}
+    assert left == {b"serving", b"record", b"ticket", b"committing", b"outcome", b"history"}
     assert list(s3_store.begun(s3_prefix)) == []
     assert set(tmp_path.rglob("*")) - before == {tmp_path / "master.log", tmp_path / "worker.log"}
 

@@ -154,7 +154,7 @@ def test_what_a_service_has_promised_stays_and_what_it_never_accepted_goes(runs,
     for name in (promised, ended):
         records.accept(name, Ticket(0.0, 0))
     store.put(partial_uri(work, "ab" * 32), [b"one that is kept"])
-    # As workers store them inside long tasks; of a job that has ended, it came late.
+    # As workers store them inside long tasks.
     nested = children_uri(work, promised), children_uri(work, ended), children_uri(work, "0123456789ab")
     for folder in nested:
         store.put(folder + b"/" + b"cd" * 32, [b"a node"])
@@ -163,15 +163,17 @@ def test_what_a_service_has_promised_stays_and_what_it_never_accepted_goes(runs,
     assert (swept["busy"], swept["folders"]) == (1, 0)
     assert names(store, place) == before
     store.delete(nested[0] + b"/" + b"cd" * 32)
-    for name in (promised, ended):
-        store.put(work + f"/jobs/{name}/history".encode(), [b"what happened"])
-        records.end(name, Outcome(state="failed", ended_seconds=1.0, exit_code=1, reason="no reason"))
+    for job in jobs[:2]:
+        store.put(work + f"/jobs/{job.spec.job}/history".encode(), [b"what happened"])
+        records.end(job.spec.job, Outcome(state="failed", ended_seconds=1.0, exit_code=1, reason="no reason"))
+        records.tidy(job, aborted=True, keep_partials=True)
+    store.put(nested[1] + b"/" + b"cd" * 32, [b"a node that a worker has stored late"])
     swept = summary("gc", place, "--older-than", "0s")
     assert (swept["folders"], swept["objects"]) == (1, 2 + 2)
     left = {name for name in names(store, os.fsdecode(work)) if name != "lock"}
     partial = f"partials/ab/{'ab' * 32}"
     kept = {
-        f"jobs/{job}/{record}" for job in (promised, ended) for record in ("record", "ticket", "outcome", "history")
+        f"jobs/{name}/{record}" for name in (promised, ended) for record in ("record", "ticket", "outcome", "history")
     }
     assert left == kept | {partial}
     assert not any(unheard in name for name in left)

@@ -74,6 +74,10 @@ def _drawn_evidence(draw):
         silent_seconds=seconds(),
         done=draw.randint(0, 5),
         tasks=draw.randint(5, 10**6),
+        limit_times=perhaps(),
+        limit_seconds=perhaps(),
+        gain_times=perhaps(),
+        most_backups=draw.choice([None, draw.randint(1, 10**6)]),
     )
 
 
@@ -151,16 +155,22 @@ EVIDENCE = Evidence(
 TASK = TaskId("job", 1, 0, 3013)
 
 
-def begun(reason="slow_attempt", attempt=9, helpers=()):
-    return BackupStarted(TASK, attempt, "w19", 5, "w07", reason, EVIDENCE, helpers)
+def met(times=None, seconds=None):
+    """Return the evidence with the limit that was met."""
+    return msgspec.structs.replace(EVIDENCE, limit_times=times, limit_seconds=seconds)
+
+
+def begun(reason="slow_attempt", attempt=9, helpers=(), evidence=EVIDENCE):
+    return BackupStarted(TASK, attempt, "w19", 5, "w07", reason, evidence, helpers)
 
 
 def over(outcome, attempt=9, saved=17.0, wasted=2_000_000, children=0):
     return BackupEnded(TASK, attempt, "w19", outcome, 1.5, saved, wasted, children)
 
 
-def refused(reason):
-    evidence = msgspec.structs.replace(EVIDENCE, elapsed_seconds=2.3, progress=0.91, left_seconds=0.2)
+def refused(reason, **numbers):
+    fields = {"elapsed_seconds": 2.3, "progress": 0.91, "left_seconds": 0.2}
+    evidence = msgspec.structs.replace(EVIDENCE, **(fields | numbers))
     return BackupDeclined(TASK, 5, "w07", "slow_attempt", reason, evidence)
 
 
@@ -171,12 +181,34 @@ def said(*told):
     return entry_words(ledger.entries[-1]).removeprefix("phase 1 task 3013  ")
 
 
+TAIL = "reads at 0.06x its peers; left 19s, a copy takes 1.4s"
+
+
+def test_each_rule_is_told_with_the_limit_that_was_met():
+    def why(reason, times=None, seconds=None):
+        return said(begun(reason, evidence=met(times, seconds))).removeprefix("w07 -> w19  ").removesuffix(f"; {TAIL}")
+
+    assert why("slow_attempt", 1.2, 1.2 * 1.4) == "3.2s > 1.2 x mean 1.4s"
+    assert why("slow_attempt", 1.5, 1.5 * 1.1) == "3.2s > 1.5 x median 1.1s"
+    assert why("slow_rate", 2.0, 2.8) == "3.2s for 14 % of it, 22s in all > 2 x usual 1.4s"
+    assert why("slow_worker", 2.0) == "3.2s on a worker whose last tasks took 3.0 x the mean (slow from 2 x)"
+    assert why("silent", None, 6.0) == "silent for 7.5s > 6.0s"
+    nearly = said(refused("ends_sooner", left_seconds=1.9, gain_times=1.5))
+    assert nearly == "w07 not copied: 2.3s but 91 % done; left 1.9s is not over 1.5 x copy 1.4s"
+    assert said(refused("cap", most_backups=25)).endswith("as many backups as may be (25) are under way")
+
+
+def test_what_was_stored_before_limits_were_told_can_be_read_and_told():
+    stored = msgspec.json.decode(msgspec.json.encode(begun()))
+    for name in ("limit_times", "limit_seconds", "gain_times", "most_backups"):
+        del stored["evidence"][name]
+    assert said(msgspec.convert(stored, BackupStarted)) == f"w07 -> w19  3.2s = 2.3 x mean 1.4s; {TAIL}"
+
+
 def test_each_reason_and_outcome_has_a_sentence_with_its_numbers():
-    tail = "works at 0.06x its peers; left 19s, a copy takes 1.4s"
-    assert said(begun()) == f"w07 -> w19  3.2s = 2.3 x mean 1.4s; {tail}"
-    assert said(begun("silent")) == f"w07 -> w19  silent for 7.5s; {tail}"
-    assert said(begun("last_tasks")) == f"w07 -> w19  3.2s, of the last 2 tasks; {tail}"
-    assert said(begun("slow_rate")) == f"w07 -> w19  3.2s for 14 % of it; {tail}"
+    assert said(begun("silent")) == f"w07 -> w19  silent for 7.5s; {TAIL}"
+    assert said(begun("last_tasks")) == f"w07 -> w19  3.2s, of the last 2 tasks; {TAIL}"
+    assert said(begun("slow_rate")) == f"w07 -> w19  3.2s for 14 % of it; {TAIL}"
     assert said(begun("slow_worker")).startswith("w07 -> w19  3.2s on a worker whose last tasks took 3.0 x the mean; ")
     assert said(begun(helpers=("w1", "w2"))).endswith("; 2 more workers share it")
     assert said(begun(), over("won")) == ("w19 won in 1.5s; w07 cancelled; saved about 17s; 2.00 MB read in vain")

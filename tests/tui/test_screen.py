@@ -99,10 +99,16 @@ class Seen(NamedTuple):
 
 
 async def settled(app, pilot):
-    """Wait until the newest view is drawn."""
-    await pilot.pause()
-    app.pull()
-    await pilot.pause()
+    """Wait until the newest view is drawn, and nothing moves any more."""
+    before = None
+    for _ in range(50):
+        await pilot.pause()
+        app.pull()
+        await pilot.pause()
+        now = text_of(app)
+        if now == before and not any(pane._going for pane in app._registry if isinstance(pane, LinesPane)):
+            return
+        before = now
 
 
 CASES = {

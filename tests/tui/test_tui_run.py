@@ -145,7 +145,7 @@ def test_a_run_tells_of_all_its_tasks_and_a_rerun_of_those_that_were_stored(many
     [
         (("mean", "x.npy", "-o", "o.npy", "--tui"), "--tui draws on a terminal"),
         (("replay", "x"), "replay draws on a terminal"),
-        (("mean", "x.npy", "-o", "o.npy", "--tui", "--broker", "amqp://h/v"), "leave one of them out"),
+        (("mean", "x.npy", "-o", "o.npy", "--tui", "--broker", "amqp://h/v"), "leave it or --broker and --fleet out"),
         (("replay", "x", "--speed", "0"), "--speed 0"),
     ],
 )

@@ -617,6 +617,58 @@ def test_what_two_backups_of_one_task_have_wasted_is_told_once() -> None:
     assert sum(event.wasted_bytes for event in ended.values()) == 2000
 
 
+def test_a_copy_is_taken_back_from_a_worker_that_the_queue_has_given_another_task_and_goes_to_the_next() -> None:
+    system = system_with(spec(50), workers=12)
+    first, _ = stragglers(system)
+    system.advance(1.0)
+    worker, order = next(each for each in assigned(system) if each[1].task == first)
+    settled = TaskId("job", 1, 0, 0)
+    system.tell(TRACKER, Heartbeat(worker, settled, 0, attempt=1))
+    assert told(system) == [], "what is late tells nothing"
+    system.tell(MASTER, SubmitJob(spec(5, job="next"), nothing_stored(spec(5))))
+    (other,) = published(system)
+    system.tell(TRACKER, TaskStarted(worker, other, 1, attempt=system.attempts[other]))
+    assert told(system) == [(worker, CancelTask(first, order.attempt))]
+    (ended,) = [event for event in system.events if isinstance(event, BackupEnded)]
+    assert (ended.attempt, ended.outcome, ended.wasted_bytes) == (order.attempt, "moot", 0)
+    system.advance(0.1)
+    ((another, again),) = assigned(system)
+    assert again.task == first
+    assert another not in {worker, "w9", "w10"}
+    system.tell(TRACKER, TaskFailed(worker, first, "cancelled", "cancelled", attempt=order.attempt))
+    system.tell(TRACKER, succeeded(first, worker=another, attempt=again.attempt))
+    assert [event.outcome for event in system.events if isinstance(event, BackupEnded)] == ["moot", "won"]
+    assert published(system) == []
+
+
+def test_what_the_queue_may_have_given_to_a_frozen_worker_is_copied_and_none_goes_there() -> None:
+    system = system_with(spec(5), workers=3)
+    (task,) = published(system)
+    for _ in range(6):
+        system.advance(1.0)
+        for worker in ("w2", "w3"):
+            system.tell(TRACKER, Heartbeat(worker, None, 0))
+    assert assigned(system) == []
+    system.advance(1.5)
+    ((worker, order),) = assigned(system)
+    assert worker in {"w2", "w3"}
+    (started,) = [event for event in system.events if isinstance(event, BackupStarted)]
+    assert (started.reason, started.of_worker, started.evidence.progress) == ("silent", "w1", 0.0)
+    assert started.evidence.silent_seconds > 6.0
+    system.tell(TRACKER, succeeded(task, worker=worker, attempt=order.attempt))
+    (ended,) = [event for event in system.events if isinstance(event, BackupEnded)]
+    assert ended.outcome == "won"
+
+
+def test_what_waits_in_the_queue_is_not_copied_as_long_as_all_who_could_take_it_are_heard() -> None:
+    system = system_with(spec(5), workers=3)
+    for _ in range(20):
+        system.advance(1.0)
+        for worker in ("w1", "w2", "w3"):
+            system.tell(TRACKER, Heartbeat(worker, None, 0))
+    assert assigned(system) == []
+
+
 def test_without_speculation_nothing_is_copied() -> None:
     settings = TrackerSettings(speculation=SpeculationSettings(policy="none"))
     system = SteppingSystem(settings)

@@ -1,3 +1,4 @@
+import json
 import os
 import subprocess
 import sys
@@ -7,6 +8,7 @@ import msgspec
 import pytest
 from distsum.provision.supervisor import ANOTHER, AloneError, Task, Tether, cut_log
 
+from distsum.logs import LogStyle
 from tests.command import wait_until
 
 TASK = Task(
@@ -99,3 +101,11 @@ def test_a_supervisor_whose_input_ends_is_gone_with_its_state_and_says_why(start
     assert run().returncode == 0
     assert "the connection that held these workers has ended" in (folder / "log").read_text()
     assert {path.name for path in folder.iterdir()} == {"held", "log"}
+
+
+def test_a_supervisor_logs_as_its_workers_do(start):
+    folder, run = start
+    assert run(log=LogStyle("warning", as_json=True).word()).returncode == 0
+    (line,) = map(json.loads, (folder / "log").read_text().splitlines())
+    assert (line["level"], line["logger"]) == ("warning", "distsum.provision.supervisor")
+    assert "they are ended" in line["message"]

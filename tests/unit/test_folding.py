@@ -156,6 +156,20 @@ def test_a_helper_starts_from_what_is_stored_inside_its_child(job) -> None:
     assert tasks.opened_inputs() == [*range(25, 30), *range(35, 50)]
 
 
+def test_a_helper_ends_where_another_has_stored_its_child_meanwhile(job) -> None:
+    tasks = job(checkpoint_seconds=0.0)
+
+    def store_it(uri: bytes) -> None:
+        if uri.endswith(b"/032.npy"):
+            tasks.store.on_open = lambda uri: None
+            tasks.store_nested([(0, 25, 50)])  # which forgets what was opened before
+
+    tasks.store.on_open = store_it
+    result = tasks.fold(tasks.attempt(child=1))
+    assert (result.inputs, result.reused) == (25, True)
+    assert tasks.opened_inputs() == [32]
+
+
 @pytest.mark.parametrize("child", [-1, 5])
 def test_a_child_that_there_is_not_is_refused(job, child: int) -> None:
     tasks = job()

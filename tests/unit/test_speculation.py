@@ -69,6 +69,8 @@ def test_an_attempt_beyond_the_multiple_of_the_mean_is_copied_once_enough_of_its
     assert isinstance(copied, StartBackup)
     assert (copied.worker, copied.reason) == ("i0", "slow_attempt")
     assert (copied.evidence.mean_seconds, copied.evidence.done, copied.evidence.tasks) == (2.0, 76, 100)
+    assert (copied.evidence.limit_times, copied.evidence.limit_seconds) == (1.2, 2.4)
+    assert (copied.evidence.gain_times, copied.evidence.most_backups) == (1.5, 25)
     assert decisions(slow, done=75, durations=durations, idle=0) == (), "exactly three quarters are not more"
     assert decisions(running(elapsed_seconds=2.39), done=76, durations=durations) == ()
 
@@ -123,6 +125,7 @@ def test_a_worker_that_falls_silent_is_copied_whatever_is_done() -> None:
     (copied,) = decisions(frozen, done=1, durations=finished(10.0))
     assert isinstance(copied, StartBackup)
     assert (copied.reason, copied.evidence.left_seconds) == ("silent", None)
+    assert (copied.evidence.limit_times, copied.evidence.limit_seconds) == (None, 6.0)
     assert decisions(running(silent_seconds=5.5), done=1, durations=finished(10.0)) == ()
 
 
@@ -130,10 +133,11 @@ def test_while_others_idle_a_slow_worker_and_a_slow_rate_are_copied_without_wait
     early: dict[str, Any] = {"done": 10, "durations": finished(*[1.0] * 10)}
     known = running(elapsed_seconds=0.1, slowness=8.0)
     crawling = running(elapsed_seconds=0.9, progress=0.05)
-    for attempt, reason in ((known, "slow_worker"), (crawling, "slow_rate")):
+    for attempt, reason, limit in ((known, "slow_worker", None), (crawling, "slow_rate", 2.0)):
         (copied,) = decisions(attempt, **early)
         assert isinstance(copied, StartBackup)
         assert copied.reason == reason
+        assert (copied.evidence.limit_times, copied.evidence.limit_seconds) == (2.0, limit)
         assert decisions(attempt, **early, idle=0) == ()
     assert decisions(running(elapsed_seconds=0.9, progress=0.6), **early) == ()
     brief = early | {"durations": finished(*[0.01] * 10)}

@@ -1,0 +1,106 @@
+"""A worker that freezes or crawls while others idle, over RabbitMQ and S3: the bytes, the ledger, and who stops."""
+
+from __future__ import annotations
+
+import os
+import signal
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.command import wait_until
+from tests.deployment import FILES, Deployment, deployment, input_number
+from tests.faultproxy import Fault, in_front_of
+from tests.reference import reference_reduce
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import numpy as np
+
+
+@pytest.fixture
+def service(rabbitmq, s3_server, s3_environment, tmp_path) -> Iterator[Deployment]:
+    """A service without processes."""
+    with deployment(rabbitmq, s3_server, tmp_path) as made:
+        yield made
+
+
+@pytest.fixture
+def inputs(service) -> list[np.ndarray]:
+    return service.put_inputs()
+
+
+def backups(report: dict[str, Any]) -> list[dict[str, Any]]:
+    return [each for each in report["entries"] if each["kind"] == "backup"]
+
+
+def check_result(service: Deployment, inputs: list[np.ndarray]) -> None:
+    content = service.content("out.npy")
+    assert content is not None
+    assert content[128:] == reference_reduce(inputs, 5, "mean").tobytes()
+
+
+def test_a_backup_wins_against_a_worker_that_is_frozen_and_the_ledger_tells_of_it(service, inputs):
+    # Only a silence counts, since of tasks that take milliseconds some take many times as long by chance.
+    service.start_master(DISTSUM_SPECULATION="multiplier=1e6,slow=1e6,silence_seconds=3")
+    frozen = service.start_worker(slots=1)
+    (name,) = service.names()
+    (process,) = frozen.children
+    service.start_worker(slots=1)
+    hold = service.gate()
+    job = service.submit_here("out.npy")
+    service.under_way(hold)
+    os.kill(process, signal.SIGSTOP)
+    hold.release()
+    try:
+        told = service.client.wait(job, 60)
+        check_result(service, inputs)
+    finally:
+        os.kill(process, signal.SIGCONT)
+    assert told.retries == 0, "nobody was given up"
+    # From the history, which is stored in S3.
+    report = service.ask("status", job, "--stragglers")
+    assert report["totals"]["won"] == report["totals"]["started"] == told.backups.won == 1
+    (entry,) = backups(report)
+    assert (entry["reason"], entry["of_worker"], entry["outcome"]) == ("silent", name, "won")
+    assert entry["evidence"]["silent_seconds"] > entry["evidence"]["limit_seconds"] == 3.0
+    said = service.run("status", job, "--stragglers").stdout
+    assert f"{name} -> {entry['worker']}  silent for " in said
+    assert " > 3.0s; " in said
+    # What it finds when it goes on: it is called back, and has done no harm.
+    wait_until(lambda: len(service.names("idle")) == 2, "its return")
+    check_result(service, inputs)
+
+
+def test_idle_workers_share_what_a_crawling_one_has_left_and_it_stops_reading(service, inputs):
+    service.start_master(DISTSUM_SPECULATION="min_seconds=0,slow=1e6")
+    with in_front_of(service.server.endpoint) as crawling:
+        # The third input of its first task comes byte by byte.
+        crawling.choose = lambda request: Fault(stall=100, drip_seconds=0.2) if input_number(request) == 2 else None
+        service.start_worker(slots=1, AWS_ENDPOINT_URL=crawling.endpoint)
+        (name,) = service.names()
+        # Others are kept back, too: in their own tasks, until all are there and two of them are idle ...
+        gate, hold = service.worker_s3.hold(), service.worker_s3.hold()
+        # ... and in the second child of that task's node, whoever copies it, until another has made the last one.
+        holds = {7: hold} | dict.fromkeys(range(25, FILES), gate)
+        service.worker_s3.choose = lambda request: Fault(hold=holds.get(input_number(request) or 0))
+        job = service.client.submit("mean", f"{service.place}/in/*.npy", f"{service.place}/out.npy", partition=25)
+        wait_until(lambda: crawling.open_bodies, "that it crawls")
+        service.start_worker(slots=3)
+        wait_until(lambda: len(service.names("busy")) == 3, "who does the other tasks")
+        gate.release()
+        wait_until(lambda: service.listed(f"work/jobs/{job}/children"), "a child that another has made")
+        (entry,) = backups(service.ask("status", job, "--stragglers"))
+        assert (entry["of_worker"], entry["outcome"]) == (name, None)
+        assert entry["helpers"]
+        hold.release()
+        told = service.client.wait(job, 60)
+        check_result(service, inputs)
+        # The copy has won, and the other has let go of what it was reading, which would have taken minutes.
+        wait_until(lambda: crawling.open_bodies == 0, "the end of its reading", 10)
+        wait_until(lambda: len(service.names("idle")) == 4, "its return")
+    (entry,) = backups(service.ask("status", job, "--stragglers"))
+    assert entry["outcome"] == "won"
+    assert entry["children"] >= 1
+    assert (told.backups.started, told.backups.won, told.retries) == (1, 1, 0)
