@@ -76,6 +76,7 @@ if TYPE_CHECKING:
     from distsum.formats.base import Format, Layout
     from distsum.observe.history import Recorder
     from distsum.observe.snapshot import Snapshot
+    from distsum.observe.view import JobFold, JobView
     from distsum.stores.base import Store
 
     P = ParamSpec("P")
@@ -90,6 +91,31 @@ class Prepared(msgspec.Struct):
     record: JobRecord
     manifest: Manifest
     report: PlanReport
+
+
+class Stop:
+    """A wish to end a run, from another thread; it counts also when the run has not begun yet."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._wanted = False
+        self._act: Callable[[], None] | None = None
+
+    def request(self) -> None:
+        """End the run as Ctrl-C would; what is stored stays."""
+        with self._lock:
+            self._wanted = True
+            act = self._act
+        if act is not None:
+            act()
+
+    def bind(self, act: Callable[[], None]) -> None:
+        """Say what ends the run; that is done at once where it is wanted already."""
+        with self._lock:
+            self._act = act
+            wanted = self._wanted
+        if wanted:
+            act()
 
 
 def plan(
@@ -121,6 +147,8 @@ def run(
     *,
     speculation: SpeculationSettings | None = None,
     history: bytes | None = None,
+    on_view: Callable[[JobView], None] | None = None,
+    stop: Stop | None = None,
 ) -> Summary:
     """Reduce files on this machine, and return what was done. Blocks; a running event loop in this thread is no harm.
 
@@ -132,6 +160,8 @@ def run(
         on_snapshot: Told about ten times a second how far the job is, on the thread that runs it.
         speculation: What is done about stragglers; None for the default.
         history: Where the job's events are stored when it ends, whatever the end; None for nowhere.
+        on_view: Told as ``on_snapshot`` is, and of all that a screen draws.
+        stop: Ends the run when another thread asks it to.
 
     Raises:
         UsageError: What was asked for cannot be done (nothing was changed).
@@ -152,7 +182,10 @@ def run(
         workers = max(1, min(prepared.report.workers, prepared.record.tasks))
         work = _work_folder(store, job, keep=options.keep_partials, own=options.work_dir is None)
         with _recorded(job, store, history, began) as recorder, work:
-            return _run_loop(_Run(job, store, workers, began, on_snapshot, speculation, recorder))
+            run = _Run(job, store, workers, began, on_snapshot, speculation, recorder, on_view)
+            if stop is not None:
+                stop.bind(run.interrupt)
+            return _run_loop(run)
 
 
 # Before anything runs -------------------------------------------------------------------------------------------------
@@ -574,6 +607,7 @@ class _Run:
         on_snapshot: Callable[[Snapshot], None] | None,
         speculation: SpeculationSettings | None,
         recorder: Recorder | None,
+        on_view: Callable[[JobView], None] | None = None,
     ) -> None:
         self._job = job
         self._store = store
@@ -583,6 +617,8 @@ class _Run:
         self._speculation = speculation or SpeculationSettings()
         self._recorder = recorder
         self._tally = JobTally(job.work_by_phase(), job.input_uri)
+        self._on_view = on_view
+        self._fold: JobFold | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._task: asyncio.Task[Summary] | None = None
         self._interrupted = False
@@ -600,6 +636,7 @@ class _Run:
             await self._aside(job.store_inputs)
             await self._aside(job.begin)
             outcome = await self._outcome()
+            self._show_view()
             if isinstance(outcome, JobFailed):
                 raise await self._aside(job.failure, outcome)
             if not outcome.inputs:
@@ -623,6 +660,7 @@ class _Run:
         try:
             states = await self._aside(self._job.stored_states, sweep=True)
             resume = await self._aside(self._job.has_children)
+            self._begin_fold(states)
             # Nothing may wait between these two: a worker that ends in between would end unheard.
             pool.start()
             await broker.start(partial(_deliver, system, pool))
@@ -701,20 +739,39 @@ class _Run:
         system.spawn(MASTER, partial(Master, settings=MasterSettings()))
         system.spawn(TRACKER, partial(TaskTracker, settings=TrackerSettings(speculation=self._speculation)))
 
+    def _begin_fold(self, states: tuple[bytes, ...]) -> None:
+        """Begin to fold views, where somebody looks at them."""
+        if self._on_view is None:
+            return
+        from distsum.observe.view import JobFold
+
+        self._fold = JobFold(
+            self._tally,
+            self._job.work_by_phase(),
+            printable(self._job.record.output),
+            time.time() - (time.perf_counter() - self._began),
+            self._job.nothing_to_do(states),
+        )
+
     def _take_event(self, event: msgspec.Struct) -> None:
         now = time.perf_counter() - self._began
-        self._tally.take(event, now)
+        (self._fold or self._tally).take(event, now)
         if self._recorder is not None:
             self._recorder.take(event, now)
 
     async def _tick(self) -> None:
-        while self._on_snapshot is not None:
+        while self._on_snapshot is not None or self._on_view is not None:
             self._show()
             await asyncio.sleep(_SNAPSHOT_SECONDS)
 
     def _show(self) -> None:
         if self._on_snapshot is not None:
             self._on_snapshot(self._tally.snapshot(time.perf_counter() - self._began))
+        self._show_view()
+
+    def _show_view(self) -> None:
+        if self._on_view is not None and self._fold is not None:
+            self._on_view(self._fold.view(time.perf_counter() - self._began))
 
 
 def _deliver(system: AsyncioSystem, pool: WorkerPool, message: FromWorker | FromBroker) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from distsum import dtypes
-from distsum.actors.phase import states_from_store
+from distsum.actors.phase import nothing_to_do, states_from_store
 from distsum.errors import (
     BadInputError,
     DistsumError,
@@ -253,6 +253,10 @@ class Job:
             return keys[tile].key([manifest.records(*tree.inputs(phase, index))]) in stored
 
         return states_from_store(tree, spec.tiles, is_stored)
+
+    def nothing_to_do(self, states: tuple[bytes, ...]) -> tuple[bytes, ...]:
+        """Return which tasks need nothing done by these ``stored_states``, as ``observe.states`` takes it."""
+        return nothing_to_do(self._tree, states)
 
     def stored_partials(self, *, sweep: bool = False) -> set[str]:
         """Return the keys of all partials in the work folder.

@@ -1,1 +1,1 @@
-"""The terminal interface: a Textual application over the events of a run (to come). Importable as `distsum.tui`."""
+"""The terminal interface: a Textual application over the views of `distsum.observe`. Importable as `distsum.tui`."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from distsum.actors.actor import BROKER, CLIENT, TRACKER, phase_address
-from distsum.actors.phase import STORED, UNNEEDED, Phase
+from distsum.actors.phase import STORED, UNNEEDED, Phase, without_passing
 from distsum.messages import (
     CancelJob,
     ChangePriority,
@@ -138,7 +138,7 @@ class Master:
         job = _Job(spec, message.priority)
         self._jobs[spec.job] = job
         tree = Tree(files=spec.files, fan_in=spec.fan_in, exponent=spec.exponent)
-        made = [_without_passing(states, tree, phase) for phase, states in enumerate(message.states, start=1)]
+        made = [without_passing(states, tree, phase) for phase, states in enumerate(message.states, start=1)]
         reused = tuple(states.count(STORED) for states in made)
         tasks = tuple(len(states) - states.count(UNNEEDED) for states in made)
         self._context.emit(JobStarted(spec.job, spec.reduction, spec.files, tasks, reused))
@@ -198,11 +198,3 @@ class Master:
         for address in (TRACKER, BROKER):
             self._context.send(address, CancelJob(job.spec.job))
         self._admit_waiting()
-
-
-def _without_passing(states: bytes, tree: Tree, phase: int) -> bytes:
-    """Return the states of the nodes that tasks make: all but the last one of a tile, where that passes through."""
-    width = tree.width(phase)
-    if not tree.passes_through(phase, width - 1):
-        return states
-    return b"".join(states[start : start + width - 1] for start in range(0, len(states), width))

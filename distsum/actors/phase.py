@@ -42,6 +42,7 @@ UNNEEDED: Final = 4
 
 _CHILD_STORED: Final = b"\x01"
 _WAITING_IS_READY: Final = bytes.maketrans(bytes([WAITING]), bytes([READY]))
+_IS_SETTLED: Final = bytes(state in {STORED, UNNEEDED} for state in range(256))
 
 
 def states_from_store(tree: Tree, tiles: int, is_stored: Callable[[int, int, int], bool]) -> tuple[bytes, ...]:
@@ -72,6 +73,21 @@ def states_from_store(tree: Tree, tiles: int, is_stored: Callable[[int, int, int
                     below[start:stop] = b"\1" * (stop - start)
             needed = below
     return tuple(map(bytes, states))
+
+
+def without_passing(states: bytes, tree: Tree, phase: int) -> bytes:
+    """Return the states of the nodes that tasks make: all but the last one of a tile, where that passes through."""
+    width = tree.width(phase)
+    if not tree.passes_through(phase, width - 1):
+        return states
+    return b"".join(states[start : start + width - 1] for start in range(0, len(states), width))
+
+
+def nothing_to_do(tree: Tree, states: tuple[bytes, ...]) -> tuple[bytes, ...]:
+    """Return one byte a task for each phase: 1 for those that are stored or not needed when a job begins, else 0."""
+    return tuple(
+        without_passing(each, tree, phase).translate(_IS_SETTLED) for phase, each in enumerate(states, start=1)
+    )
 
 
 class Phase:

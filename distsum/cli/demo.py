@@ -8,10 +8,12 @@ import shutil
 import signal
 import tempfile
 import time
+from functools import partial
 from typing import TYPE_CHECKING
 
 from distsum.cli.options import NoSpeculation, Speculation, settings_of, speculation_flag
 from distsum.cli.progress import Progress, summary_lines, time_words
+from distsum.cli.screen import OnScreen, on_screen
 from distsum.cli.streams import say
 from distsum.cli.verify import verification_lines
 from distsum.errors import StorageError
@@ -28,7 +30,7 @@ _FEWEST = 1000
 _PARTITION = 5
 
 
-def demo(*, speculation: Speculation = None, no_speculation: NoSpeculation = False) -> int:
+def demo(*, speculation: Speculation = None, no_speculation: NoSpeculation = False, tui: OnScreen = False) -> int:
     """Generate files, take their mean with P = 5, verify it, and show where the time went."""
     from distsum.embedded import run
     from distsum.generate import generate
@@ -37,6 +39,7 @@ def demo(*, speculation: Speculation = None, no_speculation: NoSpeculation = Fal
     from distsum.verification import verify
 
     settings = settings_of(speculation=speculation_flag(speculation, off=no_speculation))
+    show = on_screen() if tui else None
     with _temporary_folder() as folder:
         # Inputs, the partials of P = 5 (a quarter of them) and room to spare.
         room = shutil.disk_usage(folder).free // (2 * _FILES * 8)
@@ -56,7 +59,11 @@ def demo(*, speculation: Speculation = None, no_speculation: NoSpeculation = Fal
         output = os.fsencode(os.path.join(folder, "mean.npy"))
         options = Options(partition=_PARTITION, tiles=1, digest=False)
         with Progress(quiet=False) as progress:
-            summary = run("mean", paths, output, options, progress.show, speculation=settings.speculation)
+            call = partial(run, "mean", paths, output, options, speculation=settings.speculation)
+            if show is not None:
+                summary = show(lambda on_view, stop: call(on_view=on_view, stop=stop), progress.show)
+            else:
+                summary = call(progress.show)
         for line in summary_lines(summary):
             say(line)
         say("\n$ distsum verify mean.npy runs")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json as json_module
 import os
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
@@ -28,6 +29,7 @@ from distsum.cli.options import (
     speculation_flag,
 )
 from distsum.cli.progress import Progress, summary_lines
+from distsum.cli.screen import OnScreen, on_screen
 from distsum.errors import UsageError
 
 if TYPE_CHECKING:
@@ -74,6 +76,7 @@ def mean(
     force: Force = False,
     broker: There = None,
     fleet: Fleet = None,
+    tui: OnScreen = False,
     quiet: Quiet = None,
     json: Json = False,
 ) -> None:
@@ -89,6 +92,7 @@ def mean(
         force=force,
         broker=broker,
         fleet=fleet,
+        tui=tui,
         quiet=quiet,
         as_json=json,
     )
@@ -104,6 +108,7 @@ def sum_(
     force: Force = False,
     broker: There = None,
     fleet: Fleet = None,
+    tui: OnScreen = False,
     quiet: Quiet = None,
     json: Json = False,
 ) -> None:
@@ -119,6 +124,7 @@ def sum_(
         force=force,
         broker=broker,
         fleet=fleet,
+        tui=tui,
         quiet=quiet,
         as_json=json,
     )
@@ -134,6 +140,7 @@ def min_(
     force: Force = False,
     broker: There = None,
     fleet: Fleet = None,
+    tui: OnScreen = False,
     quiet: Quiet = None,
     json: Json = False,
 ) -> None:
@@ -149,6 +156,7 @@ def min_(
         force=force,
         broker=broker,
         fleet=fleet,
+        tui=tui,
         quiet=quiet,
         as_json=json,
     )
@@ -164,6 +172,7 @@ def max_(
     force: Force = False,
     broker: There = None,
     fleet: Fleet = None,
+    tui: OnScreen = False,
     quiet: Quiet = None,
     json: Json = False,
 ) -> None:
@@ -179,6 +188,7 @@ def max_(
         force=force,
         broker=broker,
         fleet=fleet,
+        tui=tui,
         quiet=quiet,
         as_json=json,
     )
@@ -195,12 +205,15 @@ def _reduce(
     force: bool,
     broker: str | None,
     fleet: FileName | None,
+    tui: bool,
     quiet: bool | None,
     as_json: bool,
 ) -> None:
     settings = settings_of(flags, quiet=quiet, broker=broker, speculation=speculation)
     # Only the options: whoever has set a broker for the service's commands still works here with this one.
     if broker is not None or fleet is not None:
+        if tui:
+            raise UsageError("--tui shows a run on this machine only; leave it or --broker and --fleet out")
         if speculation is not None and fleet is None:
             raise UsageError("--speculation: a service's master says what is done about stragglers; leave it out here")
         if history is not None:
@@ -227,18 +240,23 @@ def _reduce(
         return
     from distsum.embedded import run
 
+    show = on_screen() if tui else None
     options = options_of(settings, force=force, digest=as_json)
     paths = paths_of(inputs, settings)
+    call = partial(
+        run,
+        reduction,
+        paths,
+        os.fsencode(output),
+        options,
+        speculation=settings.speculation,
+        history=None if history is None else os.fsencode(history),
+    )
     with Progress(quiet=settings.quiet) as progress:
-        summary = run(
-            reduction,
-            paths,
-            os.fsencode(output),
-            options,
-            progress.show,
-            speculation=settings.speculation,
-            history=None if history is None else os.fsencode(history),
-        )
+        if show is not None:
+            summary = show(lambda on_view, stop: call(on_view=on_view, stop=stop), progress.show)
+        else:
+            summary = call(progress.show)
     if not settings.quiet:
         for line in summary_lines(summary):
             streams.say(line)

@@ -165,6 +165,10 @@ class JobTally:
             backups=self.ledger.totals(),
         )
 
+    def input_name(self, index: int) -> str:
+        """Return the path or URI of an input, harmless to show."""
+        return printable(self._uri_of(index))
+
     def ledger_report(self, began_seconds: float, remark: str | None = None) -> LedgerReport:
         """Return the ledger as it is now; ``began_seconds`` is when the job's clock began, in the Unix epoch."""
         return LedgerReport(

@@ -1,0 +1,188 @@
+"""The state of every task of a job, one byte each, and many of them drawn as few cells: the worst state wins (pure)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+import numpy as np
+
+from distsum.messages import (
+    BackupEnded,
+    BackupStarted,
+    Heartbeat,
+    JobFailed,
+    NodeReopened,
+    TaskFailed,
+    TaskId,
+    TaskRetried,
+    TaskReturned,
+    TaskStarted,
+    TaskSucceeded,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from numpy.typing import NDArray
+
+    from distsum.observe.snapshot import PhaseWork
+
+WAITING: Final = 0
+"""Nobody has begun it."""
+DONE: Final = 1
+"""Its node is stored, or is not needed, since the one above it is stored."""
+QUEUED: Final = 2
+"""It is back in the queue: its worker was lost, or an attempt failed in a way that may pass."""
+RUNNING: Final = 3
+BACKUP: Final = 4
+"""It runs on a second worker, too."""
+FAILED: Final = 5
+"""An attempt failed, and it has not been handed out again."""
+NAMES: Final = ("waiting", "done", "queued", "running", "backup", "failed")
+"""The states by their numbers: the larger one wins where several share a cell."""
+
+_HANDED_BACK: Final = frozenset({"cancelled", "not_served"})
+
+
+class PhaseStates(msgspec.Struct, frozen=True):
+    """All tasks of a phase at one moment, one byte each, tile by tile.
+
+    Attributes:
+        phase: 1 for the phase that reads the inputs.
+        states: A byte a task.
+        tiles: Into how many equal parts, one a tile, they fall.
+    """
+
+    phase: int
+    states: bytes
+    tiles: int = 1
+
+    def array(self) -> NDArray[np.uint8]:
+        """Return them as an array that cannot be written, without a copy."""
+        return np.frombuffer(self.states, dtype=np.uint8)
+
+    def counts(self) -> tuple[int, ...]:
+        """Return how many tasks are in each state, as in ``NAMES``."""
+        return tuple(np.bincount(self.array(), minlength=len(NAMES)).tolist())
+
+
+def tasks_per_cell(tasks: int, cells: int) -> int:
+    """Return how many tasks share a cell, so that so many cells are enough; at least 1.
+
+    >>> tasks_per_cell(1_000_000, 4_000), tasks_per_cell(4_001, 4_000), tasks_per_cell(7, 4_000)
+    (250, 2, 1)
+    """
+    return max(1, -(-tasks // max(1, cells)))
+
+
+def aggregate(states: NDArray[np.uint8], each: int) -> NDArray[np.uint8]:
+    """Return the worst state of every ``each`` tasks in turn; the last cell may have fewer.
+
+    Args:
+        states: 1-d, a byte a task.
+        each: Tasks that share a cell.
+
+    >>> aggregate(np.array([1, 1, 5, 0, 0, 0, 3], dtype=np.uint8), 3).tolist()
+    [5, 0, 3]
+    """
+    if each == 1 or not states.size:
+        return states
+    whole = states.size // each * each
+    if each <= _FEW:
+        # A reduction over a short last axis is slow: numpy begins anew for each of its rows.
+        cells = states[:whole:each].copy()
+        for place in range(1, each):
+            np.maximum(cells, states[place:whole:each], out=cells)
+    else:
+        cells = np.maximum.reduceat(states[:whole], np.arange(0, whole, each)) if whole else states[:0]
+    return cells if whole == states.size else np.append(cells, states[whole:].max())
+
+
+_FEW: Final = 32
+
+
+class TaskStates:
+    """The states of a job's tasks, kept up to date from its events; an event costs about a microsecond.
+
+    Args:
+        work: What each phase takes, by the plan. The last phase has one task a tile.
+        done: For each phase one byte a task, by its place: ``DONE`` for those that need nothing done in this run.
+    """
+
+    def __init__(self, work: tuple[PhaseWork, ...], done: Iterable[bytes] = ()) -> None:
+        self._tiles = work[-1].tasks if work else 1
+        self._states = [bytearray(each.tasks) for each in work]
+        self._widths = [each.tasks // self._tiles for each in work]
+        self._backups: dict[TaskId, set[int]] = {}
+        for states, given in zip(self._states, done, strict=False):
+            states[:] = given
+
+    def take(self, event: msgspec.Struct) -> None:
+        """Follow one event; what is told of a task that the plan does not have is passed over."""
+        match event:
+            case TaskStarted(child=None) | Heartbeat(task=TaskId()):
+                assert event.task is not None
+                place = self._place(event.task)
+                if place is not None and place[0][place[1]] in {WAITING, QUEUED, FAILED}:
+                    self._set(event.task, RUNNING)
+            case TaskSucceeded(child=None):
+                self._backups.pop(event.task, None)
+                self._set(event.task, DONE)
+            case TaskFailed(child=None):
+                self._fail(event)
+            case TaskRetried() | TaskReturned():
+                self._set(event.task, QUEUED, unless=(DONE,))
+            case NodeReopened():
+                self._backups.pop(event.task, None)
+                self._set(event.task, WAITING)
+            case BackupStarted():
+                self._backups.setdefault(event.task, set()).add(event.attempt)
+                self._set(event.task, BACKUP, unless=(DONE,))
+            case BackupEnded():
+                self._end_backup(event)
+            case JobFailed(task=TaskId()):
+                assert event.task is not None
+                if event.kind != "cancelled":
+                    self._set(event.task, FAILED)
+
+    def mark(self, task: TaskId) -> None:
+        """Take a task for one that has begun."""
+        self._set(task, RUNNING)
+
+    def phases(self) -> tuple[PhaseStates, ...]:
+        """Return a copy of all states; a million tasks take some 50 microseconds."""
+        return tuple(
+            PhaseStates(number, bytes(states), self._tiles) for number, states in enumerate(self._states, start=1)
+        )
+
+    def _fail(self, event: TaskFailed) -> None:
+        if self._backups.get(event.task):
+            return  # another attempt of it goes on
+        if event.kind == "blocked":
+            self._set(event.task, WAITING, unless=(DONE, FAILED))
+        elif event.kind in _HANDED_BACK:
+            self._set(event.task, QUEUED, unless=(DONE, FAILED))
+        else:
+            self._set(event.task, FAILED, unless=(DONE,))
+
+    def _end_backup(self, event: BackupEnded) -> None:
+        racing = self._backups.get(event.task, set())
+        racing.discard(event.attempt)
+        if not racing:
+            self._backups.pop(event.task, None)
+            place = self._place(event.task)
+            if place is not None and place[0][place[1]] == BACKUP:
+                self._set(event.task, RUNNING)
+
+    def _set(self, task: TaskId, state: int, unless: tuple[int, ...] = ()) -> None:
+        if (place := self._place(task)) is not None and place[0][place[1]] not in unless:
+            place[0][place[1]] = state
+
+    def _place(self, task: TaskId) -> tuple[bytearray, int] | None:
+        if not 1 <= task.phase <= len(self._states):
+            return None
+        width = self._widths[task.phase - 1]
+        if not (0 <= task.index < width and 0 <= task.tile < self._tiles):
+            return None
+        return self._states[task.phase - 1], task.tile * width + task.index

@@ -1,0 +1,197 @@
+"""Everything a screen draws of one job at one moment: a frozen view, folded from events (no terminal, no clock)."""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from distsum.messages import (
+    BackupDeclined,
+    BackupEnded,
+    BackupStarted,
+    Heartbeat,
+    JobFailed,
+    JobStarted,
+    JobSucceeded,
+    TaskFailed,
+    TaskId,
+    TaskStarted,
+    TaskSucceeded,
+    WorkerLost,
+)
+from distsum.observe.ledger import LedgerReport, task_words
+from distsum.observe.narrator import Narrator
+from distsum.observe.rates import ByteRates, Estimate, Lanes, estimate
+from distsum.observe.snapshot import Snapshot
+from distsum.observe.states import PhaseStates, TaskStates
+from distsum.observe.workers import WorkerStatus, WorkerTable
+from distsum.wording import printable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from distsum.observe.fold import JobTally
+    from distsum.observe.snapshot import PhaseWork
+
+LOG_KEPT: Final = 500
+
+
+class LogLine(msgspec.Struct, frozen=True):
+    """A line of the log: when, how much it matters (as ``logging`` counts), and its words, harmless to show."""
+
+    seconds: float
+    level: int
+    words: str
+
+
+class WorkerView(msgspec.Struct, frozen=True):
+    """A worker, and how it has spent the last slices of time (see ``rates.Lanes``)."""
+
+    status: WorkerStatus
+    lane: str
+
+
+class JobView(msgspec.Struct, frozen=True, kw_only=True):
+    """One job at one moment.
+
+    Attributes:
+        snapshot: Its counts.
+        output: Where the result goes, harmless to show.
+        states: Every task, by phase from the inputs up.
+        ledger: What was done about stragglers.
+        workers: By name; the last that are gone, too.
+        read_rates: Bytes a second in the last slices, oldest first.
+        write_rates: Likewise.
+        estimate: How long it will take still; None where that cannot be told.
+        account: The workers' time by what it was spent on, in seconds.
+        log: The last lines.
+        log_total: How many there were in all.
+        failure: Why the job failed, harmless to show; None of one that has not.
+        cancelled: Whether it was because somebody cancelled it.
+    """
+
+    snapshot: Snapshot
+    output: str
+    states: tuple[PhaseStates, ...]
+    ledger: LedgerReport
+    workers: tuple[WorkerView, ...]
+    read_rates: tuple[float, ...]
+    write_rates: tuple[float, ...]
+    estimate: Estimate | None
+    account: dict[str, float]
+    log: tuple[LogLine, ...]
+    log_total: int
+    failure: str | None = None
+    cancelled: bool = False
+
+
+class JobFold:
+    """Folds a job's events into views.
+
+    Args:
+        tally: What counts its events; it is told of them by this.
+        work: What each phase takes, by the plan.
+        output: Where the result goes.
+        began_seconds: When the clock of the events began, in seconds of the Unix epoch.
+        done: As for ``TaskStates``.
+        remark: What is to be known of where the events come from.
+    """
+
+    def __init__(
+        self,
+        tally: JobTally,
+        work: tuple[PhaseWork, ...],
+        output: str,
+        began_seconds: float,
+        done: Iterable[bytes] = (),
+        remark: str | None = None,
+    ) -> None:
+        self._tally = tally
+        self._output = printable(output)
+        self._began_seconds = began_seconds
+        self._remark = remark
+        self._states = TaskStates(work, done)
+        self._workers = WorkerTable()
+        self._rates = ByteRates()
+        self._lanes = Lanes()
+        self._narrator = Narrator()
+        self._racing: set[int] = set()
+        self._log: deque[LogLine] = deque(maxlen=LOG_KEPT)
+        self._log_total = 0
+        self._started = False
+        self._failed: JobFailed | None = None
+        self._ended_seconds: float | None = None
+
+    def take(self, event: msgspec.Struct, now: float) -> None:
+        """Count one event that happened ``now`` seconds after the clock began."""
+        if isinstance(event, JobStarted):
+            self._started = True
+        elif not self._started and isinstance(getattr(event, "task", None), TaskId):
+            return  # of an earlier run of the job
+        self._tally.take(event, now)
+        self._workers.take(event, now)
+        self._states.take(event)
+        self._rates.take(event, now)
+        match event:
+            case BackupStarted():
+                self._racing.add(event.attempt)
+            case BackupEnded():
+                self._racing.discard(event.attempt)
+            case WorkerLost():
+                self._lanes.lose(event.worker)
+            case JobSucceeded() | JobFailed():
+                self._ended_seconds = now
+                self._failed = event if isinstance(event, JobFailed) else None
+        self._lanes.take(event, now, backup=getattr(event, "attempt", None) in self._racing)
+        self._narrate(event, now)
+
+    def view(self, now: float) -> JobView:
+        """Return the picture ``now`` seconds after the clock began; of a job that has ended, at its end."""
+        if self._ended_seconds is not None:
+            now = self._ended_seconds
+        snapshot = self._tally.snapshot(now)
+        read = self._rates.read.per_second(now)
+        left = sum(max(0, phase.bytes_total - phase.bytes_read) for phase in snapshot.phases)
+        failed = self._failed
+        return JobView(
+            snapshot=snapshot,
+            output=self._output,
+            states=self._states.phases(),
+            ledger=self._tally.ledger_report(self._began_seconds, self._remark),
+            workers=tuple(
+                WorkerView(status, self._lanes.lane(status.worker, now)) for status in self._workers.statuses()
+            ),
+            read_rates=read,
+            write_rates=self._rates.written.per_second(now),
+            estimate=None if snapshot.finished or not snapshot.phases else estimate(left, read),
+            account=self._tally.accounts.seconds(now),
+            log=tuple(self._log),
+            log_total=self._log_total,
+            failure=None if failed is None else self._failure_words(failed),
+            cancelled=failed is not None and failed.kind == "cancelled",
+        )
+
+    def _failure_words(self, failed: JobFailed) -> str:
+        reason = printable(failed.reason, 2000)
+        return reason if failed.index is None else f"{self._tally.input_name(failed.index)}: {reason}"
+
+    def _narrate(self, event: msgspec.Struct, now: float) -> None:
+        if isinstance(event, TaskStarted | TaskSucceeded | Heartbeat):
+            return  # What is usual is not told, and its words would cost more than all else here.
+        if isinstance(event, BackupStarted | BackupEnded | BackupDeclined):
+            return  # The ledger tells of them.
+        if isinstance(event, TaskFailed) and event.kind == "cancelled":
+            return  # That of a backup or of the job is told.
+        line = self._narrator.line_of(event)
+        if line is None or line.level < logging.INFO:
+            return
+        task, worker = getattr(event, "task", None), getattr(event, "worker", None)
+        about = [task_words(task)] if isinstance(task, TaskId) else []
+        if about and worker:
+            about.append(f"on {worker}")
+        words = f"{' '.join(about)}: {line.words}" if about else line.words
+        self._log.append(LogLine(now, line.level, printable(words, 2000)))
+        self._log_total += 1

@@ -1,0 +1,506 @@
+"""The job's screen, driven by keys and the mouse, and compared with how it looked: a recorded run, a fixed clock."""
+
+from __future__ import annotations
+
+import asyncio
+import difflib
+import os
+import re
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+import pytest
+from distsum.tui.app import JobApp
+from distsum.tui.job_screen import PANES, THEMES, JobScreen
+from distsum.tui.palette import GLYPHS
+from distsum.tui.panes import LinesPane, Scrubber, Tabs
+from distsum.tui.source import LiveSource, ReplaySource
+from distsum.tui.tree_map import TreeMap
+
+from distsum.observe.history import History, HistoryHeader
+from distsum.observe.player import Player
+from distsum.observe.snapshot import PhaseWork
+from tests.property.test_history import written
+from tests.recorded import BEGAN_SECONDS, Stored, recorded
+
+SCREENS = Path(__file__).parent / "screens"
+LATE = 0.96
+"""Of the recorded run: some backups have ended, and one races."""
+
+
+@pytest.fixture(autouse=True)
+def utc(monkeypatch):
+    monkeypatch.setenv("TZ", "UTC")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    time.tzset()
+    yield
+    monkeypatch.undo()
+    time.tzset()
+
+
+def player_at(share, content=None):
+    player = Player(History(Stored(content or recorded())))
+    player.seek(share * player.end_seconds)
+    while not player.step():
+        pass
+    return player
+
+
+def replay(share=LATE, content=None):
+    source = ReplaySource(player_at(share, content), lambda: 0.0)
+    source.playing = False
+    return source
+
+
+def live(share=LATE, content=None):
+    source = LiveSource()
+    source.put(player_at(share, content).view())
+    return source
+
+
+def text_of(app):
+    """Return what the terminal shows."""
+    return [strip.text.rstrip() for strip in app.screen._compositor.render_strips()] if app.screen_stack else []
+
+
+def shown(source, *keys, size=(120, 36), steps=None, **options):
+    """Run the application, press keys, and return what it shows; ``steps`` may look at it, and use the pilot."""
+
+    async def run():
+        app = JobApp(source, frame_seconds=3600.0, **options)
+        async with app.run_test(size=size) as pilot:
+            await settled(app, pilot)
+            for key in keys:
+                await pilot.press(key)
+                await settled(app, pilot)
+            if steps is not None:
+                await steps(app, pilot)
+                await settled(app, pilot)
+            there = app.screen_stack and isinstance(app.screen, JobScreen)
+            panes = [name for name in PANES if app.screen.query_one(f"#{name}").is_on_screen] if there else []
+            focused = app.focused.id if there and app.focused is not None else None
+            return Seen(app, focused, panes), text_of(app)
+
+    return asyncio.run(run())
+
+
+class Seen(NamedTuple):
+    """What there was before the application ended: the focused pane, and those on the screen."""
+
+    app: JobApp
+    focused: str | None
+    panes: list[str]
+
+    @property
+    def answer(self):
+        return self.app.return_value
+
+
+async def settled(app, pilot):
+    """Wait until the newest view is drawn, and nothing moves any more."""
+    before = None
+    for _ in range(50):
+        await pilot.pause()
+        app.pull()
+        await pilot.pause()
+        now = text_of(app)
+        if now == before and not any(pane._going for pane in app._registry if isinstance(pane, LinesPane)):
+            return
+        before = now
+
+
+CASES = {
+    "wide": ((120, 36), ()),
+    "wide-signs": ((120, 36), ("g",)),
+    "narrow-tree": ((80, 24), ()),
+    "narrow-workers": ((80, 24), ("2",)),
+    "narrow-io": ((80, 24), ("3",)),
+    "narrow-stragglers": ((80, 24), ("4",)),
+    "narrow-log": ((80, 24), ("5",)),
+    "tiny": ((40, 10), ()),
+    "huge": ((300, 100), ()),
+    "help": ((120, 36), ("question_mark",)),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_it_looks_as_it_did(name, tmp_path):
+    """To accept how it looks now, run this with DISTSUM_ACCEPT_SCREENS=1, and look at the change."""
+    size, keys = CASES[name]
+    _, lines = shown(replay(), *keys, size=size)
+    assert len(lines) == size[1]
+    path = SCREENS / f"{name}.txt"
+    if os.environ.get("DISTSUM_ACCEPT_SCREENS"):
+        path.write_text("\n".join(lines) + "\n")
+    wanted = path.read_text().splitlines()
+    assert lines == wanted, "\n".join(difflib.unified_diff(wanted, lines, "as it was", "as it is", lineterm=""))
+
+
+# Keys -----------------------------------------------------------------------------------------------------------------
+
+
+def test_every_binding_has_a_test_here_or_names_an_action_that_is_there():
+    for binding in JobScreen.BINDINGS:
+        action = binding.action.partition("(")[0]
+        assert hasattr(JobScreen, f"action_{action}"), binding
+
+
+@pytest.mark.parametrize("number", range(1, 6))
+def test_a_number_goes_to_its_pane(number):
+    seen, _ = shown(replay(), str(number))
+    assert seen.focused == PANES[number - 1]
+
+
+def test_tab_goes_through_the_panes_and_back():
+    seen = []
+
+    async def steps(app, pilot):
+        for key in ["tab"] * 5 + ["shift+tab"] * 2:
+            await pilot.press(key)
+            await pilot.pause()
+            seen.append(app.focused.id)
+
+    shown(replay(), steps=steps)
+    assert seen == [*PANES[1:], PANES[0], PANES[4], PANES[3]]
+
+
+def test_f_shows_one_pane_and_all_again():
+    seen, lines = shown(replay(), "4", "f")
+    assert seen.panes == ["stragglers"]
+    assert any("1 Tree 2 Workers" in line for line in lines)
+    seen, _ = shown(replay(), "4", "f", "f")
+    assert seen.panes == list(PANES)
+
+
+def test_the_tree_is_zoomed_about_the_cursor_and_back():
+    windows = []
+
+    async def steps(app, pilot):
+        tree = app.screen.query_one(TreeMap)
+        for key in ("left", "right", "down", "plus", "equals_sign", "minus", "0"):
+            await pilot.press(key)
+            await pilot.pause()
+            windows.append((tree.window, tree.cursor))
+
+    shown(live(), steps=steps)
+    lengths = [window.stop - window.start for window, _ in windows]
+    assert lengths == [800, 800, 800, 200, 50, 200, 800]
+    assert all(window.start <= cursor < window.stop for window, cursor in windows)
+    assert windows[1][1] == 2, "a cell has two tasks"
+    assert windows[2][1] > 100, "a line below"
+
+
+def test_arrows_never_leave_the_phase_and_pages_change_it():
+    async def steps(app, pilot):
+        tree = app.screen.query_one(TreeMap)
+        await pilot.press("left", "up", "left")
+        assert tree.cursor == 0
+        await pilot.press(*["pageup"] * 9)
+        assert tree.window.phase == 6
+        await pilot.press("right", "down", "right")
+        assert tree.cursor == 0
+        await pilot.press(*["pagedown"] * 4)
+        assert (tree.window.phase, tree.window.stop) == (2, 160)
+
+    shown(live(), steps=steps)
+
+
+def test_n_goes_to_the_stragglers_one_after_the_other():
+    places = []
+
+    async def steps(app, pilot):
+        tree = app.screen.query_one(TreeMap)
+        for key in ("n", "n", "N"):
+            await pilot.press(key)
+            await pilot.pause()
+            places.append((tree.window.phase, tree.cursor))
+
+    shown(live(), steps=steps)
+    assert places == [(2, 158), (1, 734), (2, 158)]
+
+
+def test_n_says_so_where_nothing_was_slow():
+    seen, _ = shown(live(0.3), "n")
+    assert [told.message for told in seen.app._notifications] == ["no task has had a backup"]
+
+
+def test_slash_keeps_lines_that_hold_a_text_and_tells_how_many_do_not():
+    _, lines = shown(live(), "slash", *"joined", "enter", "5", "f")
+    joined = [line for line in lines if "joined from" in line]
+    assert len(joined) == 16
+    assert any(re.search(r"11 lines without “joined”", line) for line in lines)
+    _, lines = shown(live(), "slash", *"joined", "enter", "5", "f", "escape")
+    assert any("fell silent" in line for line in lines)
+
+
+def test_g_draws_signs_in_place_of_colours():
+    _, lines = shown(live(0.5), "g")
+    assert any(GLYPHS[0] * 20 in line for line in lines), "what waits"
+    _, lines = shown(live(0.5), "g", "g")
+    assert not any(GLYPHS[0] * 20 in line for line in lines)
+
+
+def test_without_colours_signs_are_drawn(monkeypatch):
+    monkeypatch.setenv("NO_COLOR", "1")
+    _, lines = shown(live(0.5))
+    assert any(GLYPHS[0] * 20 in line for line in lines)
+
+
+def test_t_goes_through_the_themes_and_the_map_has_their_colours():
+    seen = []
+
+    async def steps(app, pilot):
+        for _ in range(3):
+            await pilot.press("t")
+            await pilot.pause()
+            seen.append((app.theme, app.screen.query_one(TreeMap)._painter.palette.empty))
+
+    shown(live(), steps=steps)
+    assert [theme for theme, _ in seen] == [*THEMES[1:], THEMES[0]]
+    assert [ground for _, ground in seen] == ["#ffffff", "#121212", "#121212"]
+
+
+def test_the_help_names_every_key_that_does_something_and_no_other():
+    _, lines = shown(live(), "question_mark")
+    told = "\n".join(lines)
+    assert all(words in told for words in ("Leave", "Zoom out", "Straggler before", "Move the cursor left"))
+    assert "Faster" not in told, "nothing is played again"
+    _, lines = shown(live(), "question_mark", "escape")
+    assert not any("Zoom out" in line for line in lines)
+    _, lines = shown(replay(), "question_mark")
+    assert any("Faster" in line for line in lines)
+
+
+# Leaving --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("key", ["q", "ctrl+c", "ctrl+q"])
+def test_leaving_a_replay_asks_nothing(key):
+    seen, _ = shown(replay(), key)
+    assert seen.answer == "leave"
+
+
+@pytest.mark.parametrize(
+    ("key", "answer", "outcome"),
+    [
+        ("q", ("escape",), None),
+        ("ctrl+c", ("ctrl+c",), None),
+        ("q", ("enter",), None),
+        ("ctrl+q", ("down", "enter"), "leave"),
+        ("q", ("down", "down", "enter"), "stop"),
+    ],
+)
+def test_leaving_a_run_in_this_process_asks_what_shall_become_of_it(key, answer, outcome):
+    async def steps(app, pilot):
+        await pilot.press(key)
+        await pilot.pause()
+        assert any("The job runs in this process." in line for line in text_of(app))
+        assert app.return_value is None
+        await pilot.press(*answer)
+        await pilot.pause()
+
+    seen, lines = shown(live(), steps=steps, owns_run=True)
+    assert seen.answer == outcome
+    if outcome is None:
+        assert any("1 Tree" in line for line in lines), "and it is shown again"
+
+
+def test_leaving_a_run_that_has_ended_asks_nothing():
+    source = live(1.0)
+    source.end()
+    seen, _ = shown(source, "q", owns_run=True)
+    assert seen.answer == "leave"
+
+
+# A replay -------------------------------------------------------------------------------------------------------------
+
+
+class Clock:
+    def __init__(self):
+        self.now = 0.0
+
+    def __call__(self):
+        return self.now
+
+
+def test_a_replay_goes_on_with_the_clock_at_its_speed_and_can_be_stopped():
+    clock = Clock()
+    source = ReplaySource(player_at(0.0), clock)
+
+    async def steps(app, pilot):
+        async def after(seconds, *keys):
+            await pilot.press(*keys)
+            clock.now += seconds
+            app.pull()
+            await pilot.pause()
+            return round(source.player.seconds, 3)
+
+        assert await after(2.0) == 2.0
+        assert await after(3.0, "space") == 2.0
+        assert await after(1.0, "space") == 3.0
+        assert await after(1.0, "greater_than_sign") == 5.0
+        assert await after(1.0, "less_than_sign", "less_than_sign") == 5.5
+        assert await after(0.0, "right_curly_bracket") == round(source.player.end_seconds, 3)
+        assert await after(0.0, "space") == 0.0, "at its end it begins again"
+
+    shown(source, "2", steps=steps)
+
+
+def test_brackets_and_the_scrubber_go_to_places():
+    source = replay(0.5)
+
+    async def steps(app, pilot):
+        await pilot.press("right_square_bracket")
+        assert source.share() == pytest.approx(0.52)
+        await pilot.press("left_square_bracket", "left_square_bracket")
+        assert source.share() == pytest.approx(0.48)
+        await pilot.press("left_curly_bracket")
+        assert source.share() == 0.0
+        await pilot.click(Scrubber, offset=(60, 0))
+        assert 0.4 < source.share() < 0.7
+
+    shown(source, "2", steps=steps)
+
+
+def test_a_history_that_is_cut_short_is_played_as_far_as_it_goes_and_says_so():
+    _, lines = shown(replay(1.0, recorded()[:-2000]), "5", "f")
+    assert any("the history is incomplete" in line for line in lines)
+    assert any("RUNNING" in line for line in lines)
+
+
+# The mouse, and sizes -------------------------------------------------------------------------------------------------
+
+
+def test_the_mouse_puts_the_cursor_and_chooses_tabs():
+    async def wide(app, pilot):
+        tree = app.screen.query_one(TreeMap)
+        await pilot.click(TreeMap, offset=(4, 9))
+        assert tree.cursor == (74 + 3) * 2
+        await pilot.click(TreeMap, offset=(10, 5))
+        assert tree.window.phase == 2
+
+    async def narrow(app, pilot):
+        await pilot.click(Tabs, offset=(12, 0))
+        await pilot.pause()
+        assert app.focused.id == "workers"
+
+    shown(live(), steps=wide)
+    shown(live(), size=(80, 24), steps=narrow)
+
+
+@pytest.mark.parametrize("size", [(40, 10), (20, 5), (1, 1), (80, 24), (99, 28), (100, 27), (300, 100)])
+def test_any_size_can_be_used_and_none_overflows(size):
+    _, lines = shown(live(), "4", "question_mark", "escape", size=size)
+    assert len(lines) == size[1]
+    assert max(map(len, lines)) <= size[0]
+
+
+def test_it_can_be_resized_while_it_draws():
+    async def steps(app, pilot):
+        for width, height in ((80, 24), (40, 10), (300, 100), (3, 2), (120, 36)):
+            await pilot.resize_terminal(width, height)
+            app.pull()
+            await settled(app, pilot)
+            assert len(text_of(app)) == height
+
+    _, lines = shown(live(), "4", steps=steps)
+    assert lines == shown(live(), "4")[1], "as if it had always been so large"
+
+
+# What comes from outside ----------------------------------------------------------------------------------------------
+
+HOSTILE = (
+    "[red]markup[/red]",
+    "[@click=app.quit]click[/]",
+    "\x1b[31mescape\x1b]0;title\x07",
+    "\u202ebidi\u2066",
+    "two\nlines\r\u2028three",
+    "\x9b31m\x85",
+    "x" * 4096,
+    "\ud800 alone",
+    "wide 漢字 \u200b\u0301",
+)
+
+
+@pytest.mark.parametrize("name", HOSTILE, ids=range(len(HOSTILE)))
+@pytest.mark.parametrize("size", [(120, 36), (40, 10)])
+def test_a_hostile_name_anywhere_is_shown_as_text(name, size):
+    from distsum.messages import (
+        BackupStarted,
+        JobFailed,
+        JobStarted,
+        TaskFailed,
+        TaskId,
+        TaskStarted,
+        WorkerJoined,
+        WorkerLost,
+        WorkerPaused,
+        WorkerRefused,
+    )
+    from tests.property.test_history import EVIDENCE
+
+    name = name.encode("utf-8", "replace").decode() if "\ud800" in name else name
+    task = TaskId(name, 1, 0, 1)
+    header = HistoryHeader(
+        job=name,
+        reduction=name,
+        files=9,
+        output=name,
+        work=(PhaseWork(4, 9, 900), PhaseWork(1, 4, 40)),
+        began_seconds=BEGAN_SECONDS,
+    )
+    events = [
+        WorkerJoined(name, name, 7, "v", 2, 50, 0.1),
+        WorkerJoined("other" + name, name, 7, "v", 2, 50, 0.1),
+        JobStarted(name, name, 9, (4, 1), (0, 0)),
+        TaskStarted(name, task, 1, attempt=1),
+        BackupStarted(task, 2, name, 1, name, "slow_attempt", EVIDENCE),
+        TaskFailed(name, task, "error", name, attempt=1),
+        WorkerPaused(name, name, quarantined=True),
+        WorkerLost("other" + name, name),
+        WorkerRefused("third" + name, name, name),
+    ]
+    log = [(float(second), event) for second, event in enumerate(events)]
+    for more in ([], [(9.0, JobFailed(name, "error", name, task))]):
+        content = written([*log, *more], header)
+        texts = []
+
+        async def steps(app, pilot, texts=texts):
+            for key in "42513" if size[0] < 100 else "1":
+                await pilot.press(key)
+                await settled(app, pilot)
+                texts.append(text_of(app))
+
+        seen, _ = shown(live(1.0, content), size=size, steps=steps)
+        assert seen.answer is None
+        for lines in texts:
+            assert not re.search("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]", "".join(lines))
+            assert len(lines) == size[1]
+    if name.startswith("["):
+        _, lines = shown(live(1.0, written(log, header)), "5", "f")
+        assert name in "".join(lines), "markup is no markup here"
+
+
+def test_rows_that_did_not_change_are_not_drawn_again():
+    regions = []
+
+    async def steps(app, pilot):
+        pane = app.screen.query_one("#log", LinesPane)
+        tree = app.screen.query_one(TreeMap)
+        for widget in (pane, tree):
+            refresh = widget.refresh
+            widget.refresh = lambda *where, of=refresh, **options: (regions.append(where), of(*where, **options))[1]
+        app.pull()
+        assert not regions, "nothing has changed"
+        view = app.source.newest()
+        states = bytearray(view.states[0].states)
+        states[0] = 5
+        first = msgspec.structs.replace(view.states[0], states=bytes(states))
+        app.source.put(msgspec.structs.replace(view, states=(first, *view.states[1:])))
+        app.pull()
+        (where,) = regions
+        assert len(where) == 3, "its row, its phase's row, and the counts"
+
+    shown(live(), steps=steps)

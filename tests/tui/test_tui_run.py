@@ -1,0 +1,157 @@
+"""A run on a screen, as a person sees it: the installed command in a pseudo-terminal, and keys typed into it."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+
+import pytest
+
+from distsum.embedded import Stop, run
+from distsum.errors import InterruptedRunError
+from distsum.observe.states import DONE
+from distsum.request import Options
+from tests.command import SCRIPT, Terminal, alive, distsum, summary, workers
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory):
+    """Files whose mean takes a while with P = 5, and that mean."""
+    folder = tmp_path_factory.mktemp("m") / "many"
+    done = distsum("generate", str(folder), "--files", "3000", "--count", "300")
+    assert done.returncode == 0, done.stderr
+    summary("mean", str(folder), "-o", str(folder.parent / "expected.npy"), "--history", str(folder.parent / "history"))
+    return folder, (folder.parent / "expected.npy").read_bytes()
+
+
+def holds(terminal, text):
+    return any(text in line for line in terminal.shown)
+
+
+def on_screen(many, tmp_path, *options, columns=120, lines=36):
+    os.symlink(many[0], tmp_path / "in")
+    arguments = ("mean", "in", "-o", "o.npy", "-p", "5", "-w", "1", "--tui", *options)
+    return Terminal(*arguments, cwd=tmp_path, columns=columns, lines=lines)
+
+
+@pytest.mark.parametrize(("columns", "lines"), [(120, 36), (80, 24)])
+def test_a_run_is_shown_to_its_end_and_summed_up_when_the_screen_is_left(many, tmp_path, columns, lines):
+    with on_screen(many, tmp_path, columns=columns, lines=lines) as run:
+        run.wait_until(lambda: holds(run, "DONE"), "the end of the run")
+        assert holds(run, "1 Tree")
+        assert any(re.search(r"P1 .* ([\d,]+)/\1(?!\d)", line) for line in run.shown), run.shown
+        run.type(b"q")
+        assert run.finish() == 0
+        assert holds(run, "mean of 3,000 files of 300 numbers")
+        assert not run.cursor_hidden
+    assert (tmp_path / "o.npy").read_bytes() == many[1]
+
+
+def test_a_run_that_is_left_goes_on_with_its_progress_as_lines(many, tmp_path):
+    with on_screen(many, tmp_path) as run:
+        run.wait_until(lambda: holds(run, "RUNNING"), "the run")
+        run.type(b"q")
+        run.wait_until(lambda: holds(run, "The job runs in this process."), "the question")
+        run.type(b"\x1b[B\r")
+        assert run.finish() == 0
+        assert holds(run, "mean of 3,000 files of 300 numbers")
+    assert (tmp_path / "o.npy").read_bytes() == many[1]
+
+
+@pytest.mark.parametrize("how", ["asked", "SIGTERM"])
+def test_a_run_that_is_stopped_leaves_the_terminal_in_order_and_tells_how_to_go_on(many, tmp_path, how):
+    with on_screen(many, tmp_path) as run:
+        run.wait_until(lambda: holds(run, "RUNNING"), "the run")
+        pids = workers(run.process.pid)
+        if how == "asked":
+            run.type(b"q")
+            run.wait_until(lambda: holds(run, "The job runs in this process."), "the question")
+            run.type(b"\x1b[B\x1b[B\r")
+        else:
+            run.process.send_signal(signal.SIGTERM)
+        assert run.finish() == 130
+        assert holds(run, "the same command goes on from there")
+        assert not run.cursor_hidden
+        run.wait_until(lambda: not any(map(alive, pids)), "the end of its workers")
+    done = distsum("mean", "in", "-o", "o.npy", "-p", "5", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "o.npy").read_bytes() == many[1]
+
+
+def test_a_run_that_fails_says_why_on_the_screen_and_after_it(tmp_path):
+    done = distsum("generate", "in", "--files", "30", "--count", "300", cwd=tmp_path)
+    assert done.returncode == 0
+    bad = sorted((tmp_path / "in").iterdir())[20]
+    content = bad.read_bytes()
+    bad.write_bytes(b"no npy" + content[6:])
+    with Terminal("mean", "in", "-o", "o.npy", "-p", "5", "-w", "2", "--tui", cwd=tmp_path, columns=200) as run:
+        run.wait_until(lambda: holds(run, "FAILED"), "the end of the run")
+        assert holds(run, bad.name)
+        run.type(b"q")
+        assert run.finish() == 1
+        assert holds(run, bad.name)
+
+
+def test_a_run_that_cannot_begin_leaves_the_screen_by_itself(many, tmp_path):
+    (tmp_path / "o.npy").touch()
+    with on_screen(many, tmp_path) as run:
+        assert run.finish() == 2
+        assert holds(run, "use --force to replace it")
+        assert not run.cursor_hidden
+
+
+def test_a_stored_history_is_played_from_the_command_line(many, tmp_path):
+    history = str(many[0].parent / "history")
+    with Terminal("replay", history, "--speed", "100", cwd=tmp_path, columns=120, lines=36) as run:
+        run.wait_until(lambda: holds(run, "DONE"), "the end of the history")
+        assert holds(run, "3,000 files")
+        run.type(b"q")
+        assert run.finish() == 0
+
+
+@pytest.mark.parametrize("early", [True, False])
+def test_a_run_ends_when_another_thread_asks_it_to_even_before_it_began(many, tmp_path, early):
+    inputs = sorted(os.fsencode(path) for path in many[0].iterdir())
+    stop = Stop()
+    views = []
+
+    def on_view(view):
+        views.append(view)
+        stop.request()
+
+    if early:
+        stop.request()
+    with pytest.raises(InterruptedRunError, match="goes on from there"):
+        run("mean", inputs, os.fsencode(tmp_path / "o.npy"), Options(partition=5), on_view=on_view, stop=stop)
+    assert len(views) == 0 if early else views
+
+
+def test_a_run_tells_of_all_its_tasks_and_a_rerun_of_those_that_were_stored(many, tmp_path):
+    inputs = sorted(os.fsencode(path) for path in many[0].iterdir())[:60]
+    output = os.fsencode(tmp_path / "o.npy")
+    options = Options(partition=5, tiles=1, keep_partials=True, work_dir=str(tmp_path / "work"), force=True)
+    views = []
+    run("mean", inputs, output, options, on_view=views.append)
+    assert [phase.counts()[DONE] for phase in views[-1].states] == [12, 3, 1]
+    assert views[-1].snapshot.finished
+    again = []
+    run("mean", inputs, output, options, on_view=again.append)
+    assert [phase.counts()[DONE] for phase in again[0].states[:2]] == [12, 3], "from the beginning"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("mean", "x.npy", "-o", "o.npy", "--tui"), "--tui draws on a terminal"),
+        (("replay", "x"), "replay draws on a terminal"),
+        (("mean", "x.npy", "-o", "o.npy", "--tui", "--broker", "amqp://h/v"), "leave it or --broker and --fleet out"),
+        (("replay", "x", "--speed", "0"), "--speed 0"),
+    ],
+)
+def test_what_cannot_be_shown_is_said_before_anything_runs(arguments, words, tmp_path):
+    done = distsum(*arguments, cwd=tmp_path, command=[SCRIPT])
+    assert done.returncode == 2
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not list(tmp_path.iterdir())

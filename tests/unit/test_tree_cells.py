@@ -1,0 +1,83 @@
+"""A job's tasks as rows of cells: what is drawn, and where the cursor and the window go."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from distsum.tui.palette import DARK, LIGHT, contrast, luminance
+from distsum.tui.tree_cells import EMPTY, KINDS, MOST_PHASES, Window, about, map_cells, tree_cells, zoomed
+from hypothesis import given
+from hypothesis import strategies as st
+
+from distsum.observe.states import DONE, FAILED, NAMES, PhaseStates
+
+
+@given(st.integers(0, 600), st.integers(1, 20), st.integers(1, 8), st.booleans())
+def test_all_tasks_are_in_the_map_in_their_order_and_it_fits(tasks, width, height, halves):
+    states = np.arange(tasks, dtype=np.uint64) % len(NAMES)
+    rows, each = map_cells(states.astype(np.uint8), width, height, halves=halves)
+    assert len(rows) <= height
+    assert all(len(row) == width for row in rows)
+    cells = [code for row in rows for code in row]
+    used = -(-tasks // each) if tasks else 0
+    pixels = 2 if halves else 1
+    for place, code in enumerate(cells):
+        told = divmod(code, KINDS)
+        if place >= used:
+            assert told == (EMPTY, EMPTY)
+            continue
+        share = each // pixels
+        wanted = [
+            max(states[low : low + share], default=EMPTY) for low in range(place * each, (place + 1) * each, share)
+        ]
+        assert list(told) == (wanted if halves else wanted * 2)
+
+
+@pytest.mark.parametrize("height", [1, 2, 3, 5, 9, 30])
+@pytest.mark.parametrize("looked_at", [1, 5, 12])
+def test_the_phase_that_is_looked_at_has_a_row_and_those_without_are_counted(height, looked_at):
+    states = [PhaseStates(number, bytes(13 - number)) for number in range(1, 13)]
+    cells = tree_cells(states, (), Window(looked_at, 0, 13 - looked_at), 40, height, halves=True)
+    numbers = [row.phase for row in cells.phases]
+    assert looked_at in numbers
+    assert numbers == sorted(numbers, reverse=True)
+    assert len(numbers) + cells.phases_hidden == 12
+    assert len(numbers) <= MOST_PHASES
+    assert len(numbers) + len(cells.rows) <= max(1, height)
+
+
+def test_a_failure_is_in_the_row_of_its_phase_and_in_the_map_at_any_width():
+    states = np.full(1_000_000, DONE, dtype=np.uint8)
+    states[654_321] = FAILED
+    phases = [PhaseStates(1, states.tobytes()), PhaseStates(2, b"\0")]
+    for width in (12, 40, 300):
+        cells = tree_cells(phases, (), Window(1, 0, states.size), width, 10, halves=True)
+        assert any(code // KINDS == FAILED for code in cells.phases[1].codes)
+        assert sum(FAILED in divmod(code, KINDS) for row in cells.rows for code in row) == 1
+
+
+@given(st.integers(1, 10_000), st.data())
+def test_whatever_is_zoomed_the_window_lies_within_the_phase_and_holds_the_cursor(tasks, data):
+    window = Window(1, 0, tasks)
+    cursor = data.draw(st.integers(0, tasks - 1))
+    for factor in data.draw(st.lists(st.sampled_from([0.25, 0.5, 4.0, float("inf")]), max_size=12)):
+        window = zoomed(window, tasks, cursor, min(factor, tasks))
+        assert 0 <= window.start <= cursor < window.stop <= tasks
+        cursor = data.draw(st.integers(0, tasks - 1))
+        length = window.stop - window.start
+        window = about(window, tasks, cursor)
+        assert 0 <= window.start <= cursor < window.stop <= tasks
+        assert window.stop - window.start == length
+
+
+@pytest.mark.parametrize("palette", [DARK, LIGHT])
+def test_states_are_told_apart_by_luminance_alone_and_the_worst_stands_out_most(palette):
+    steps = [contrast(one, other) for one, other in pairwise(palette.states)]
+    assert min(steps) > 1.4
+    ground = [contrast(colour, palette.empty) for colour in palette.states]
+    assert ground == sorted(ground), "away from the ground, on light as on dark"
+    assert ground[0] > 1.25
+    levels = [luminance(colour) for colour in palette.states]
+    assert levels in (sorted(levels), sorted(levels, reverse=True))

@@ -1,0 +1,93 @@
+"""The application: one timer takes the newest view from a source, and the job's screen draws it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, Literal
+
+from textual.app import App
+from textual.theme import Theme
+
+from .job_screen import JobScreen
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from textual.screen import Screen
+
+    from .source import Source
+
+FRAME_SECONDS: Final = 0.1
+Leaving = Literal["leave", "stop"]
+"""How somebody left: to let the job go on, or to stop it."""
+
+HIGH_CONTRAST: Final = Theme(
+    name="high-contrast",
+    primary="#ffffff",
+    secondary="#ffff00",
+    warning="#ffff00",
+    error="#ff8080",
+    success="#ffffff",
+    accent="#00ffff",
+    foreground="#ffffff",
+    background="#000000",
+    surface="#000000",
+    panel="#000000",
+    dark=True,
+    variables={"text-muted": "#ffffff", "text-primary": "#ffffff"},
+)
+
+
+class JobApp(App[Leaving]):
+    """Draws one job, live or played again.
+
+    Args:
+        source: Where views come from.
+        owns_run: Whether the job runs in this process, so that leaving it must be asked about.
+        glyphs: Whether signs are drawn in place of half blocks, at first.
+        frame_seconds: Time between two looks at the source.
+    """
+
+    TITLE = "distsum"
+    ENABLE_COMMAND_PALETTE = True
+    CSS = "Screen { layout: vertical; }"
+
+    def __init__(
+        self, source: Source, *, owns_run: bool = False, glyphs: bool = False, frame_seconds: float = FRAME_SECONDS
+    ) -> None:
+        super().__init__()
+        self._frame_seconds = frame_seconds
+        self.source = source
+        self.owns_run = owns_run
+        self.glyphs = glyphs or self.no_color
+        self.on_mounted: Callable[[], None] | None = None
+        self.register_theme(HIGH_CONTRAST)
+
+    def get_default_screen(self) -> Screen[None]:
+        """Begin with the job."""
+        return JobScreen(glyphs=self.glyphs)
+
+    def on_mount(self) -> None:
+        """Begin to pull."""
+        self.set_interval(self._frame_seconds, self.pull)
+        if self.on_mounted is not None:
+            self.on_mounted()
+
+    def pull(self) -> None:
+        """Draw the newest view."""
+        view = self.source.newest()
+        if view is None and self.source.over():
+            self.exit("leave")  # It could not begin; why is told when the screen is gone.
+            return
+        screen = next((screen for screen in self.screen_stack if isinstance(screen, JobScreen)), None)
+        if screen is not None:
+            screen.show(view)
+
+    async def action_quit(self) -> None:
+        """Leave, but not without asking where that would end something."""
+        if isinstance(self.screen, JobScreen):
+            self.screen.action_leave()
+
+    def action_help_quit(self) -> None:
+        """Do as for quit: Ctrl-C is how people leave."""
+        if isinstance(self.screen, JobScreen):
+            self.screen.action_leave()

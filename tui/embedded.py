@@ -1,0 +1,105 @@
+"""A run in this process on the screen: the run has a thread of its own, and the screen takes its newest view."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import threading
+from typing import TYPE_CHECKING
+
+from distsum.embedded import Stop
+
+from .source import LiveSource
+from .terminal import check_terminal, load
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from distsum.cli.screen import ShowRun
+    from distsum.observe.snapshot import Snapshot
+    from distsum.observe.view import JobView
+    from distsum.request import Summary
+
+    from .app import JobApp
+
+
+def prepare() -> ShowRun:
+    """Return what shows a run.
+
+    Raises:
+        UsageError: There is no terminal, or Textual is not installed.
+    """
+    check_terminal("--tui")
+    load()
+    return show_run
+
+
+def show_run(
+    run: Callable[[Callable[[JobView], None], Stop], Summary], on_snapshot: Callable[[Snapshot], None]
+) -> Summary:
+    """Run a job in a thread, show it, and return what it did.
+
+    Args:
+        run: Runs the job; it is given whom to tell of views, and what may ask it to stop.
+        on_snapshot: Told how far the job is once somebody has left the screen.
+
+    Raises:
+        InterruptedRunError: It was stopped.
+        DistsumError: As the run.
+    """
+    source = LiveSource()
+    stop = Stop()
+    left = threading.Event()
+    ended = threading.Event()
+    outcome: list[Summary | BaseException] = []
+
+    def take(view: JobView) -> None:
+        source.put(view)
+        if left.is_set():
+            on_snapshot(view.snapshot)
+
+    def body() -> None:
+        try:
+            outcome.append(run(take, stop))
+        except BaseException as error:  # noqa: BLE001 - handed to the thread that waits, whatever it is
+            outcome.append(error)
+        source.end()
+        ended.set()
+
+    thread = threading.Thread(target=body, name="distsum-run")
+    thread.start()
+    try:
+        app = load().JobApp(source, owns_run=True)
+        app.on_mounted = lambda: _heed_signals(app)
+        if app.run() == "leave":
+            left.set()
+            _wait(ended, stop)
+    finally:
+        if not left.is_set():
+            stop.request()  # Stopped, or the screen has failed: nobody would end it otherwise.
+        ended.wait()
+        thread.join()
+    result = outcome[0]
+    if isinstance(result, BaseException):
+        raise result
+    return result
+
+
+def _wait(ended: threading.Event, stop: Stop) -> None:
+    """Wait until the run has ended; Ctrl-C and SIGTERM stop it."""
+
+    def interrupt(_number: int, _frame: object) -> None:
+        stop.request()
+
+    before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        ended.wait()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _heed_signals(app: JobApp) -> None:
+    """End the screen, and with it the run, when the process is asked to end: the terminal must be left in order."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        asyncio.get_running_loop().add_signal_handler(number, app.exit, "stop")

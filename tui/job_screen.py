@@ -1,0 +1,389 @@
+"""The screen of one job: the tree, workers, what goes through, stragglers and the log."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar, Final
+
+from textual.binding import Binding, BindingType
+from textual.containers import Horizontal, Vertical
+from textual.screen import Screen
+from textual.widgets import Footer, Input
+
+from distsum.observe.ledger import BackupEntry
+from distsum.observe.states import NAMES
+
+from .dialogs import Ask, Choice, Help
+from .lines import (
+    header_lines,
+    io_lines,
+    log_lines,
+    matching,
+    straggler_lines,
+    straggler_title,
+    worker_lines,
+)
+from .palette import GLYPHS
+from .panes import FixedLines, LinesPane, Scrubber, Tabs
+from .source import ReplaySource
+from .tree_map import TreeMap
+
+if TYPE_CHECKING:
+    from textual import events
+    from textual.app import ComposeResult
+    from textual.widget import Widget
+
+    from distsum.observe.view import JobView
+
+PANES: Final = ("tree", "workers", "io", "stragglers", "log")
+_TITLES: Final = ("Tree", "Workers", "I/O", "Stragglers", "Log")
+_WIDE: Final = (100, 28)
+"""Columns and lines from which on all panes are shown at once."""
+_SEEK: Final = 0.02
+THEMES: Final = ("textual-dark", "textual-light", "high-contrast")
+_REPLAY_ACTIONS: Final = frozenset({"pause", "seek", "speed", "to"})
+_LEGEND: Final = (
+    "Where tasks share a cell it shows the worst of them: "
+    + ", ".join(f"{sign} {name}" for sign, name in zip(GLYPHS, NAMES, strict=True))
+    + ". A worker's lane: each column is half a second, as high as the share of it that the worker was busy; "
+    "↯ a backup, ! a failure. ± is two standard errors of the rate of the last half minute."
+)
+
+
+class JobScreen(Screen[None]):
+    """One job. Where there is room for all panes they are all shown; else one, and tabs for the others."""
+
+    DEFAULT_CSS = """
+    JobScreen #header { height: 2; }
+    JobScreen #tabs, JobScreen #scrubber { height: 1; }
+    JobScreen #upper { height: 1fr; }
+    JobScreen #side { width: 44; }
+    JobScreen .pane { border: round $foreground 40%; height: 1fr; width: 1fr; border-title-color: $text; }
+    JobScreen .pane:focus { border: round $accent; border-title-style: bold; }
+    JobScreen #io { height: 12; }
+    JobScreen #stragglers { height: 7; }
+    JobScreen #log { height: 6; }
+    JobScreen.one #side, JobScreen.one #io, JobScreen.one #stragglers, JobScreen.one #log { height: 1fr; width: 1fr; }
+    JobScreen.one.flat .pane { border: none; }
+    JobScreen #filter { height: 1; border: none; padding: 0; dock: bottom; }
+    """
+    AUTO_FOCUS = "#tree"
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("q,ctrl+c,ctrl+q", "leave", "Leave", key_display="q"),
+        Binding("question_mark", "help", "Help", key_display="?"),
+        Binding("tab", "next_pane(1)", "Pane", priority=True),
+        Binding("shift+tab", "next_pane(-1)", "Pane before", show=False, priority=True),
+        *(
+            Binding(str(place), f"pane({place})", f"To {name}", show=False)
+            for place, name in enumerate(_TITLES, start=1)
+        ),
+        Binding("slash", "filter", "Filter", key_display="/"),
+        Binding("escape", "clear_filter", "Clear the filter", show=False),
+        Binding("n", "next_straggler(1)", "Straggler"),
+        Binding("N", "next_straggler(-1)", "Straggler before", show=False),
+        Binding("plus,equals_sign", "zoom_in", "Zoom", key_display="+"),
+        Binding("minus", "zoom_out", "Zoom out", show=False, key_display="-"),
+        Binding("0", "zoom_all", "Show all tasks", show=False),
+        Binding("space", "pause", "Play", key_display="space"),
+        Binding("left_square_bracket", "seek(-1)", "Back", key_display="[", show=False),
+        Binding("right_square_bracket", "seek(1)", "On", key_display="]", show=False),
+        Binding("less_than_sign", "speed(-1)", "Slower", key_display="<", show=False),
+        Binding("greater_than_sign", "speed(1)", "Faster", key_display=">"),
+        Binding("left_curly_bracket", "to(0)", "To the beginning", key_display="{", show=False),
+        Binding("right_curly_bracket", "to(1)", "To the end", key_display="}", show=False),
+        Binding("f", "full", "One pane, or all", show=False),
+        Binding("g", "glyphs", "Signs, or half blocks", show=False),
+        Binding("t", "theme", "Next theme", show=False),
+    ]
+
+    def __init__(self, *, glyphs: bool = False) -> None:
+        super().__init__()
+        self._view: JobView | None = None
+        self._number = 1
+        self._wanted_one = False
+        self._filter = ""
+        self._straggler = -1
+        self._ready = False
+        self._shown: dict[str, object] = {}
+        # Held here, since the timer may tick before they are mounted and while they are taken away.
+        self._header = FixedLines("header")
+        self._tabs = Tabs(_TITLES, "tabs")
+        self._tree = TreeMap(glyphs=glyphs, id="tree", classes="pane")
+        self._scrubber = Scrubber("scrubber")
+        self._lines = {
+            name: LinesPane(
+                f"{place} {_TITLES[place - 1]}", follow=name in {"stragglers", "log"}, id=name, classes="pane"
+            )
+            for place, name in enumerate(PANES, start=1)
+            if name != "tree"
+        }
+
+    @property
+    def _replay(self) -> ReplaySource | None:
+        source = self._app.source
+        return source if isinstance(source, ReplaySource) else None
+
+    @property
+    def _app(self) -> Any:
+        return self.app
+
+    @property
+    def one(self) -> bool:
+        """Whether only one pane is shown."""
+        return self._wanted_one or self.size.width < _WIDE[0] or self.size.height < _WIDE[1]
+
+    def compose(self) -> ComposeResult:
+        """Make all parts; which are shown is decided by the room."""
+        yield self._header
+        yield self._tabs
+        with Horizontal(id="upper"):
+            yield self._tree
+            with Vertical(id="side"):
+                yield self._lines["workers"]
+                yield self._lines["io"]
+        yield self._lines["stragglers"]
+        yield self._lines["log"]
+        yield self._scrubber
+        yield Input(id="filter", placeholder="text that lines must hold; Enter keeps it, Escape clears it")
+        yield Footer(show_command_palette=False)
+
+    def on_mount(self) -> None:
+        """Arrange what there is."""
+        self.query_one("#filter").display = False
+        self._scrubber.display = self._replay is not None
+        self.app.theme_changed_signal.subscribe(self, lambda _: self._repaint())
+        self._ready = True
+        self._repaint()
+        self._arrange()
+
+    def on_resize(self, _: events.Resize) -> None:
+        """Arrange for the new room."""
+        if self._ready:
+            self._arrange()
+
+    # Drawing ----------------------------------------------------------------------------------------------------------
+
+    def show(self, view: JobView | None) -> None:
+        """Draw a view; None before there is one."""
+        self._view = view
+        if not self._ready:
+            return  # the timer was sooner than what it draws on
+        self._header.show(header_lines(view, self.size.width))
+        replay = self._replay
+        if replay is not None:
+            player = replay.player
+            self._scrubber.tell(
+                replay.share(),
+                player.seconds,
+                player.end_seconds,
+                replay.speed,
+                playing=replay.playing,
+                behind=replay.behind,
+            )
+        if view is None:
+            return
+        tree = self._tree
+        if tree.is_on_screen:
+            tree.show(view)
+        self._show_lines(view)
+
+    def _show_lines(self, view: JobView) -> None:
+        for name, lines_of in (
+            ("workers", worker_lines),
+            ("io", io_lines),
+            ("stragglers", straggler_lines),
+            ("log", log_lines),
+        ):
+            pane = self._lines[name]
+            if not pane.is_on_screen:
+                continue
+            width = max(1, pane.scrollable_content_region.width)
+            if name in {"stragglers", "log"}:
+                # They change seldom, and a thousand lines take longer to fold than all else.
+                content = view.ledger.entries if name == "stragglers" else (view.log_total, view.ledger.remark)
+                if self._shown.get(name) == (content, width, self._filter):
+                    continue
+                self._shown[name] = content, width, self._filter
+            lines = lines_of(view, width)
+            title = {
+                "workers": f"2 Workers ── {view.snapshot.workers:,} ── slowest first",
+                "io": "3 I/O",
+                "stragglers": f"4 Stragglers ── {straggler_title(view)}",
+                "log": f"5 Log ── {view.log_total:,}" + (f" ── {view.ledger.remark}" if view.ledger.remark else ""),
+            }[name]
+            if name != "io":
+                lines = matching(lines, self._filter)
+            pane.show(lines, title)
+
+    def _repaint(self) -> None:
+        self._tree.repaint()
+
+    def _arrange(self) -> None:
+        """Show all panes, or the chosen one with tabs."""
+        one = self.one
+        self.set_class(one, "one")
+        self.set_class(one and self.size.height < 16, "flat")
+        chosen = PANES[self._number - 1]
+        for name in PANES:
+            self._pane_of(name).display = not one or name == chosen
+        self.query_one("#side").display = not one or chosen in {"workers", "io"}
+        self.query_one("#upper").display = not one or chosen in {"tree", "workers", "io"}
+        tabs = self._tabs
+        tabs.display = one
+        tabs.choose(self._number, self.size.width)
+        if one:
+            self._pane().focus()
+        self.call_after_refresh(self._draw_again)
+
+    def _draw_again(self) -> None:
+        if self._view is not None:
+            self.show(self._view)
+
+    def _pane(self) -> Widget:
+        return self._pane_of(PANES[self._number - 1])
+
+    def _pane_of(self, name: str) -> Widget:
+        return self._lines.get(name, self._tree)
+
+    # What keys do -----------------------------------------------------------------------------------------------------
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """Hide the keys of a replay where nothing is played again."""
+        return self._replay is not None if action in _REPLAY_ACTIONS else True
+
+    def action_pane(self, number: int) -> None:
+        """Go to a pane."""
+        self._number = number
+        if self.one:
+            self._arrange()
+        self._pane().focus()
+
+    def action_next_pane(self, step: int) -> None:
+        """Go to the next pane."""
+        self.action_pane((self._number - 1 + step) % len(PANES) + 1)
+
+    def on_descendant_focus(self, event: events.DescendantFocus) -> None:
+        """Remember which pane was chosen with the mouse."""
+        if event.widget.id in PANES:
+            self._number = PANES.index(event.widget.id) + 1
+
+    def on_tabs_chosen(self, event: Tabs.Chosen) -> None:
+        """Go to the pane whose tab was clicked."""
+        self.action_pane(event.number)
+
+    def action_full(self) -> None:
+        """Show one pane, or all."""
+        self._wanted_one = not self._wanted_one
+        self._arrange()
+
+    def action_zoom_in(self) -> None:
+        """Look closer at the tasks about the cursor."""
+        self._tree.zoom_in()
+
+    def action_zoom_out(self) -> None:
+        """Show more tasks."""
+        self._tree.zoom_out()
+
+    def action_zoom_all(self) -> None:
+        """Show all tasks of the phase."""
+        self._tree.zoom(float("inf"))
+
+    def action_next_straggler(self, step: int) -> None:
+        """Put the cursor on the task of the next backup in the ledger."""
+        if self._view is None:
+            return
+        entries = [entry for entry in self._view.ledger.entries if isinstance(entry, BackupEntry)]
+        if not entries:
+            self.notify("no task has had a backup", timeout=2)
+            return
+        self._straggler = (self._straggler + step) % len(entries) if self._straggler >= 0 else len(entries) - 1
+        task = entries[self._straggler].task
+        states = self._view.states[task.phase - 1]
+        self.action_pane(1)
+        self._tree.look_at(task.phase, task.tile * (len(states.states) // states.tiles) + task.index)
+
+    def action_glyphs(self) -> None:
+        """Draw signs in place of half blocks, or the other way round."""
+        self._app.glyphs = not self._app.glyphs
+        self._tree.use_glyphs(glyphs=self._app.glyphs)
+
+    def action_theme(self) -> None:
+        """Take the next theme."""
+        place = THEMES.index(self.app.theme) if self.app.theme in THEMES else -1
+        self.app.theme = THEMES[(place + 1) % len(THEMES)]
+
+    def action_filter(self) -> None:
+        """Ask for a text that lines must hold."""
+        box = self.query_one("#filter", Input)
+        box.display = True
+        box.focus()
+
+    def on_input_changed(self, event: Input.Changed) -> None:
+        """Filter while somebody types."""
+        self._filter = event.value
+        self._draw_again()
+
+    def on_input_submitted(self) -> None:
+        """Keep the filter."""
+        self.query_one("#filter").display = False
+        self._pane().focus()
+
+    def action_clear_filter(self) -> None:
+        """Show all lines again."""
+        box = self.query_one("#filter", Input)
+        box.value = ""
+        box.display = False
+        self._pane().focus()
+
+    def action_help(self) -> None:
+        """Show all keys that do something now."""
+        keys: dict[str, list[str]] = {}
+        for active in self.active_bindings.values():
+            binding = active.binding
+            ours = active.node is not self.app and not binding.action.startswith("screen.")
+            if active.enabled and ours and binding.description:
+                shown = keys.setdefault(binding.description, [])
+                if (key := self.app.get_key_display(binding)) not in shown:
+                    shown.append(key)
+        self.app.push_screen(Help([(" ".join(shown), words) for words, shown in keys.items()], _LEGEND))
+
+    def action_leave(self) -> None:
+        """Leave; where the job runs in this process, ask what shall become of it."""
+        if not self._app.owns_run or self._app.source.over():
+            self.app.exit("leave")
+            return
+        choices = (
+            Choice("stay", "Stay here"),
+            Choice("leave", "Leave the screen; the job goes on in this terminal, with its progress as lines"),
+            Choice("stop", "Stop the job; what is stored stays, and the same command goes on from there"),
+        )
+        self.app.push_screen(Ask("The job runs in this process.", choices), self._answered)
+
+    def _answered(self, answer: str | None) -> None:
+        if answer in {"leave", "stop"}:
+            self.app.exit(answer)
+
+    # A replay ---------------------------------------------------------------------------------------------------------
+
+    def action_pause(self) -> None:
+        """Stop, or go on."""
+        if self._replay is not None:
+            self._replay.pause()
+
+    def action_seek(self, step: int) -> None:
+        """Go back, or on, by a part of the whole."""
+        if self._replay is not None:
+            self._replay.seek(self._replay.share() + step * _SEEK)
+
+    def action_to(self, share: float) -> None:
+        """Go to a place, as a share of the whole."""
+        if self._replay is not None:
+            self._replay.seek(share)
+
+    def action_speed(self, step: int) -> None:
+        """Play faster, or slower."""
+        if self._replay is not None:
+            self._replay.faster(step)
+
+    def on_scrubber_sought(self, event: Scrubber.Sought) -> None:
+        """Go to where somebody has clicked."""
+        self.action_to(event.share)

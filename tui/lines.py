@@ -1,0 +1,275 @@
+"""What the panes say, as lines of spans (pure: no Textual). Whatever comes from outside is made harmless here."""
+
+from __future__ import annotations
+
+import logging
+import textwrap
+import time
+from statistics import median
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple
+
+from distsum.observe.ledger import ledger_lines, totals_words
+from distsum.observe.rates import BACKUP_MARK, FAILED_MARK, SLICE_SECONDS
+from distsum.wording import counted, digits, printable, size_unit, size_words
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from distsum.observe.view import JobView, WorkerView
+
+Role = Literal["plain", "dim", "strong", "good", "warn", "bad"]
+
+
+class Span(NamedTuple):
+    """Some text, and what it is for: a theme says how that looks."""
+
+    text: str
+    role: Role = "plain"
+
+
+Line = tuple[Span, ...]
+
+BLOCKS: Final = " ▁▂▃▄▅▆▇█"
+_MARKS: Final = {BACKUP_MARK: "↯", FAILED_MARK: "!"}
+_LEDGER_MARKS: Final = {"started": "↯", "won": "✓", "lost": "✗", "cancelled": "-", "moot": "-", "declined": "·"}
+_LEDGER_ROLES: Final[dict[str, Role]] = {"started": "warn", "won": "good", "declined": "dim"}
+MOST_WORKERS: Final = 200
+_SLOW: Final = 0.5
+"""A worker below this share of the median rate is marked."""
+_GONE_SHOWN: Final = 5
+
+
+def clock_words(seconds: float) -> str:
+    """Return a duration in at most 7 characters.
+
+    >>> [clock_words(seconds) for seconds in (0.4, 59.6, 206, 7322, 400_000)]
+    ['0.4s', '1m00s', '3m26s', '2h02m', '4d15h']
+    """
+    if seconds < 9.95:
+        return f"{seconds:.1f}s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole}s"
+    for unit, factor, below, part in (("m", 60, 6000, "s"), ("h", 3600, 172_800, "m"), ("d", 86_400, 1e18, "h")):
+        if whole < below:
+            return f"{whole // factor}{unit}{whole % factor // (factor // (24 if unit == 'd' else 60)):02}{part}"
+    return ">999d"
+
+
+def fitted(left: str, width: int) -> str:
+    """Return a text that is at most so wide; what is cut leaves a mark.
+
+    >>> fitted("abcdef", 4), fitted("abc", 4), fitted("abc", 0)
+    ('abc…', 'abc', '')
+    """
+    return left if len(left) <= width else f"{left[: width - 1]}…" if width > 0 else ""
+
+
+def share_done(view: JobView) -> float:
+    """Return what part of a job's bytes is read, from 0 to 1; 1 only of one that has succeeded."""
+    snapshot = view.snapshot
+    if snapshot.finished and view.failure is None:
+        return 1.0
+    total = sum(phase.bytes_total for phase in snapshot.phases)
+    read = sum(min(phase.bytes_read, phase.bytes_total) for phase in snapshot.phases)
+    if not total:
+        tasks = sum(phase.tasks for phase in snapshot.phases)
+        return min(0.99, sum(phase.done for phase in snapshot.phases) / tasks) if tasks else 0.0
+    return min(0.99, read / total)
+
+
+def state_words(view: JobView) -> Span:
+    """Return how a job stands, in a word or two."""
+    snapshot = view.snapshot
+    if view.cancelled:
+        return Span("CANCELLED", "warn")
+    if view.failure is not None:
+        return Span("FAILED", "bad")
+    if snapshot.finished:
+        return Span("DONE", "good")
+    if not snapshot.phases:
+        return Span("STARTING", "dim")
+    current = next((phase.phase for phase in snapshot.phases if phase.done < phase.tasks), len(snapshot.phases))
+    return Span(f"RUNNING phase {current}/{len(snapshot.phases)}", "strong")
+
+
+def header_lines(view: JobView | None, width: int) -> tuple[Line, Line]:
+    """Return the two lines above everything: which job, how it stands, how far it is, and when it will be done."""
+    if view is None:
+        return (Span("distsum ▸ ", "dim"), Span("waiting for the job to begin", "plain")), (Span("━" * width, "dim"),)
+    snapshot = view.snapshot
+    state = state_words(view)
+    end = f"  {clock_words(snapshot.elapsed_seconds)}"
+    if view.estimate is not None:
+        end += f"  ETA {clock_words(view.estimate.seconds)}"
+        if width >= 80:
+            end += f" ±{clock_words(view.estimate.margin_seconds)}"
+    elif not snapshot.finished:
+        end += "  ETA -"
+    room = width - len(state.text) - len(end) - 2
+    name = f"{printable(snapshot.job, 40)} {printable(snapshot.reduction, 20)}"
+    what = f"{name} of {counted(snapshot.files, 'file')} to {view.output}"
+    left = fitted(f"distsum ▸ {what}" if room >= 60 else what, max(0, room))
+    first = (Span(left.ljust(max(0, room))), Span("  "), state, Span(end, "strong"))
+    if view.failure is not None and not view.cancelled:
+        return first, (Span(fitted(f"! {view.failure}", width), "bad"),)
+    return first, _bar_line(view, width)
+
+
+def _bar_line(view: JobView, width: int) -> Line:
+    phases = view.snapshot.phases
+    total, read = sum(phase.bytes_total for phase in phases), sum(phase.bytes_read for phase in phases)
+    unit, factor = size_unit(max(total, read))
+    share = share_done(view)
+    figures = f" {int(share * 100):3}% {digits(read / factor)}/{digits(total / factor)} {unit}"
+    rate = f" {size_words(_recent(view.read_rates))}/s"
+    if width >= 60 and not view.snapshot.finished:
+        figures += rate
+    room = max(0, width - len(figures))
+    filled = int(share * room)
+    return Span("━" * filled, "good"), Span("─" * (room - filled), "dim"), Span(figures, "strong")
+
+
+def worker_lines(view: JobView, width: int) -> list[Line]:
+    """Return the workers, whoever needs a look first: slow ones, then others by rate, then those that are gone."""
+    rates = [each.status.bytes_per_second for each in view.workers if each.status.bytes_per_second > 0]
+    usual = median(rates) if rates else 0.0
+    there = [each for each in view.workers if each.status.state not in {"lost", "refused"}]
+    gone = [each for each in view.workers if each.status.state in {"lost", "refused"}]
+    there.sort(key=lambda each: (each.status.state not in {"quarantined", "paused"}, each.status.bytes_per_second))
+    lines = [_worker_line(each, usual, width) for each in there[:MOST_WORKERS]]
+    if len(there) > MOST_WORKERS:
+        lines.append((Span(f"{len(there) - MOST_WORKERS:,} more, all faster", "dim"),))
+    gone.sort(key=lambda each: -each.status.heard_seconds)
+    for each in gone[:_GONE_SHOWN]:
+        ago = clock_words(max(0.0, view.snapshot.elapsed_seconds - each.status.heard_seconds))
+        reason = f": {printable(each.status.reason or '', 200)}" if each.status.reason else ""
+        words = f"{_name(each)} {each.status.state} {ago} ago{reason}"
+        lines.append((Span(fitted(words, width), "bad"),))
+    if len(gone) > _GONE_SHOWN:
+        lines.append((Span(f"{len(gone) - _GONE_SHOWN:,} more are gone", "dim"),))
+    return lines or [(Span("none has joined yet", "dim"),)]
+
+
+def _worker_line(each: WorkerView, usual: float, width: int) -> Line:
+    status = each.status
+    if status.state in {"paused", "quarantined"}:
+        words = f"{_name(each)} {status.state}: {printable(status.reason or '', 200)}"
+        return (Span(fitted(words, width), "warn"),)
+    lane = "".join(_MARKS.get(mark) or BLOCKS[int(mark)] for mark in each.lane)
+    told = f"{size_words(status.bytes_per_second)}/s" if status.tasks else ""
+    ratio = status.bytes_per_second / usual if usual and status.tasks else None
+    slow = ratio is not None and ratio < _SLOW
+    end = f"{told:>10}" + (f" {ratio:.2f}x" if ratio is not None else " " * 6) + ("!" if slow else " ")
+    room = width - len(end) - 1
+    if room < 8:
+        return (Span(fitted(f"{_name(each)} {end.strip()}", width), "warn" if slow else "plain"),)
+    name = _name(each)
+    lane_room = max(0, min(len(lane), room - len(name) - 1))
+    shown = lane[len(lane) - lane_room :]
+    left = fitted(name, room - lane_room - 1).ljust(room - lane_room)
+    role: Role = "warn" if slow else "plain"
+    return Span(left, role), Span(shown, "warn" if slow else "good"), Span(f" {end}", role)
+
+
+def io_lines(view: JobView, width: int) -> list[Line]:
+    """Return what goes through: tasks, bytes a second, what was done again, and what the workers' time went into."""
+    snapshot = view.snapshot
+    done, tasks = (sum(getattr(phase, name) for phase in snapshot.phases) for name in ("done", "tasks"))
+    running = sum(phase.running for phase in snapshot.phases)
+    lines: list[Line] = [
+        (Span("tasks ", "dim"), Span(f"{done:,}/{tasks:,} done, {running:,} running")),
+        _rate_line("read ", view.read_rates, width),
+        _rate_line("write", view.write_rates, width),
+    ]
+    again: list[Span] = [Span("again ", "dim"), Span(counted(snapshot.retries, "retry", "retries"))]
+    if snapshot.workers_lost:
+        again.append(Span(f", {counted(snapshot.workers_lost, 'worker')} lost", "bad"))
+    lines.append(tuple(again))
+    total = sum(seconds for kind, seconds in view.account.items() if kind != "starting")
+    if total > 0:
+        lines.append((Span("time of workers", "dim"),))
+        bar_room = max(0, width - 17)
+        for kind, seconds in view.account.items():
+            if kind == "starting":
+                continue
+            share = seconds / total
+            idle = kind in {"waiting", "discarded"}
+            bar = "▬" * round(share * bar_room)
+            lines.append((Span(f" {kind:<9} {share:4.0%} "), Span(bar, "warn" if idle else "good")))
+    return lines
+
+
+def _rate_line(name: str, rates: Sequence[float], width: int) -> Line:
+    told = f"{size_words(_recent(rates))}/s"
+    return Span(f"{name} ", "dim"), Span(f"{told:>10} "), Span(sparkline(rates, max(0, width - 18)), "good")
+
+
+def sparkline(values: Sequence[float], width: int) -> str:
+    """Return the last values as blocks, as high as their share of the largest of them.
+
+    >>> sparkline([0, 1, 4, 8], 3)
+    '▁▄█'
+    """
+    shown = values[-width:] if width else ()
+    most = max(shown, default=0.0)
+    if most <= 0:
+        return BLOCKS[1] * len(shown)
+    return "".join(BLOCKS[max(1, round(value / most * 8))] for value in shown)
+
+
+def _recent(rates: Sequence[float]) -> float:
+    last = rates[-int(2 / SLICE_SECONDS) :]
+    return sum(last) / len(last) if last else 0.0
+
+
+def straggler_title(view: JobView) -> str:
+    """Return what stragglers have come to."""
+    return totals_words(view.ledger.totals, view.ledger.bytes_read)
+
+
+def straggler_lines(view: JobView, width: int) -> list[Line]:
+    """Return the ledger in the order of time, the last at the end: each decision with the numbers behind it."""
+    report = view.ledger
+    lines: list[Line] = []
+    if report.cut:
+        lines.append((Span(f"{counted(report.cut, 'earlier entry', 'earlier entries')} not kept", "dim"),))
+    for line in ledger_lines(report.entries):
+        role = _LEDGER_ROLES.get(line.what, "plain")
+        lines += _timed(report.began_seconds + line.seconds, f"{_LEDGER_MARKS[line.what]} {line.text}", role, width)
+    return lines or [(Span("no task has been slow enough for a second worker", "dim"),)]
+
+
+def log_lines(view: JobView, width: int) -> list[Line]:
+    """Return the log, the last at the end."""
+    lines: list[Line] = []
+    if view.log_total > len(view.log):
+        lines.append((Span(f"{view.log_total - len(view.log):,} earlier lines not kept", "dim"),))
+    for line in view.log:
+        role: Role = "warn" if line.level >= logging.WARNING else "plain"
+        lines += _timed(view.ledger.began_seconds + line.seconds, line.words, role, width)
+    return lines or [(Span("nothing unusual has happened", "dim"),)]
+
+
+def _timed(epoch_seconds: float, words: str, role: Role, width: int) -> list[Line]:
+    """Return words with the time of day before them, folded where they are too long."""
+    stamp = time.strftime("%H:%M:%S ", time.localtime(epoch_seconds))
+    room = max(10, width - len(stamp))
+    first, *rest = textwrap.wrap(words, room, drop_whitespace=False) or [""]
+    return [
+        (Span(stamp, "dim"), Span(first.rstrip(), role)),
+        *((Span(" " * len(stamp)), Span(each.strip(), role)) for each in rest),
+    ]
+
+
+def _name(each: WorkerView) -> str:
+    return printable(each.status.worker, 40)
+
+
+def matching(lines: list[Line], wanted: str) -> list[Line]:
+    """Return the lines that hold a text, whatever its case; how many others there are is said below."""
+    if not wanted:
+        return lines
+    found = [line for line in lines if wanted.casefold() in "".join(span.text for span in line).casefold()]
+    hidden = len(lines) - len(found)
+    return [*found, (Span(f"{counted(hidden, 'line')} without “{printable(wanted, 40)}”", "dim"),)] if hidden else found

@@ -1,0 +1,105 @@
+"""Where a screen's views come from: a run in this process, or a history that is played again (no Textual)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from distsum.observe.player import Player
+    from distsum.observe.view import JobView
+
+SPEEDS: Final = (0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 100.0)
+_MOST_BEHIND: Final = 4
+"""Steps of a history that are gone in one frame at most, so that keys are answered meanwhile."""
+
+
+class Source(Protocol):
+    """Gives the newest view whenever a screen asks."""
+
+    def newest(self) -> JobView | None:
+        """Return the newest view; None before there is one."""
+
+    def over(self) -> bool:
+        """Whether nothing new will come."""
+
+
+class LiveSource:
+    """A run in another thread of this process: what that puts here is taken from here."""
+
+    def __init__(self) -> None:
+        self._view: JobView | None = None
+        self._over = False
+
+    def put(self, view: JobView) -> None:
+        """Take a new view in place of the last one; from any thread."""
+        self._view = view  # One reference, so that a reader has the old view or the new one.
+
+    def end(self) -> None:
+        """Say that the last view was put."""
+        self._over = True
+
+    def newest(self) -> JobView | None:
+        """Return the newest view."""
+        return self._view
+
+    def over(self) -> bool:
+        """Whether the run has ended."""
+        return self._over
+
+
+class ReplaySource:
+    """A history that is played at some speed.
+
+    Args:
+        player: What plays it.
+        clock: Seconds by a clock that only goes forward.
+        speed: Seconds of the history in a second.
+
+    Attributes:
+        playing: Whether it goes on by itself.
+        behind: Whether the player has not come to the chosen moment yet.
+    """
+
+    def __init__(self, player: Player, clock: Callable[[], float], speed: float = 1.0) -> None:
+        self.player = player
+        self.speed = speed
+        self.playing = True
+        self.behind = False
+        self._clock = clock
+        self._last = clock()
+
+    def newest(self) -> JobView | None:
+        """Go on with the time that has passed, and return the view of then."""
+        now = self._clock()
+        passed, self._last = now - self._last, now
+        if self.playing and not self.behind:
+            self.player.seek(self.player.seconds + passed * self.speed)
+            if self.player.seconds >= self.player.end_seconds:
+                self.playing = False
+        self.behind = not any(self.player.step() for _ in range(_MOST_BEHIND))
+        return self.player.view()
+
+    def over(self) -> bool:
+        """Whether it has come to its end; it may still be played again."""
+        return True
+
+    def pause(self) -> None:
+        """Stop, or go on; at the end, begin again."""
+        if not self.playing and self.player.seconds >= self.player.end_seconds:
+            self.player.seek(0.0)
+        self.playing = not self.playing
+
+    def seek(self, share: float) -> None:
+        """Go to a place, as a share of the whole."""
+        self.player.seek(share * self.player.end_seconds)
+
+    def share(self) -> float:
+        """Return where it is, as a share of the whole."""
+        return self.player.seconds / self.player.end_seconds if self.player.end_seconds else 1.0
+
+    def faster(self, step: int) -> None:
+        """Choose the next of the speeds, or the one before."""
+        nearest = min(range(len(SPEEDS)), key=lambda place: abs(SPEEDS[place] - self.speed))
+        self.speed = SPEEDS[min(max(0, nearest + step), len(SPEEDS) - 1)]
