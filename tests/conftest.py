@@ -2,8 +2,10 @@
 
 import os
 import signal
+import tempfile
 import uuid
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import NoReturn
 
 import pytest
@@ -38,6 +40,13 @@ def missing_service() -> Callable[[str], NoReturn]:
         pytest.skip(reason)
 
     return report
+
+
+@pytest.fixture
+def short_path() -> Iterator[Path]:
+    """Give a folder whose name is short, so that what is said of it breaks into the same lines everywhere."""
+    with tempfile.TemporaryDirectory(prefix="distsum-") as name:
+        yield Path(name)
 
 
 @pytest.fixture(scope="session")

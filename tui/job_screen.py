@@ -347,8 +347,9 @@ class JobScreen(Screen[None]):
         self.app.push_screen(Help([(" ".join(shown), words) for words, shown in keys.items()], _LEGEND))
 
     def action_leave(self) -> None:
-        """Leave; where the job runs in this process, ask what shall become of it."""
-        if not self._app.owns_run or self._app.source.over():
+        """Leave; where the job runs in this process, ask what shall become of it, unless it is all but done."""
+        done = self._view is not None and self._view.snapshot.finished
+        if not self._app.owns_run or self._app.source.over() or done:
             self.app.exit("leave")
             return
         choices = (
