@@ -213,7 +213,10 @@ class RequestClient:
                 # A broker that is short of memory or disk takes no question, and says so to nobody.
                 async with asyncio.timeout(left):
                     return await self._ask_once(session, question, min(left, _LONGEST_ATTEMPT_SECONDS))
-            except (SessionLostError, TimeoutError):
+            except SessionLostError:
+                self._was_connected = True  # also if it was lost before it was of use: the address is right
+                continue
+            except TimeoutError:
                 continue
             except NoSuchQueueError:
                 pass  # No master was ever here, or it is starting.

@@ -119,7 +119,7 @@ def test_the_help_lists_every_command_with_what_it_does(help_pages, name):
     done = help_pages[name].result()
     assert (done.returncode, done.stderr) == (0, "")
     rows = {line.split()[1]: line.split()[2:-1] for line in done.stdout.splitlines() if line.startswith("│")}
-    assert [*COMMANDS, "fleet", "--install-completion", "--help", "--version"] == list(rows)
+    assert [*COMMANDS, "fleet", "replay", "--install-completion", "--help", "--version"] == list(rows)
     assert all(len(words) >= 3 for words in rows.values()), "a command without an explanation"
     assert max(map(len, done.stdout.splitlines())) <= 80
 
