@@ -172,7 +172,7 @@ class Deployment:
 
     @property
     def partials(self) -> set[str]:
-        return self.listed("work/partials")
+        return self.listed("scratch/partials")
 
     # Processes --------------------------------------------------------------------------------------------------------
 
@@ -186,7 +186,7 @@ class Deployment:
     def start_master(self, state: str = "ready", **changes: str) -> Process:
         """Start a master, and wait until it serves, or waits for the end of another."""
         environment = self.environment(self.master_s3.endpoint, **changes)
-        master = self._start("master", environment, "master", "--work-dir", f"{self.place}/work")
+        master = self._start("master", environment, "master", "--work-dir", f"{self.place}/scratch")
         self.masters.append(master)
         master.wait_for(state)
         return master
@@ -195,7 +195,7 @@ class Deployment:
         """Start masters that wait for the end of the one that serves; all at once, which is quicker."""
         environment = self.environment(self.master_s3.endpoint)
         started = [
-            self._start("master", environment, "master", "--work-dir", f"{self.place}/work") for _ in range(count)
+            self._start("master", environment, "master", "--work-dir", f"{self.place}/scratch") for _ in range(count)
         ]
         self.masters += started
         for each in started:
@@ -339,7 +339,7 @@ class Deployment:
         kept = {f"jobs/{job}/{name}" for job in (*jobs, *failed) for name in RECORDS} | {"serving"}
 
         def left() -> set[str]:
-            found = {name for name in self.listed("work") if name not in kept}
+            found = {name for name in self.listed("scratch") if name not in kept}
             return {name for name in found if not (failed and re.fullmatch("partials/../[0-9a-f]{64}", name))}
 
         _wait_for_none(left, "objects in the work folder")
@@ -350,7 +350,7 @@ class Deployment:
         _wait_for_none(lambda: self.processes[expected:], "processes")
         _wait_for_none(lambda: expected - len(self.processes), "missing processes")
         if not keep:
-            self.store.delete_all(self.uri("work"), {b"serving"})
+            self.store.delete_all(self.uri("scratch"), {b"serving"})
             self.clean = True
 
     def _odd_queues(self, slots: int) -> list[tuple[str, int]]:
@@ -387,7 +387,7 @@ class Deployment:
         self.masters.clear()
         self.workers.clear()
         self.check_nothing_is_left()
-        assert self.listed("work") == set()
+        assert self.listed("scratch") == set()
         queues = self.node.management("GET", f"/api/queues/{self.vhost}")
         assert len(queues) == SHARED_QUEUES, queues
 
@@ -408,7 +408,7 @@ class Deployment:
             for pid in found:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
-        self.store.delete_all(self.uri("work"), set())
+        self.store.delete_all(self.uri("scratch"), set())
         for begun in self.store.begun(self.uri("")):
             self.store.abort_output(begun.output)
 

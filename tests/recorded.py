@@ -23,7 +23,7 @@ BEGAN_SECONDS = 1_767_269_000.0
 class Stored:
     """A reader of bytes."""
 
-    uri = b"/work/history"
+    uri = b"/scratch/history"
 
     def __init__(self, content):
         self.content = content

@@ -74,7 +74,7 @@ class LinesPane(ScrollView, can_focus=True):
         "LinesPane { overflow-x: hidden; scrollbar-size-vertical: 1; " + _STYLES.replace("> .", "& > .") + " }"
     )
 
-    def __init__(self, title: str, *, follow: bool = False, id: str, classes: str) -> None:  # noqa: A002
+    def __init__(self, title: str, *, follow: bool = False, id: str, classes: str) -> None:  # noqa: A002 - Textual's word
         super().__init__(id=id, classes=classes)
         self._lines: list[Line] = []
         self._follow = follow
@@ -142,7 +142,7 @@ class Tabs(FixedLines):
             super().__init__()
             self.number = number
 
-    def __init__(self, names: Sequence[str], id: str) -> None:  # noqa: A002
+    def __init__(self, names: Sequence[str], id: str) -> None:  # noqa: A002 - Textual's word
         super().__init__(id)
         self._names = names
 

@@ -104,7 +104,13 @@ class TreeMap(Widget, can_focus=True):
         Binding("pagedown", "phase(-1)", "Look at the phase below", show=False),
     ]
 
-    def __init__(self, *, glyphs: bool = False, id: str | None = None, classes: str | None = None) -> None:  # noqa: A002
+    def __init__(
+        self,
+        *,
+        glyphs: bool = False,
+        id: str | None = None,  # noqa: A002 - Textual's word
+        classes: str | None = None,
+    ) -> None:
         super().__init__(id=id, classes=classes)
         self._glyphs = glyphs
         self._view: JobView | None = None

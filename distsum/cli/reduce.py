@@ -33,6 +33,9 @@ from distsum.cli.screen import OnScreen, on_screen
 from distsum.errors import UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from distsum.config import Settings
     from distsum.request import ReductionName, Summary
 
 
@@ -66,178 +69,68 @@ History = Annotated[
 _ONLY_IN_WORDS = frozenset({"shape", "dtype", "order", "workers_lost", "phase_seconds", "worker_seconds"})
 
 
-def mean(
-    *inputs: Inputs,
-    output: Output,
-    flags: RunFlags = NO_FLAGS,
-    speculation: Speculation = None,
-    no_speculation: NoSpeculation = False,
-    history: History = None,
-    force: Force = False,
-    broker: There = None,
-    fleet: Fleet = None,
-    tui: OnScreen = False,
-    quiet: Quiet = None,
-    json: Json = False,
-) -> None:
-    """Write the mean at every index of many files."""
-    wanted = speculation_flag(speculation, off=no_speculation)
-    _reduce(
-        "mean",
-        inputs,
-        output,
-        flags,
-        wanted,
-        history,
-        force=force,
-        broker=broker,
-        fleet=fleet,
-        tui=tui,
-        quiet=quiet,
-        as_json=json,
-    )
+def _command(reduction: ReductionName, words: str) -> Callable[..., None]:
+    """Return the command of a reduction; all four take the same options."""
 
-
-def sum_(
-    *inputs: Inputs,
-    output: Output,
-    flags: RunFlags = NO_FLAGS,
-    speculation: Speculation = None,
-    no_speculation: NoSpeculation = False,
-    history: History = None,
-    force: Force = False,
-    broker: There = None,
-    fleet: Fleet = None,
-    tui: OnScreen = False,
-    quiet: Quiet = None,
-    json: Json = False,
-) -> None:
-    """Write the sum at every index of many files; exact for integers."""
-    wanted = speculation_flag(speculation, off=no_speculation)
-    _reduce(
-        "sum",
-        inputs,
-        output,
-        flags,
-        wanted,
-        history,
-        force=force,
-        broker=broker,
-        fleet=fleet,
-        tui=tui,
-        quiet=quiet,
-        as_json=json,
-    )
-
-
-def min_(
-    *inputs: Inputs,
-    output: Output,
-    flags: RunFlags = NO_FLAGS,
-    speculation: Speculation = None,
-    no_speculation: NoSpeculation = False,
-    history: History = None,
-    force: Force = False,
-    broker: There = None,
-    fleet: Fleet = None,
-    tui: OnScreen = False,
-    quiet: Quiet = None,
-    json: Json = False,
-) -> None:
-    """Write the smallest number at every index of many files."""
-    wanted = speculation_flag(speculation, off=no_speculation)
-    _reduce(
-        "min",
-        inputs,
-        output,
-        flags,
-        wanted,
-        history,
-        force=force,
-        broker=broker,
-        fleet=fleet,
-        tui=tui,
-        quiet=quiet,
-        as_json=json,
-    )
-
-
-def max_(
-    *inputs: Inputs,
-    output: Output,
-    flags: RunFlags = NO_FLAGS,
-    speculation: Speculation = None,
-    no_speculation: NoSpeculation = False,
-    history: History = None,
-    force: Force = False,
-    broker: There = None,
-    fleet: Fleet = None,
-    tui: OnScreen = False,
-    quiet: Quiet = None,
-    json: Json = False,
-) -> None:
-    """Write the largest number at every index of many files."""
-    wanted = speculation_flag(speculation, off=no_speculation)
-    _reduce(
-        "max",
-        inputs,
-        output,
-        flags,
-        wanted,
-        history,
-        force=force,
-        broker=broker,
-        fleet=fleet,
-        tui=tui,
-        quiet=quiet,
-        as_json=json,
-    )
-
-
-def _reduce(
-    reduction: ReductionName,
-    inputs: tuple[FileName, ...],
-    output: FileName,
-    flags: RunFlags,
-    speculation: str | None,
-    history: FileName | None,
-    *,
-    force: bool,
-    broker: str | None,
-    fleet: FileName | None,
-    tui: bool,
-    quiet: bool | None,
-    as_json: bool,
-) -> None:
-    settings = settings_of(flags, quiet=quiet, broker=broker, speculation=speculation)
-    # Only the options: whoever has set a broker for the service's commands still works here with this one.
-    if broker is not None or fleet is not None:
-        if tui:
-            raise UsageError("--tui shows a run on this machine only; leave it or --broker and --fleet out")
-        if speculation is not None and fleet is None:
-            raise UsageError("--speculation: a service's master says what is done about stragglers; leave it out here")
-        if history is not None:
-            raise UsageError("--history: a service stores it with the job; `distsum status JOB` tells of it")
+    def command(
+        *inputs: Inputs,
+        output: Output,
+        flags: RunFlags = NO_FLAGS,
+        speculation: Speculation = None,
+        no_speculation: NoSpeculation = False,
+        history: History = None,
+        force: Force = False,
+        broker: There = None,
+        fleet: Fleet = None,
+        tui: OnScreen = False,
+        quiet: Quiet = None,
+        json: Json = False,
+    ) -> None:
+        wanted = speculation_flag(speculation, off=no_speculation)
+        settings = settings_of(flags, quiet=quiet, broker=broker, speculation=wanted)
+        # Only the options: whoever has set a broker for the service's commands still works here with this one.
+        if broker is not None or fleet is not None:
+            if tui:
+                raise UsageError("--tui shows a run on this machine only; leave it or --broker and --fleet out")
+            if wanted is not None and fleet is None:
+                raise UsageError(
+                    "--speculation: a service's master says what is done about stragglers; leave it out here"
+                )
+            if history is not None:
+                raise UsageError("--history: a service stores it with the job; `distsum status JOB` tells of it")
         if fleet is not None:
             from distsum.cli.fleet import run_on_fleet
 
-            run_on_fleet(
-                reduction,
-                inputs,
-                output,
-                flags,
-                settings,
-                fleet,
-                broker_given=broker is not None,
-                speculation_given=speculation is not None,
-                force=force,
-                as_json=as_json,
-            )
-            return
-        from distsum.cli.service import run_there
+            given = {"broker_given": broker is not None, "speculation_given": wanted is not None}
+            run_on_fleet(reduction, inputs, output, flags, settings, fleet, **given, force=force, as_json=json)
+        elif broker is not None:
+            from distsum.cli.service import run_there
 
-        run_there(reduction, inputs, output, flags, settings, force=force, as_json=as_json)
-        return
+            run_there(reduction, inputs, output, flags, settings, force=force, as_json=json)
+        else:
+            _run_here(reduction, inputs, output, settings, history, force=force, tui=tui, as_json=json)
+
+    command.__doc__ = words
+    return command
+
+
+mean = _command("mean", "Write the mean at every index of many files.")
+sum_ = _command("sum", "Write the sum at every index of many files; exact for integers.")
+min_ = _command("min", "Write the smallest number at every index of many files.")
+max_ = _command("max", "Write the largest number at every index of many files.")
+
+
+def _run_here(
+    reduction: ReductionName,
+    inputs: tuple[FileName, ...],
+    output: FileName,
+    settings: Settings,
+    history: FileName | None,
+    *,
+    force: bool,
+    tui: bool,
+    as_json: bool,
+) -> None:
     from distsum.embedded import run
 
     show = on_screen() if tui else None

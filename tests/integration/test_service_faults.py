@@ -405,7 +405,7 @@ def test_a_partial_of_which_a_bit_is_turned_on_its_way_is_made_again(service, di
 
     def choose(request: Request) -> Fault | None:
         # Until some have been read: a task looks first whether its own partial is there, which it seldom is.
-        turned = request.method == "GET" and "/work/partials/" in request.target and proxy.flipped < before + 3
+        turned = request.method == "GET" and "/scratch/partials/" in request.target and proxy.flipped < before + 3
         return Fault(flip=256 + 1000) if turned else None
 
     with disturb() as run:
@@ -459,7 +459,7 @@ def test_where_s3_is_down_for_good_the_job_fails_naming_it_and_can_be_resumed(se
 
 # Masters --------------------------------------------------------------------------------------------------------------
 
-WORK = r"/work/jobs/[0-9a-f]{12}/"
+WORK = r"/scratch/jobs/[0-9a-f]{12}/"
 BEFORE = "is about to accept the job"
 STEPS = {
     BEFORE: ("PUT", WORK + "ticket$"),
@@ -469,7 +469,7 @@ STEPS = {
     "is about to finish": ("PUT", WORK + "committing$"),
     "finishes the result": ("POST", r"/out/[^?]*\?.*uploadId="),
     "tells how it ended": ("PUT", WORK + "outcome$"),
-    "removes a partial": ("DELETE", "/work/partials/"),
+    "removes a partial": ("DELETE", "/scratch/partials/"),
     "removes the list of inputs": ("DELETE", WORK + "inputs$"),
 }
 
@@ -484,7 +484,7 @@ def kill_masters_at_every_step(service: Deployment, output: str) -> Counter[str]
     stored: Counter[str] = Counter()
 
     def count(request: Request) -> Fault | None:
-        if request.method == "PUT" and (found := re.search("/work/partials/../([0-9a-f]{64})", request.target)):
+        if request.method == "PUT" and (found := re.search("/scratch/partials/../([0-9a-f]{64})", request.target)):
             stored[found[1]] += 1
         return held(request)
 
@@ -576,7 +576,7 @@ def test_a_master_that_stood_still_while_another_served_forgets_what_it_knew(ser
 
 @pytest.mark.parametrize(
     ("method", "target"),
-    [("GET", r"/in/\d+\.npy"), ("GET", "/work/partials/"), ("PUT", r"/out/.*partNumber=")],
+    [("GET", r"/in/\d+\.npy"), ("GET", "/scratch/partials/"), ("PUT", r"/out/.*partNumber=")],
     ids=["first phase", "later phase", "result"],
 )
 def test_a_running_job_is_cancelled_at_once_wherever_its_workers_are(service, disturb, method, target):

@@ -93,7 +93,7 @@ def test_idle_workers_share_what_a_crawling_one_has_left_and_it_stops_reading(se
         service.start_worker(slots=3)
         wait_until(lambda: len(service.names("busy")) == 3, "who does the other tasks")
         gate.release()
-        wait_until(lambda: service.listed(f"work/jobs/{job}/children"), "a child that another has made")
+        wait_until(lambda: service.listed(f"scratch/jobs/{job}/children"), "a child that another has made")
         (entry,) = backups(service.ask("status", job, "--stragglers"))
         assert (entry["of_worker"], entry["outcome"]) == (name, None)
         assert entry["helpers"]

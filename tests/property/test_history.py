@@ -56,7 +56,7 @@ EVIDENCE = Evidence(
 class Stored:
     """A reader of bytes."""
 
-    uri = b"/work/h\x1b[31m"
+    uri = b"/scratch/h\x1b[31m"
 
     def __init__(self, content):
         self.content = content
@@ -198,7 +198,7 @@ def test_what_is_no_history_is_named_and_harms_nothing(content):
     for each in (content, b"distsum history 1 protocol %d by distsum 0\n" % PROTOCOL + content):
         events, words = played(each)
         assert events is None
-        assert "/work/h\\x1b[31m" in words
+        assert "/scratch/h\\x1b[31m" in words
         assert words.isprintable()
 
 
