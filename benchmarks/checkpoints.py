@@ -17,10 +17,10 @@ import msgspec
 import numpy as np
 
 from benchmarks.measure import middle, report
-from distsum.embedded import prepare
 from distsum.jobs import Job
 from distsum.messages import RunTask, TaskId
 from distsum.partials import children_uri
+from distsum.preparation import prepare
 from distsum.request import Options
 from distsum.stores.local import LocalStore
 from distsum.worker.attempt import Attempt

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from benchmarks.measure import middle, report
-from distsum.embedded import plan, prepare, run
+from distsum.embedded import run
 from distsum.generate import generate
 from distsum.inputs import expand
 from distsum.jobs import Job
@@ -28,6 +28,7 @@ from distsum.manifest import Input
 from distsum.messages import Effort, RunTask, TaskId
 from distsum.paths import collected_sorted
 from distsum.planning import Rates
+from distsum.preparation import plan, prepare
 from distsum.request import Options
 from distsum.stores.local import LocalStore
 from distsum.tree import Tree

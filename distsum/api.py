@@ -77,7 +77,7 @@ def plan(inputs: Inputs, reduction: ReductionName = "mean", **options: Unpack[Ru
         UsageError: What was asked for cannot be done.
         JobError: An input is bad, by its size or as the first one.
     """
-    from distsum.embedded import plan as planned
+    from distsum.preparation import plan as planned
 
     chosen = options_of(options)
     here_of(options)  # which no plan depends on, and which may be wrong all the same

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import numpy as np
 
-from distsum.embedded import prepare
 from distsum.jobs import Job
 from distsum.manifest import NodeKeys
 from distsum.messages import RunTask, TaskId
 from distsum.partials import children_uri, node_context, partial_uri
+from distsum.preparation import prepare
 from distsum.stores.local import LocalStore
 from distsum.tree import Tree
 from distsum.worker.attempt import Attempt

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 from distsum import __version__
 from distsum.actors.actor import BROKER, CLIENT, MASTER, TRACKER
 from distsum.actors.task_tracker import TrackerSettings
-from distsum.embedded import prepare
 from distsum.errors import InexactError
 from distsum.jobs import Job
 from distsum.messages import (
@@ -27,6 +26,7 @@ from distsum.messages import (
     TaskSucceeded,
     WorkerJoined,
 )
+from distsum.preparation import prepare
 from distsum.stores.local import LocalStore
 from distsum.worker.adding import BadChildError
 from distsum.worker.attempt import Attempt

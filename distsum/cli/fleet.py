@@ -123,7 +123,7 @@ def _check_job(inputs: Sequence[FileName], output: FileName, settings: Settings,
     """Find before hosts are asked what is wrong with a job by its names."""
     from contextlib import closing
 
-    from distsum.embedded import check_output
+    from distsum.preparation import check_output
     from distsum.stores.routing import RoutingStore
 
     with closing(RoutingStore(settings.s3_deadline)) as store:

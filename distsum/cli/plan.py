@@ -50,7 +50,7 @@ def plan(
     json: Json = False,
 ) -> None:
     """Show the ways in which a job could run, what each costs, and which would be taken."""
-    from distsum.embedded import plan as planned
+    from distsum.preparation import plan as planned
 
     settings = settings_of(flags)
     report = planned(

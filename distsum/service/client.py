@@ -155,7 +155,7 @@ class ServiceClient:
             ServiceError: The service is of another version, or does not take the job.
             InterruptedRunError: Ctrl-C, when the job may have been accepted already.
         """
-        from distsum.embedded import check_output, prepare
+        from distsum.preparation import check_output, prepare
 
         check_output(output, inputs, self._store, force=options.force)
         service = self.fitting_service()

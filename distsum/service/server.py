@@ -47,14 +47,13 @@ from distsum.messages import (
     WorkerRefused,
     WorkerResumed,
 )
-from distsum.observe.fold import JobTally
 from distsum.observe.gauges import Gauges, QueueGauge
-from distsum.observe.history import Recorder
 from distsum.observe.narrator import Narrator
 from distsum.observe.workers import WorkerTable
 from distsum.partials import node_context
 from distsum.service import messages as channel
 from distsum.service.records import DamagedRecordError, Outcome, Records, Ticket, ended_status
+from distsum.service.served_job import ServedJob
 from distsum.wording import printable
 
 if TYPE_CHECKING:
@@ -122,60 +121,6 @@ class Observer(Protocol):
         ...
 
 
-class _Served:
-    """A job that the service has accepted and not ended."""
-
-    def __init__(self, job: Job, ticket: Ticket, *, resumed: bool, cancelled: bool) -> None:
-        self.job = job
-        self.ticket = ticket
-        self.resumed = resumed
-        self.cancelled = cancelled
-        self.state: channel.JobState = "queued"
-        self.told: channel.JobStatus | None = None
-        """What is told of it instead, since it has ended and that cannot be stored yet."""
-        self.storing = asyncio.Lock()
-        self.began = time.perf_counter()
-        self.tally = JobTally(job.work_by_phase(), job.input_uri)
-        self.finished: asyncio.Future[JobSucceeded | JobFailed] = asyncio.get_running_loop().create_future()
-        self.context = node_context(job.spec, 0)
-        self.began_seconds = time.time()
-        self.recorder: Recorder | None = None
-
-    def record(self) -> None:
-        """Record what happens from now on. Where that cannot be done the job goes on without."""
-        try:
-            self.recorder = Recorder(self.job.history_header(self.began_seconds, resumed=self.resumed))
-        except OSError as error:
-            name = self.job.spec.job
-            log.warning(
-                "the history of job %s cannot be recorded: %s", name, error.strerror, extra=concerning(job=name)
-            )
-
-    def take(self, event: msgspec.Struct) -> None:
-        """Count and record an event."""
-        now = time.perf_counter() - self.began
-        self.tally.take(event, now)
-        if self.recorder is not None:
-            self.recorder.take(event, now)
-
-    def status(self, workers: int) -> channel.JobStatus:
-        """Return what clients are told."""
-        if self.told is not None:
-            return self.told
-        record = self.job.record
-        snapshot = self.tally.snapshot(time.perf_counter() - self.began)
-        return channel.JobStatus(
-            job=record.spec.job,
-            state=self.state,
-            reduction=record.spec.reduction,
-            files=record.spec.files,
-            output=printable(record.output),
-            priority=self.ticket.priority,
-            submitted_seconds=self.ticket.submitted_seconds,
-            snapshot=msgspec.structs.replace(snapshot, workers=workers),
-        )
-
-
 class Service:
     """One master.
 
@@ -208,7 +153,7 @@ class Service:
         self._tracker_settings = TrackerSettings(
             retry_storage=True, first_attempt=time.time_ns(), speculation=speculation or SpeculationSettings()
         )
-        self._served: dict[str, _Served] = {}
+        self._served: dict[str, ServedJob] = {}
         self._ended: dict[str, channel.JobStatus] = {}
         self._ledgers: dict[str, LedgerReport] = {}
         self._left_alone: dict[str, str] = {}
@@ -392,11 +337,11 @@ class Service:
     # Jobs -------------------------------------------------------------------------------------------------------------
 
     def _serve(self, job: Job, ticket: Ticket, *, resumed: bool = False, cancelled: bool = False) -> None:
-        served = _Served(job, ticket, resumed=resumed, cancelled=cancelled)
+        served = ServedJob(job, ticket, resumed=resumed, cancelled=cancelled)
         self._served[job.spec.job] = served
         self._spawn(self._run_job(served))
 
-    async def _run_job(self, served: _Served) -> None:
+    async def _run_job(self, served: ServedJob) -> None:
         name = served.job.spec.job
         try:
             summary = await self._summary_of(served)
@@ -412,7 +357,7 @@ class Service:
         await self._end(served, outcome)
         await self._tidy(served.job, outcome, name)
 
-    async def _summary_of(self, served: _Served) -> Summary:
+    async def _summary_of(self, served: ServedJob) -> Summary:
         """Run a job to its end.
 
         Raises:
@@ -447,12 +392,12 @@ class Service:
         seconds = time.perf_counter() - served.began
         return job.summary(outcome, served.tally, len(self._active()), digest, seconds)
 
-    def _shares_output(self, served: _Served) -> bool:
+    def _shares_output(self, served: ServedJob) -> bool:
         """Whether another job that is under way has the same output."""
         output = served.job.record.output
         return any(each is not served and each.job.record.output == output for each in self._served.values())
 
-    async def _end(self, served: _Served, outcome: Outcome) -> None:
+    async def _end(self, served: ServedJob, outcome: Outcome) -> None:
         """Store how a job ended, as often as it takes, and tell of it then."""
         name = served.job.spec.job
         told = ended_status(served.job.record, served.ticket, outcome)
@@ -471,7 +416,7 @@ class Service:
             self._observer.job_ended(outcome.state)
         log.info("job %s %s", name, outcome.reason or outcome.state, extra=concerning(job=name))
 
-    async def _store_outcome(self, served: _Served, outcome: Outcome) -> None:
+    async def _store_outcome(self, served: ServedJob, outcome: Outcome) -> None:
         name = served.job.spec.job
         # Before the outcome: nobody looks for it afterwards.
         if served.recorder is not None:
@@ -677,7 +622,7 @@ class Service:
         del self._left_alone[name]
         return channel.Done()
 
-    async def _stored(self, served: _Served, call: Callable[[], None]) -> str | None:
+    async def _stored(self, served: ServedJob, call: Callable[[], None]) -> str | None:
         """Store what another master must know of a job; return why that could not be done in time, or None."""
 
         async def store() -> None:

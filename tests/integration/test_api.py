@@ -527,8 +527,9 @@ def test_an_interrupted_script_ends_its_workers_and_says_what_is_kept(tmp_path, 
 
 
 def test_an_interrupt_that_comes_before_the_run_has_begun_ends_it(runs, tmp_path):
-    from distsum.embedded import _Run, _run_loop, prepare
+    from distsum.embedded import _Run, _run_loop
     from distsum.jobs import Job
+    from distsum.preparation import prepare
     from distsum.request import Options
     from distsum.stores.local import LocalStore
 

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from distsum import embedded
-from distsum.embedded import prepare, run
+from distsum import preparation
+from distsum.embedded import run
 from distsum.errors import TaskAbandonedError
 from distsum.manifest import NodeKeys
 from distsum.messages import JobSpec
 from distsum.partials import node_context
+from distsum.preparation import prepare
 from distsum.request import Options
 from distsum.stores.local import LocalStore
 from distsum.tree import split
@@ -73,7 +74,7 @@ def planted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         )
     )
     monkeypatch.syspath_prepend(tmp_path / "plant")
-    monkeypatch.setattr(embedded, "JobSpec", functools.partial(JobSpec, checkpoint_seconds=0.0))
+    monkeypatch.setattr(preparation, "JobSpec", functools.partial(JobSpec, checkpoint_seconds=0.0))
     return mark
 
 

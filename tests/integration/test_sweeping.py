@@ -9,9 +9,9 @@ import signal
 import numpy as np
 import pytest
 
-from distsum.embedded import prepare
 from distsum.jobs import Job
 from distsum.partials import children_uri, partial_uri
+from distsum.preparation import prepare
 from distsum.request import Options
 from distsum.service.records import Outcome, Records, Ticket
 from distsum.stores.routing import RoutingStore

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from distsum.brokers.framing import Deframer, frame
-from distsum.embedded import prepare
 from distsum.jobs import Job
 from distsum.messages import (
     FROM_WORKER,
@@ -24,6 +23,7 @@ from distsum.messages import (
     WorkerJoined,
 )
 from distsum.partials import children_uri
+from distsum.preparation import prepare
 from distsum.request import Options
 from distsum.stores.routing import RoutingStore
 from distsum.worker.launch import launch

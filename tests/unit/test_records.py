@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from distsum.embedded import prepare
 from distsum.errors import StorageError
 from distsum.jobs import Job
+from distsum.preparation import prepare
 from distsum.request import Options
 from distsum.service.records import DamagedRecordError, Outcome, Records, Ticket
 from distsum.stores.local import LocalStore

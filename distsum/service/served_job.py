@@ -1,0 +1,78 @@
+"""A job that a master has accepted and not ended: what is known of it, and what clients are told."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from distsum.logs import concerning
+from distsum.observe.fold import JobTally
+from distsum.observe.history import Recorder
+from distsum.partials import node_context
+from distsum.service import messages as channel
+from distsum.wording import printable
+
+if TYPE_CHECKING:
+    from distsum.jobs import Job
+    from distsum.messages import JobFailed, JobSucceeded
+    from distsum.service.records import Ticket
+
+log = logging.getLogger(__name__)
+
+
+class ServedJob:
+    """A job that the service has accepted and not ended."""
+
+    def __init__(self, job: Job, ticket: Ticket, *, resumed: bool, cancelled: bool) -> None:
+        self.job = job
+        self.ticket = ticket
+        self.resumed = resumed
+        self.cancelled = cancelled
+        self.state: channel.JobState = "queued"
+        self.told: channel.JobStatus | None = None
+        """What is told of it instead, since it has ended and that cannot be stored yet."""
+        self.storing = asyncio.Lock()
+        self.began = time.perf_counter()
+        self.tally = JobTally(job.work_by_phase(), job.input_uri)
+        self.finished: asyncio.Future[JobSucceeded | JobFailed] = asyncio.get_running_loop().create_future()
+        self.context = node_context(job.spec, 0)
+        self.began_seconds = time.time()
+        self.recorder: Recorder | None = None
+
+    def record(self) -> None:
+        """Record what happens from now on. Where that cannot be done the job goes on without."""
+        try:
+            self.recorder = Recorder(self.job.history_header(self.began_seconds, resumed=self.resumed))
+        except OSError as error:
+            name = self.job.spec.job
+            log.warning(
+                "the history of job %s cannot be recorded: %s", name, error.strerror, extra=concerning(job=name)
+            )
+
+    def take(self, event: msgspec.Struct) -> None:
+        """Count and record an event."""
+        now = time.perf_counter() - self.began
+        self.tally.take(event, now)
+        if self.recorder is not None:
+            self.recorder.take(event, now)
+
+    def status(self, workers: int) -> channel.JobStatus:
+        """Return what clients are told."""
+        if self.told is not None:
+            return self.told
+        record = self.job.record
+        snapshot = self.tally.snapshot(time.perf_counter() - self.began)
+        return channel.JobStatus(
+            job=record.spec.job,
+            state=self.state,
+            reduction=record.spec.reduction,
+            files=record.spec.files,
+            output=printable(record.output),
+            priority=self.ticket.priority,
+            submitted_seconds=self.ticket.submitted_seconds,
+            snapshot=msgspec.structs.replace(snapshot, workers=workers),
+        )
