@@ -50,8 +50,10 @@ class Ask(ModalScreen[str]):
             yield OptionList(*(Option(Content(choice.words), id=choice.name) for choice in self._choices))
 
     def on_mount(self) -> None:
-        """Let keys choose."""
-        self.query_one(OptionList).focus()
+        """Let keys choose, also those that were typed ahead."""
+        choices = self.query_one(OptionList)
+        choices.highlighted = 0
+        self.set_focus(choices)
 
     def on_option_list_option_selected(self, event: OptionList.OptionSelected) -> None:
         """Give the answer."""

@@ -14,6 +14,9 @@ from distsum.observe.states import DONE
 from distsum.request import Options
 from tests.command import SCRIPT, Terminal, alive, distsum, summary, workers
 
+MORE_TASKS, ENDLESS = ("--tiles", "3"), ("--tiles", "30")
+"""So that the run goes on when a key is typed, or a question answered, also on a busy machine."""
+
 
 @pytest.fixture(scope="module")
 def many(tmp_path_factory):
@@ -39,8 +42,10 @@ def on_screen(many, short_path, *options, columns=120, lines=36):
 def test_a_run_is_shown_to_its_end_and_summed_up_when_the_screen_is_left(many, short_path, columns, lines):
     with on_screen(many, short_path, columns=columns, lines=lines) as run:
         run.wait_until(lambda: holds(run, "DONE"), "the end of the run")
-        assert holds(run, "1 Tree")
-        assert any(re.search(r"P1 .* ([\d,]+)/\1(?!\d)", line) for line in run.shown), run.shown
+        run.wait_until(lambda: holds(run, "1 Tree"), "the tree")
+        # A frame may arrive in parts, and its header first.
+        whole = re.compile(r"P1 .* ([\d,]+)/\1(?!\d)")
+        run.wait_until(lambda: any(map(whole.search, run.shown)), "a phase that is complete")
         run.type(b"q")
         assert run.finish() == 0
         assert holds(run, "mean of 3,000 files of 300 numbers")
@@ -49,7 +54,7 @@ def test_a_run_is_shown_to_its_end_and_summed_up_when_the_screen_is_left(many, s
 
 
 def test_a_run_that_is_left_goes_on_with_its_progress_as_lines(many, short_path):
-    with on_screen(many, short_path) as run:
+    with on_screen(many, short_path, *MORE_TASKS) as run:
         run.wait_until(lambda: holds(run, "RUNNING"), "the run")
         run.type(b"q")
         run.wait_until(lambda: holds(run, "The job runs in this process."), "the question")
@@ -61,7 +66,7 @@ def test_a_run_that_is_left_goes_on_with_its_progress_as_lines(many, short_path)
 
 @pytest.mark.parametrize("how", ["asked", "SIGTERM"])
 def test_a_run_that_is_stopped_leaves_the_terminal_in_order_and_tells_how_to_go_on(many, short_path, how):
-    with on_screen(many, short_path) as run:
+    with on_screen(many, short_path, *ENDLESS, columns=200) as run:
         run.wait_until(lambda: holds(run, "RUNNING"), "the run")
         pids = workers(run.process.pid)
         if how == "asked":
@@ -71,7 +76,7 @@ def test_a_run_that_is_stopped_leaves_the_terminal_in_order_and_tells_how_to_go_
         else:
             run.process.send_signal(signal.SIGTERM)
         assert run.finish() == 130
-        assert "the same command goes on from there" in " ".join(run.shown), run.shown
+        assert holds(run, "the same command goes on from there")
         assert not run.cursor_hidden
         run.wait_until(lambda: not any(map(alive, pids)), "the end of its workers")
     done = distsum("mean", "in", "-o", "o.npy", "-p", "5", cwd=short_path)
@@ -87,7 +92,7 @@ def test_a_run_that_fails_says_why_on_the_screen_and_after_it(short_path):
     bad.write_bytes(b"no npy" + content[6:])
     with Terminal("mean", "in", "-o", "o.npy", "-p", "5", "-w", "2", "--tui", cwd=short_path, columns=200) as run:
         run.wait_until(lambda: holds(run, "FAILED"), "the end of the run")
-        assert holds(run, bad.name)
+        run.wait_until(lambda: holds(run, bad.name), "the reason")
         run.type(b"q")
         assert run.finish() == 1
         assert holds(run, bad.name)
@@ -105,7 +110,7 @@ def test_a_stored_history_is_played_from_the_command_line(many, short_path):
     history = str(many[0].parent / "history")
     with Terminal("replay", history, "--speed", "100", cwd=short_path, columns=120, lines=36) as run:
         run.wait_until(lambda: holds(run, "DONE"), "the end of the history")
-        assert holds(run, "3,000 files")
+        run.wait_until(lambda: holds(run, "3,000 files"), "what it is of")
         run.type(b"q")
         assert run.finish() == 0
 
