@@ -77,14 +77,10 @@ class FeedWriter(Generic[_View]):
         self.number = 0
         self.view = view
         self._kind = type(view)
-        self._picture: bytes | None = None
 
     def picture(self) -> bytes:
-        """Return the newest view as a frame; asked for again before the next one it costs nothing."""
-        if self._picture is None:
-            view = msgspec.Raw(_ENCODER.encode(self.view))
-            self._picture = _packed(_ENCODER.encode(Picture(self.stream, self.number, view)))
-        return self._picture
+        """Return the newest view as a frame."""
+        return encoded_picture(self.stream, self.number, self.view)
 
     def step(self, view: _View) -> bytes | None:
         """Take a new view; return what is different as a frame, or None where a picture is the better way to tell it.
@@ -94,9 +90,13 @@ class FeedWriter(Generic[_View]):
         change = difference(self.view, view, self._kind)
         self.view = view
         self.number += 1
-        self._picture = None
         frame = _ENCODER.encode(Delta(self.stream, self.number, change))
         return _packed(frame) if len(frame) <= MOST_DELTA_BYTES else None
+
+
+def encoded_picture(stream: str, number: int, view: msgspec.Struct) -> bytes:
+    """Return a whole view as a frame; from any thread. A million tasks take some milliseconds."""
+    return _packed(msgspec.msgpack.encode(Picture(stream, number, msgspec.Raw(msgspec.msgpack.encode(view)))))
 
 
 class FeedReader(Generic[_View]):

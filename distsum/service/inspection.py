@@ -18,12 +18,12 @@ from distsum.brokers.local import DELIVERY_LIMIT
 from distsum.brokers.management import Management
 from distsum.brokers.topology import (
     CONTROL_EXCHANGE,
+    JOBS_CHANNEL,
     REQUESTS_EXCHANGE,
     RESULTS_EXCHANGE,
     TASKS,
     TASKS_EXCHANGE,
     queues,
-    reply_queue,
     worker_key,
     worker_queue,
 )
@@ -69,7 +69,7 @@ async def inspect_broker(address: BrokerAddress) -> BrokerFound:
         worker_fault = await _try(
             address, worker_queue(name, token), CONTROL_EXCHANGE, worker_key(name), (RESULTS_EXCHANGE,)
         )
-        reply = reply_queue(name)
+        reply = JOBS_CHANNEL.reply_queue(name)
         master_fault = await _try(address, reply, REQUESTS_EXCHANGE, reply, (REQUESTS_EXCHANGE, TASKS_EXCHANGE))
     except TimeoutError:
         return msgspec.structs.replace(found, blocked=True)

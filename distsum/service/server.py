@@ -23,6 +23,7 @@ from distsum.actors.master import Master, MasterSettings
 from distsum.actors.speculation import SpeculationSettings
 from distsum.actors.system import AsyncioSystem
 from distsum.actors.task_tracker import TaskTracker, TrackerSettings
+from distsum.brokers.topology import job_events
 from distsum.errors import DistsumError, StorageError
 from distsum.logs import concerning
 from distsum.messages import (
@@ -52,12 +53,13 @@ from distsum.observe.narrator import Narrator
 from distsum.observe.workers import WorkerTable
 from distsum.partials import node_context
 from distsum.service import messages as channel
+from distsum.service.feeds import Feeds
 from distsum.service.records import DamagedRecordError, Outcome, Records, Ticket, ended_status
 from distsum.service.served_job import ServedJob
 from distsum.wording import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Awaitable, Callable, Coroutine
 
     from distsum.brokers.base import Broker
     from distsum.jobs import Job
@@ -132,6 +134,7 @@ class Service:
         master: Settings of the master actor.
         tracker: Settings of the tracker.
         observer: Told of everything.
+        tell: Sends a frame to all who look at what the key names; returns whether it could be sent.
     """
 
     def __init__(
@@ -143,6 +146,7 @@ class Service:
         master: MasterSettings | None = None,
         speculation: SpeculationSettings | None = None,
         observer: Observer | None = None,
+        tell: Callable[[str, bytes], Awaitable[bool]] | None = None,
     ) -> None:
         self._store = store
         self._records = Records(store, work)
@@ -168,6 +172,7 @@ class Service:
         self._token = secrets.token_hex(16).encode()
         self._serving = asyncio.Event()
         """Set while no other master can serve. What is stored must wait for it, and so must every answer."""
+        self._feeds = Feeds(tell or _told_nobody, self._spawn, self._serving.is_set)
         self._fault: asyncio.Future[None]
         self._system: AsyncioSystem
 
@@ -316,7 +321,7 @@ class Service:
         for served in concerned:
             if isinstance(event, JobStarted):
                 served.state = "running"
-                served.record()
+                served.begin()
             served.take(event)
             if isinstance(event, JobStarted):
                 for joined in self._joined.values():
@@ -365,7 +370,7 @@ class Service:
             _CancelledError: Somebody does not want it any more.
         """
         job = served.job
-        states = await asyncio.to_thread(job.stored_states)
+        served.states = states = await asyncio.to_thread(job.stored_states)
         resume = await asyncio.to_thread(job.has_children)
         await self._serving.wait()
         if served.resumed and not self._shares_output(served):
@@ -518,6 +523,8 @@ class Service:
                 figures = self._figures
                 queues = await figures.queues()
                 return channel.Queues(queues, figures.redelivered, figures.management, figures.management_fault)
+            case channel.Watch():
+                return await self._watch(request)
             case channel.Diagnose():
                 return await self._diagnose()
 
@@ -652,6 +659,16 @@ class Service:
             "give it again"
         )
 
+    async def _watch(self, request: channel.Watch) -> channel.AnyReply:
+        name = request.job
+        if name is None:
+            return channel.Refused("not yet")
+        key, served = job_events(name), self._served.get(name)
+        if served is None and key not in self._feeds:  # One that ends while somebody looks is told of to its end.
+            return await self._get_job(name)
+        tasks = 0 if served is None else served.tasks
+        return await self._feeds.watch(key, request.stream, None if served is None else served.look, tasks=tasks)
+
     async def _diagnose(self) -> channel.Diagnosis:
         fault = None
         try:
@@ -680,6 +697,10 @@ class Service:
             case "shutdown":
                 self._broker.send(worker, Shutdown("sent away by a client"))
         return channel.Done()
+
+
+async def _told_nobody(_key: str, _frame: bytes) -> bool:
+    return False
 
 
 class _CancelledError(Exception):
