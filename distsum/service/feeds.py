@@ -53,6 +53,7 @@ class Feeds:
         tell: Sends a frame to all who look at what the key names; returns whether it could be sent.
         spawn: Runs something in the background, and fails with it.
         serves: Whether this process is still the one whose word counts.
+        lease_seconds: For how long something is told of to who has asked.
     """
 
     def __init__(
@@ -60,7 +61,9 @@ class Feeds:
         tell: Callable[[str, bytes], Awaitable[bool]],
         spawn: Callable[[Coroutine[None, None, None]], None],
         serves: Callable[[], bool],
+        lease_seconds: float = LEASE_SECONDS,
     ) -> None:
+        self._lease_seconds = lease_seconds
         self._tell = tell
         self._serves = serves
         self._spawn = spawn
@@ -98,9 +101,9 @@ class Feeds:
                 self._streams += 1
                 feed = self._feeds[key] = _Feed(key, f"{self._name}.{self._streams}", view, tasks)
                 self._spawn(self._run(feed, look, frame_seconds))
-        feed.until = time.monotonic() + LEASE_SECONDS
+        feed.until = time.monotonic() + self._lease_seconds
         picture = None if stream == feed.writer.stream else await self._picture(feed)
-        return Watching(feed.writer.stream, LEASE_SECONDS, picture)
+        return Watching(feed.writer.stream, self._lease_seconds, picture)
 
     async def _run(self, feed: _Feed, look: Look, frame_seconds: float) -> None:
         try:

@@ -23,7 +23,7 @@ from distsum.actors.master import Master, MasterSettings
 from distsum.actors.speculation import SpeculationSettings
 from distsum.actors.system import AsyncioSystem
 from distsum.actors.task_tracker import TaskTracker, TrackerSettings
-from distsum.brokers.topology import job_events
+from distsum.brokers.topology import SERVICE_EVENTS, job_events
 from distsum.errors import DistsumError, StorageError
 from distsum.logs import concerning
 from distsum.messages import (
@@ -53,6 +53,7 @@ from distsum.observe.narrator import Narrator
 from distsum.observe.workers import WorkerTable
 from distsum.partials import node_context
 from distsum.service import messages as channel
+from distsum.service import overview
 from distsum.service.feeds import Feeds
 from distsum.service.records import DamagedRecordError, Outcome, Records, Ticket, ended_status
 from distsum.service.served_job import ServedJob
@@ -172,6 +173,7 @@ class Service:
         self._token = secrets.token_hex(16).encode()
         self._serving = asyncio.Event()
         """Set while no other master can serve. What is stored must wait for it, and so must every answer."""
+        self._overview = overview.Overview(work, self._remembered_jobs, self._workers.statuses, self._queues)
         self._feeds = Feeds(tell or _told_nobody, self._spawn, self._serving.is_set)
         self._fault: asyncio.Future[None]
         self._system: AsyncioSystem
@@ -220,6 +222,7 @@ class Service:
 
     async def close(self) -> None:
         """Let go of everything. Jobs stay as they are stored; the next master goes on."""
+        self._overview.close()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -520,13 +523,21 @@ class Service:
             case channel.CommandWorker():
                 return self._command_worker(request)
             case channel.ListQueues():
-                figures = self._figures
-                queues = await figures.queues()
-                return channel.Queues(queues, figures.redelivered, figures.management, figures.management_fault)
+                return await self._queues()
             case channel.Watch():
                 return await self._watch(request)
             case channel.Diagnose():
                 return await self._diagnose()
+
+    async def _queues(self) -> channel.Queues:
+        figures = self._figures
+        queues = await figures.queues()
+        return channel.Queues(queues, figures.redelivered, figures.management, figures.management_fault)
+
+    def _remembered_jobs(self) -> tuple[channel.JobStatus, ...]:
+        ended = sorted(self._ended.values(), key=lambda status: status.ended_seconds or 0.0)
+        workers = len(self._active())
+        return (*ended[-overview.JOBS_SHOWN :], *(each.status(workers) for each in self._served.values()))
 
     async def _submit(self, request: channel.Submit) -> channel.AnyReply:
         name = request.job
@@ -662,7 +673,10 @@ class Service:
     async def _watch(self, request: channel.Watch) -> channel.AnyReply:
         name = request.job
         if name is None:
-            return channel.Refused("not yet")
+            if SERVICE_EVENTS not in self._feeds:
+                await self._list_jobs(overview.JOBS_SHOWN)  # so that those that have ended are remembered
+            look = self._overview.look
+            return await self._feeds.watch(SERVICE_EVENTS, request.stream, look, overview.FRAME_SECONDS)
         key, served = job_events(name), self._served.get(name)
         if served is None and key not in self._feeds:  # One that ends while somebody looks is told of to its end.
             return await self._get_job(name)

@@ -228,17 +228,18 @@ class Viewer(Generic[_View]):
         """Follow what is to be followed until the session ends; return why it did."""
         running: dict[Followed[Any], asyncio.Task[None]] = {}
         lost = asyncio.ensure_future(questions.session.wait_lost())
+        changed = asyncio.ensure_future(self._changed.wait())
         try:
             while True:
-                self._changed.clear()
+                if changed.done():
+                    self._changed.clear()
+                    changed = asyncio.ensure_future(self._changed.wait())
                 wanted = {each for each in (self.service, self.job) if each is not None}
                 for gone in running.keys() - wanted:
                     running.pop(gone).cancel()
                 for new in wanted - running.keys():
                     running[new] = asyncio.create_task(self._follow(new, questions))
-                changed = asyncio.ensure_future(self._changed.wait())
                 await asyncio.wait({lost, changed, *running.values()}, return_when=asyncio.FIRST_COMPLETED)
-                changed.cancel()
                 for each in running.values():
                     if each.done():
                         each.result()
@@ -247,10 +248,10 @@ class Viewer(Generic[_View]):
         except (SessionLostError, NoSuchQueueError, UnreachableError) as error:
             return str(error) or "what a master makes is not there"
         finally:
-            lost.cancel()
-            for each in running.values():
-                each.cancel()
-            await asyncio.gather(*running.values(), return_exceptions=True)
+            left = (lost, changed, *running.values())
+            for task in left:
+                task.cancel()
+            await asyncio.gather(*left, return_exceptions=True)
 
     async def _follow(self, followed: Followed[Any], questions: Questions) -> None:
         """Follow one view until cancelled.

@@ -1,4 +1,4 @@
-"""Views of a running service over RabbitMQ: whoever comes, whenever, sees the job as it is, whatever happens between."""
+"""Views of a running service over RabbitMQ: whoever comes, whenever, sees what there is, whatever happens."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import os
 import threading
-import time
 from typing import TYPE_CHECKING
 
 import aio_pika
@@ -19,7 +18,7 @@ from distsum.brokers.topology import EVENTS_EXCHANGE, job_events
 from distsum.observe.history import History
 from distsum.observe.player import Player
 from distsum.observe.states import DONE, RUNNING
-from distsum.service.messages import JobStatus
+from distsum.service.view import ServiceView
 from distsum.service.viewer import Viewer
 from distsum.stores.local import LocalStore
 from tests.command import distsum, wait_until
@@ -30,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from distsum.service.messages import JobStatus
     from tests.rabbitmq import Node
 
 FILES = 60
@@ -51,7 +51,7 @@ class UnderWay:
     @contextlib.contextmanager
     def viewer(self) -> Iterator[Viewer]:
         """Give a viewer that has the job's picture."""
-        made = Viewer(self.address, JobStatus)
+        made = Viewer(self.address, ServiceView)
         try:
             made.start()
             made.follow(self.job)
@@ -197,8 +197,8 @@ def test_a_master_that_is_replaced_is_told_and_the_new_one_is_followed(under_way
         assert "master" in viewer.connection().words
         assert viewer.job.view.snapshot.phases[0].done == 11
         with master(under_way.folder, under_way.environment, name="other", work=work):
-            wait_until(lambda: viewer.connection().state == "connected", "the new master")
-            assert viewer.job.reader.stream != stream
+            wait_until(lambda: viewer.job.reader.stream != stream, "the new master")
+            assert viewer.connection().state == "connected"
             assert viewer.connection().replaced_seconds is not None
             # What was stored is done, also for who has only heard the new one.
             assert states(viewer.job.view)[0].count(DONE) == 11
@@ -216,5 +216,55 @@ def kill_master(under_way: UnderWay) -> None:
                     os.kill(int(entry), 9)
 
 
-def test_nothing_is_folded_into_frames_when_nobody_looks(under_way, rabbitmq, vhost):
-    time.sleep(0)  # placeholder
+def test_the_service_as_a_whole_is_seen_too(under_way):
+    with under_way.viewer() as viewer:
+        wait_until(lambda: viewer.service.view is not None, "a picture of the service")
+        view = viewer.service.view
+        assert [(each.job, each.state) for each in view.jobs] == [(under_way.job, "running")]
+        assert sorted(each.state for each in view.workers) == ["busy", "idle"]
+        assert view.master.work == str(under_way.folder / "work")
+        wait_until(lambda: viewer.service.view.queues is not None, "the queues")
+        assert {each.name.split(".")[1] for each in viewer.service.view.queues.queues} >= {"tasks", "results", "views"}
+        under_way.finish()
+        wait_until(lambda: viewer.service.view.jobs[0].state == "succeeded", "the end")
+        assert viewer.service.view.jobs[0].summary is not None
+        with client_of(under_way.environment) as client:
+            assert viewer.service.view.jobs == client.jobs()
+
+
+def test_of_a_job_that_has_ended_or_never_was_that_is_told(under_way):
+    under_way.finish()
+    for job, look in ((under_way.job, "ended"), ("nonsense", "refused")):
+        viewer = Viewer(under_way.address, ServiceView)
+        try:
+            viewer.start()
+            viewer.follow(job)
+            wait_until(lambda viewer=viewer, look=look: getattr(viewer.job, look) is not None, look)
+            assert viewer.job.view is None
+        finally:
+            viewer.close()
+    assert "there is no job nonsense" in viewer.job.refused
+
+
+def test_what_nobody_looks_at_is_not_told(under_way):
+    assert listen(under_way.address, "#", 1.0) == []
+    with under_way.viewer():
+        assert listen(under_way.address, job_events(under_way.job), 1.0)
+
+
+def listen(address: BrokerAddress, key: str, seconds: float) -> list[bytes]:
+    """Return what is told to those who look within some time."""
+    heard: list[bytes] = []
+
+    async def take(message: aio_pika.abc.AbstractIncomingMessage) -> None:
+        heard.append(message.body)
+
+    async def listen() -> None:
+        async with await aio_pika.connect(address.uri(), timeout=10) as connection:
+            queue = await (await connection.channel()).declare_queue(exclusive=True)
+            await queue.bind(EVENTS_EXCHANGE, key)
+            await queue.consume(take, no_ack=True)
+            await asyncio.sleep(seconds)
+
+    asyncio.run(listen())
+    return heard
