@@ -21,6 +21,7 @@ from distsum.jobs import Job, JobRecord
 from distsum.logs import concerning
 from distsum.manifest import Manifest
 from distsum.observe.history import History, Replay
+from distsum.observe.player import Player
 from distsum.partials import children_uri, manifest_uri, partial_uri, spec_uri
 from distsum.request import Summary
 from distsum.service.messages import JobState, JobStatus
@@ -28,6 +29,7 @@ from distsum.wording import printable
 
 if TYPE_CHECKING:
     from distsum.observe.history import Recorder
+    from distsum.observe.view import JobView
     from distsum.stores.base import Store
 
 log = logging.getLogger(__name__)
@@ -219,6 +221,23 @@ class Records:
             return None
         with reader:
             return Replay(History(reader))
+
+    def last_view(self, job: str) -> JobView | None:
+        """Return the view of a job at the end of its history; None if it has none.
+
+        Raises:
+            HistoryError: It is of another version.
+            StorageError: It cannot be read.
+        """
+        reader = self._store.open(self._uri(job, "history"))
+        if reader is None:
+            return None
+        with reader:
+            player = Player(History(reader))
+            player.seek(player.end_seconds)
+            while not player.step():
+                pass
+            return player.view()
 
     def ended_status(self, job: str) -> JobStatus | None:
         """Return what clients are told of a job that has ended; None if it has not.

@@ -123,6 +123,7 @@ class Viewer(Generic[_View]):
         self._draw = random.Random()  # noqa: S311 - spreads reconnections, and keeps no secret
         self._changed = asyncio.Event()
         self._runner: asyncio.Future[None] | None = None
+        self._questions: Questions | None = None
         self._fault = ""
         self._lost_broker = False
         self._master = ""
@@ -155,6 +156,16 @@ class Viewer(Generic[_View]):
             self.job = None if job is None else Followed(job, JobView)
             self._loop.call_soon_threadsafe(self._changed.set)
 
+    def look(self, request: channel.LookRequest, seconds: float) -> channel.AnyReply:
+        """Ask the master for what changes nothing; from any thread but the viewer's.
+
+        Raises:
+            UnreachableError: There is no broker at the moment, or no master answers in time.
+            ServiceError: The question is refused.
+        """
+        reply: channel.AnyReply = self._call(self._look(request, seconds))
+        return reply
+
     def connection(self) -> Connection:
         """Return how it stands; from any thread.
 
@@ -180,6 +191,19 @@ class Viewer(Generic[_View]):
     def _call(self, body: Coroutine[None, None, Any]) -> Any:
         return asyncio.run_coroutine_threadsafe(body, self._loop).result()
 
+    async def _look(self, request: channel.LookRequest, seconds: float) -> channel.AnyReply:
+        if self._questions is None:
+            raise UnreachableError(f"{self._address}: not connected at the moment")
+        try:
+            reply: channel.AnyReply = channel.REPLY.decode(
+                await self._questions.ask(msgspec.msgpack.encode(request), seconds)
+            )
+        except (SessionLostError, NoSuchQueueError, TimeoutError):
+            raise UnreachableError(f"{self._address}: no master answers") from None
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise UnreachableError(f"the master's answer is none that this version knows: {error}") from None
+        return reply
+
     async def _first(self) -> Questions | None:
         try:
             return await open_questions(self._address, "distsum viewer", VIEWS_CHANNEL)
@@ -203,10 +227,11 @@ class Viewer(Generic[_View]):
                 await asyncio.sleep(delay)
                 questions = await self._connect()
                 continue
-            self._lost_broker, self._fault = False, ""
+            self._lost_broker, self._fault, self._questions = False, "", questions
             try:
                 reason = await self._serve(questions)
             finally:
+                self._questions = None
                 await questions.session.close()
             self._lost_broker = True
             self._fault = f"{self._address}: the connection was lost ({reason}); connecting again"
