@@ -30,7 +30,7 @@ LEASE_SECONDS: Final = 15.0
 FRAME_SECONDS: Final = 0.1
 _QUIET_SECONDS: Final = 1.0
 """What does not change is told so often, so that a viewer sees that somebody is there."""
-_SHARE: Final = 0.04
+_SHARE: Final = 0.02
 """Of the time of this process: so much at most is spent on the views of one thing."""
 _ASIDE_BYTES: Final = 100_000
 """Packing a view with more tasks than this takes milliseconds, and is done in a thread."""

@@ -21,7 +21,6 @@ from distsum.jobs import Job, JobRecord
 from distsum.logs import concerning
 from distsum.manifest import Manifest
 from distsum.observe.history import History, Replay
-from distsum.observe.player import Player
 from distsum.partials import children_uri, manifest_uri, partial_uri, spec_uri
 from distsum.request import Summary
 from distsum.service.messages import JobState, JobStatus
@@ -229,6 +228,8 @@ class Records:
             HistoryError: It is of another version.
             StorageError: It cannot be read.
         """
+        from distsum.observe.player import Player
+
         reader = self._store.open(self._uri(job, "history"))
         if reader is None:
             return None
