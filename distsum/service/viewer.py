@@ -7,9 +7,9 @@ master that is replaced is followed by its successor.
 from __future__ import annotations
 
 import asyncio
-import itertools
 import logging
 import random
+import re
 import secrets
 import threading
 import time
@@ -54,6 +54,10 @@ _ASK_AGAIN_SECONDS: Final = 0.5
 """Between two questions for the same thing, at least, however much is missed."""
 _PREFETCH: Final = 8
 """What waits beyond these waits at the broker, where what is old is dropped."""
+_PATIENT_FAILURES: Final = 3
+"""From then on the pauses before another attempt to connect get no longer: somebody sits there and waits."""
+_JOB: Final = re.compile(r"[0-9A-Za-z_-]{1,80}")
+"""What may be a job's id: it becomes part of a routing key, in which some characters mean something."""
 _CLOSE_SECONDS: Final = 5.0
 
 
@@ -97,6 +101,11 @@ class Followed(Generic[_View]):
     def key(self) -> str:
         """The routing key of what is told of it."""
         return SERVICE_EVENTS if self.job is None else job_events(self.job)
+
+    @property
+    def is_possible(self) -> bool:
+        """Whether there can be such a job."""
+        return self.job is None or _JOB.fullmatch(self.job) is not None
 
     @property
     def view(self) -> _View | None:
@@ -153,7 +162,10 @@ class Viewer(Generic[_View]):
     def follow(self, job: str | None) -> None:
         """Follow a job in place of the one before, or none; from any thread."""
         if job != (self.job.job if self.job is not None else None):
-            self.job = None if job is None else Followed(job, JobView)
+            followed = None if job is None else Followed(job, JobView)
+            if followed is not None and not followed.is_possible:
+                followed.refused = f"there is no job {printable(job or '', 80)}; `distsum jobs` lists them"
+            self.job = followed
             self._loop.call_soon_threadsafe(self._changed.set)
 
     def look(self, request: channel.LookRequest, seconds: float) -> channel.AnyReply:
@@ -221,12 +233,14 @@ class Viewer(Generic[_View]):
             await asyncio.wait({self._runner}, timeout=_CLOSE_SECONDS)
 
     async def _run(self, questions: Questions | None) -> None:
-        for attempt in itertools.count():
+        failures = 0
+        while True:
             if questions is None:
-                delay = backoff_seconds(min(attempt, 3), self._draw)
-                await asyncio.sleep(delay)
+                await asyncio.sleep(backoff_seconds(min(failures, _PATIENT_FAILURES), self._draw))
+                failures += 1
                 questions = await self._connect()
                 continue
+            failures = 0
             self._lost_broker, self._fault, self._questions = False, "", questions
             try:
                 reason = await self._serve(questions)
@@ -259,7 +273,7 @@ class Viewer(Generic[_View]):
                 if changed.done():
                     self._changed.clear()
                     changed = asyncio.ensure_future(self._changed.wait())
-                wanted = {each for each in (self.service, self.job) if each is not None}
+                wanted = {each for each in (self.service, self.job) if each is not None and each.is_possible}
                 for gone in running.keys() - wanted:
                     running.pop(gone).cancel()
                 for new in wanted - running.keys():
