@@ -2,10 +2,10 @@
 
 The runs of both kinds take turns; medians. Viewers are on machines of their own where a service is in earnest. Here
 they share the cores with it, so their process has the lowest priority, and draws nothing: ``distsum top`` takes its
-views the same way. ``master_cpu`` is the processor time of the master alone. A look at a million tasks is from the
+views the same way. A look at a million tasks is from the
 start of connecting to the first view, at a job under way that nobody has looked at before.
 
-Wanted: a run time and a master's time within 2 % of those with nobody looking, and a first look within a second.
+Wanted: a run time within 2 % of that with nobody looking, and a first look within a second.
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ if TYPE_CHECKING:
 
     from benchmarks.cluster import Cluster
 
-FILES, COUNT = 4_000, 5_000
+FILES, COUNT = 2_000, 5_000
 VIEWERS = 5
-ROUNDS = 7
+ROUNDS = 6
 LEAVES = 1_000_000
 LARGE_FILES, LARGE_TILES = 5_000, 1_000
 LOOKS = 5
@@ -68,6 +68,17 @@ while True:
     time.sleep(0.1)
 """
 """Viewers that follow the service, and whichever job is under way."""
+
+
+TIDY = """
+import sys, time
+from distsum.stores.routing import RoutingStore
+store = RoutingStore()
+while list(store.list(sys.argv[1].encode())):
+    time.sleep(0.1)
+store.close()
+"""
+"""A master removes the partials of a job when it has told of its end; the next job would be done with those."""
 
 
 @contextlib.contextmanager
@@ -108,19 +119,24 @@ def watched(made: Cluster) -> list[dict[str, object]]:
     told = {}
     for turn in range(2 * ROUNDS + 2):
         count = (0, VIEWERS)[turn % 2]
+        made.run(*python(TIDY, f"s3://{BUCKET}/work/partials"))
         with looking(made, count):
             before = cpu_seconds(master)
             told = json.loads(made.run(*submit).splitlines()[-1])
+        if told["tasks_reused"]:
+            raise RuntimeError(f"{told['tasks_reused']} tasks were done already")
         if turn >= 2:  # The first of each warms up.
             seconds[count].append(told["seconds"])
             cpu[count].append(cpu_seconds(master) - before)
     case = f"{told['tasks']:,} tasks over RabbitMQ and S3, {VIEWERS} viewers"
-    rows = []
-    for what, taken in (("run time", seconds), ("master's CPU", cpu)):
-        ratios = [one / other for one, other in zip(taken[VIEWERS], taken[0], strict=True)]
-        note = f"pairs from {min(ratios):.3f} to {max(ratios):.3f}"
-        rows.append(row(f"{case}: {what}", middle(taken[VIEWERS]), middle(taken[0]), 1.02, note))
-    return rows
+    ratios = [one / other for one, other in zip(seconds[VIEWERS], seconds[0], strict=True)]
+    usual, spent = middle(seconds[0]), middle(cpu[VIEWERS]) - middle(cpu[0])
+    pairs = f"pairs from {min(ratios):.3f} to {max(ratios):.3f}"
+    share = f"{middle(cpu[VIEWERS]):.3g} s and not {middle(cpu[0]):.3g} s of CPU"
+    return [
+        row(f"{case}: run time", middle(seconds[VIEWERS]), usual, 1.02, pairs),
+        row("what the master spends on that, of the run time", spent, usual, 0.02, share),
+    ]
 
 
 def row(case: str, measured: float, limit: float, reach: float, note: str) -> dict[str, object]:

@@ -23,6 +23,8 @@ from distsum.brokers.topology import (
     RESULTS_EXCHANGE,
     TASKS,
     TASKS_EXCHANGE,
+    VIEWS_CHANNEL,
+    VIEWS_EXCHANGE,
     queues,
     worker_key,
     worker_queue,
@@ -71,9 +73,13 @@ async def inspect_broker(address: BrokerAddress) -> BrokerFound:
         )
         reply = JOBS_CHANNEL.reply_queue(name)
         master_fault = await _try(address, reply, REQUESTS_EXCHANGE, reply, (REQUESTS_EXCHANGE, TASKS_EXCHANGE))
+        looks = VIEWS_CHANNEL.reply_queue(name)
+        viewer_fault = await _try(address, looks, VIEWS_EXCHANGE, looks, (VIEWS_EXCHANGE,))
     except TimeoutError:
         return msgspec.structs.replace(found, blocked=True)
-    return msgspec.structs.replace(found, worker_fault=worker_fault, master_fault=master_fault)
+    return msgspec.structs.replace(
+        found, worker_fault=worker_fault, master_fault=master_fault, viewer_fault=viewer_fault
+    )
 
 
 async def _try(address: BrokerAddress, queue: str, source: str, key: str, targets: tuple[str, ...]) -> str | None:

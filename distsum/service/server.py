@@ -167,6 +167,7 @@ class Service:
         self._narrator = Narrator()
         self._observer = observer
         self._joined: dict[str, WorkerJoined] = {}
+        self._recalled = False
         self._tasks: set[asyncio.Task[None]] = set()
         self._accepting: dict[str, asyncio.Lock] = {}
         self._began = time.time()
@@ -673,8 +674,9 @@ class Service:
     async def _watch(self, request: channel.Watch) -> channel.AnyReply:
         name = request.job
         if name is None:
-            if SERVICE_EVENTS not in self._feeds:
-                await self._list_jobs(overview.JOBS_SHOWN)  # so that those that have ended are remembered
+            if not self._recalled:
+                self._recalled = True
+                self._spawn(self._recall())
             look = self._overview.look
             return await self._feeds.watch(SERVICE_EVENTS, request.stream, look, overview.FRAME_SECONDS)
         key, served = job_events(name), self._served.get(name)
@@ -682,6 +684,13 @@ class Service:
             return await self._get_job(name)
         tasks = 0 if served is None else served.tasks
         return await self._feeds.watch(key, request.stream, None if served is None else served.look, tasks=tasks)
+
+    async def _recall(self) -> None:
+        """Remember jobs that have ended under earlier masters. That may be many, and nobody who looks waits for it."""
+        try:
+            await self._list_jobs(overview.JOBS_SHOWN)
+        except StorageError as error:
+            log.warning("jobs that have ended cannot be told to those who look: %s", error)
 
     async def _diagnose(self) -> channel.Diagnosis:
         fault = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import re
 import threading
 from typing import TYPE_CHECKING
 
@@ -244,6 +245,25 @@ def test_of_a_job_that_has_ended_or_never_was_that_is_told(under_way):
         finally:
             viewer.close()
     assert "there is no job nonsense" in viewer.job.refused
+
+
+def test_what_is_followed_no_longer_leaves_nothing_at_the_broker(under_way, rabbitmq, vhost):
+    def followed() -> list[str]:
+        listed = rabbitmq.management("GET", f"/api/queues/{vhost}?columns=name")
+        return [each["name"] for each in listed if re.fullmatch(r"distsum\.viewer\.[0-9a-f]+", each["name"])]
+
+    with under_way.viewer() as viewer:
+        wait_until(lambda: len(followed()) == 2, "a queue for the service and one for the job")
+        for odd in ("#", "a.b", "x" * 300, "*", "..", "\x1b[31m"):
+            viewer.follow(odd)
+            assert "there is no job" in viewer.job.refused
+        wait_until(lambda: len(followed()) == 1, "the end of the job's queue")
+        viewer.follow(under_way.job)
+        wait_until(lambda: viewer.job.view is not None, "a picture")
+        viewer.follow(None)
+        wait_until(lambda: len(followed()) == 1, "the end of the job's queue")
+        assert viewer.connection().state == "connected"
+    wait_until(lambda: not followed(), "the end of all")
 
 
 def test_what_nobody_looks_at_is_not_told(under_way):
