@@ -140,7 +140,7 @@ def test_two_viewers_are_told_once_and_see_the_same(under_way):
             assert one.job.view.account == other.job.view.account
 
 
-def test_who_looks_too_slowly_loses_frames_and_catches_up_and_the_run_does_not_wait(under_way):
+def test_who_looks_too_slowly_loses_frames_and_catches_up_and_the_run_does_not_wait(under_way, rabbitmq, vhost):
     with under_way.viewer() as viewer:
         halt = threading.Event()
         viewer._loop.call_soon_threadsafe(halt.wait, 60.0)
@@ -148,10 +148,17 @@ def test_who_looks_too_slowly_loses_frames_and_catches_up_and_the_run_does_not_w
             publish(under_way.address, job_events(under_way.job), [b"noise %d" % number for number in range(200)])
             assert under_way.finish().state == "succeeded"
             assert not viewer.job.view.snapshot.finished
+            assert 0 < max(waiting(rabbitmq, vhost)) <= 50 + 8, "the queue has no limit"
         finally:
             halt.set()
         wait_until(lambda: viewer.job.view.snapshot.finished, "the end")
         assert states(viewer.job.view) == [bytes([DONE] * count) for count in TASKS]
+
+
+def waiting(node: Node, vhost: str) -> list[int]:
+    """Return how many frames wait for each viewer, those that it has and has not acknowledged included."""
+    listed = node.control("list_queues", "-q", "-p", vhost, "name", "messages").split()
+    return [int(listed[place + 1]) for place, name in enumerate(listed) if name.startswith("distsum.viewer.")]
 
 
 def publish(address: BrokerAddress, key: str, bodies: list[bytes]) -> None:
