@@ -93,7 +93,11 @@ def serve(
     port: Annotated[str, Parameter(metavar="N", help="0 is any that is free.")] = "3000",
     allow_steering: Annotated[
         bool,
-        Parameter(negative=(), show_default=False, help="Let whoever reaches it steer, too: cancel, drain, submit."),
+        Parameter(
+            negative=(),
+            show_default=False,
+            help="Leave --read-only out of each `distsum top`: whoever reaches it may steer.",
+        ),
     ] = False,
 ) -> None:
     """Show a running service in a browser, at localhost:3000. Who looks changes nothing, unless that is allowed."""

@@ -28,9 +28,10 @@ MOST_DELTA_BYTES: Final = 4 << 20
 _PACKED_BYTES: Final = 512
 """Shorter frames are not worth packing."""
 _LEVEL: Final = 1
-_PLAIN: Final = b"p"
-_PACKED: Final = b"z"
-_EARLY_KEPT: Final = 64
+_PLAIN: Final = {"picture": b"P", "delta": b"d"}
+_PACKED: Final = {"picture": b"Z", "delta": b"z"}
+_MOST_BYTES: Final = {"picture": MOST_PICTURE_BYTES, "delta": MOST_DELTA_BYTES}
+_EARLY_KEPT: Final = 32
 """Differences that are kept until the picture that they come after has arrived."""
 _STREAMS_KEPT: Final = 8
 
@@ -55,7 +56,10 @@ class Delta(msgspec.Struct, frozen=True, tag="delta"):
     change: Change | None
 
 
-_FRAME: Final = msgspec.msgpack.Decoder(Picture | Delta)
+_DECODERS: Final[dict[str, msgspec.msgpack.Decoder[Any]]] = {
+    "picture": msgspec.msgpack.Decoder(Picture),
+    "delta": msgspec.msgpack.Decoder(Delta),
+}
 _ENCODER: Final = msgspec.msgpack.Encoder()
 
 
@@ -91,12 +95,13 @@ class FeedWriter(Generic[_View]):
         self.view = view
         self.number += 1
         frame = _ENCODER.encode(Delta(self.stream, self.number, change))
-        return _packed(frame) if len(frame) <= MOST_DELTA_BYTES else None
+        return _packed("delta", frame) if len(frame) <= MOST_DELTA_BYTES else None
 
 
 def encoded_picture(stream: str, number: int, view: msgspec.Struct) -> bytes:
     """Return a whole view as a frame; from any thread. A million tasks take some milliseconds."""
-    return _packed(msgspec.msgpack.encode(Picture(stream, number, msgspec.Raw(msgspec.msgpack.encode(view)))))
+    raw = msgspec.Raw(msgspec.msgpack.encode(view))
+    return _packed("picture", msgspec.msgpack.encode(Picture(stream, number, raw)))
 
 
 class FeedReader(Generic[_View]):
@@ -128,8 +133,9 @@ class FeedReader(Generic[_View]):
         Raises:
             FrameError: It is none of ours, or damaged; nothing has changed.
         """
+        kind, content = _unpacked(frame)
         try:
-            found = _FRAME.decode(_unpacked(frame))
+            found = _DECODERS[kind].decode(content)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise FrameError(f"no frame of a feed: {printable(str(error), 200)}") from None
         return self._take_picture(found) if isinstance(found, Picture) else self._take_delta(found)
@@ -186,21 +192,28 @@ def _check(view: Any) -> None:
                 raise FrameError(f"phase {phase.phase} has tasks in no state that there is")
 
 
-def _packed(frame: bytes) -> bytes:
-    return _PLAIN + frame if len(frame) < _PACKED_BYTES else _PACKED + zlib.compress(frame, _LEVEL)
+def _packed(kind: str, frame: bytes) -> bytes:
+    """Return a frame as it is sent: its first byte says its kind, and whether the rest is packed."""
+    return _PLAIN[kind] + frame if len(frame) < _PACKED_BYTES else _PACKED[kind] + zlib.compress(frame, _LEVEL)
 
 
-def _unpacked(frame: bytes) -> bytes:
-    kind, content = frame[:1], frame[1:]
-    if kind == _PLAIN:
-        return content
-    if kind != _PACKED:
-        raise FrameError("it does not begin as a frame of a feed does")
-    unpacker = zlib.decompressobj()
-    try:
-        found = unpacker.decompress(content, MOST_PICTURE_BYTES)
-    except zlib.error as error:
-        raise FrameError(f"it is damaged: {error}") from None
-    if not unpacker.eof:
-        raise FrameError(f"it is cut, or has more than {MOST_PICTURE_BYTES:,} bytes")
-    return found
+def _unpacked(frame: bytes) -> tuple[str, bytes]:
+    """Return the kind of a frame, and what it holds.
+
+    Raises:
+        FrameError: It is none, damaged, or longer than its kind may be.
+    """
+    first, content = frame[:1], frame[1:]
+    for kind, most in _MOST_BYTES.items():
+        if first == _PLAIN[kind] and len(content) <= most:
+            return kind, content
+        if first == _PACKED[kind]:
+            unpacker = zlib.decompressobj()
+            try:
+                found = unpacker.decompress(content, most)
+            except zlib.error as error:
+                raise FrameError(f"it is damaged: {error}") from None
+            if not unpacker.eof:
+                raise FrameError(f"it is cut, or has more than {most:,} bytes")
+            return kind, found
+    raise FrameError("it does not begin as a frame of a feed does")

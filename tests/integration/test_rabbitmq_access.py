@@ -42,7 +42,9 @@ from distsum.brokers.topology import (
 from distsum.errors import UnreachableError, UsageError
 from distsum.messages import RunTask, TaskFailed, TaskId, WorkerJoined
 from distsum.service import messages as channel
-from tests.command import distsum
+from distsum.service.view import ServiceView
+from distsum.service.viewer import Viewer
+from tests.command import distsum, wait_until
 from tests.servicecommands import master
 from tests.serving import receive, serving
 
@@ -247,7 +249,7 @@ def test_a_worker_may_use_its_own_queue_and_no_other(setup, fresh):
     assert [asyncio.run(allowed(worker, action)) for action in may_not] == [False] * len(may_not)
 
 
-def test_who_only_looks_may_ask_and_be_told_and_change_nothing(setup, fresh):
+def test_who_only_looks_may_ask_and_be_told_and_change_nothing(setup, fresh, tmp_path):
     done = setup("--quiet", "--viewer-user", VIEWER)
     assert done.returncode == 0, done.stderr
     worker, viewer = map(BrokerAddress.parse, done.stdout.split())
@@ -279,6 +281,10 @@ def test_who_only_looks_may_ask_and_be_told_and_change_nothing(setup, fresh):
         lambda channel: channel.queue_declare(LOCK, exclusive=True),
         lambda channel: channel.exchange_delete(EVENTS_EXCHANGE),
     ]
+    with master(tmp_path, {"DISTSUM_BROKER": fresh.uri()}), contextlib.closing(Viewer(viewer, ServiceView)) as looking:
+        looking.start()
+        wait_until(lambda: looking.service.reader.number > 1, "what is told")
+        assert looking.connection().state == "connected"
     assert [asyncio.run(allowed(viewer, action)) for action in may] == [True] * len(may)
     assert [asyncio.run(allowed(viewer, action)) for action in may_not] == [False] * len(may_not)
 

@@ -148,7 +148,7 @@ def test_what_is_damaged_harms_nothing(noise, data):
     place = data.draw(st.integers(0, len(frame) - 1))
     cut = data.draw(st.integers(0, len(noise)))
     damaged = frame[:place] + noise[:cut] + frame[place + data.draw(st.integers(0, 3)) :]
-    for bad in (noise, damaged, b"p" + noise, b"z" + zlib.compress(noise)):
+    for bad in (noise, damaged, b"P" + noise, b"d" + noise, b"z" + zlib.compress(noise), b"Z" + zlib.compress(noise)):
         if bad == frame:
             continue
         try:
@@ -176,9 +176,24 @@ def test_a_view_with_states_that_nobody_could_draw_is_refused(states):
     assert reader.view == view
 
 
-def test_a_bomb_is_not_unpacked():
-    with pytest.raises(FrameError, match="cut"):
-        FeedReader(JobView).take(b"z" + zlib.compress(bytes(80 << 20)))
+@pytest.mark.parametrize(("kind", "size"), [(b"z", 5 << 20), (b"Z", 80 << 20)])
+def test_a_bomb_is_not_unpacked(kind, size):
+    with pytest.raises(FrameError, match="more than"):
+        FeedReader(JobView).take(kind + zlib.compress(bytes(size)))
+
+
+def test_a_difference_that_is_too_large_is_not_sent_and_a_picture_is_asked_for():
+    view = small_view()
+    writer = FeedWriter("m.1", view)
+    reader = FeedReader(JobView)
+    reader.take(writer.picture())
+    chance = np.random.default_rng(1)
+    assert writer.step(with_states(view, chance.integers(0, 4, 5_000_000, dtype=np.uint8))) is None
+    later = msgspec.structs.replace(writer.view, log_total=1)
+    assert not reader.take(writer.step(later))
+    assert reader.needs_picture
+    reader.take(writer.picture())
+    assert reader.view == later
 
 
 def test_a_million_tasks_cost_what_has_changed():
