@@ -81,6 +81,7 @@ class JobApp(App[Leaving]):
         screen = next((screen for screen in self.screen_stack if isinstance(screen, JobScreen)), None)
         if screen is not None:
             screen.show(view)
+            screen.notice(self.source.notice())
 
     async def action_quit(self) -> None:
         """Leave, but not without asking where that would end something."""
