@@ -138,7 +138,7 @@ def zoomed(window: Window, tasks: int, cursor: int, factor: float) -> Window:
     length = window.stop - window.start
     wanted = max(1, round(min(tasks, length * factor)))
     share = (cursor - window.start) / length if length else 0.0
-    start = min(max(0, round(cursor - share * wanted)), tasks - wanted)
+    start = min(max(0, cursor - int(share * wanted)), tasks - wanted)  # never beyond the cursor
     return Window(window.phase, start, start + wanted)
 
 

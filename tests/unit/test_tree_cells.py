@@ -58,6 +58,10 @@ def test_a_failure_is_in_the_row_of_its_phase_and_in_the_map_at_any_width():
         assert sum(FAILED in divmod(code, KINDS) for row in cells.rows for code in row) == 1
 
 
+def test_the_closest_look_is_at_the_task_of_the_cursor():
+    assert zoomed(Window(1, 0, 2), 2, cursor=1, factor=0.25) == Window(1, 1, 2)
+
+
 @given(st.integers(1, 10_000), st.data())
 def test_whatever_is_zoomed_the_window_lies_within_the_phase_and_holds_the_cursor(tasks, data):
     window = Window(1, 0, tasks)
