@@ -7,7 +7,7 @@ kept; of any other task each attempt is kept for itself.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import msgspec
 import numpy as np
@@ -35,6 +35,13 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from distsum.observe.snapshot import PhaseWork
+
+
+NEVER: Final = 0
+ONCE: Final = 1
+AGAIN: Final = 2
+"""More than once, or with help."""
+BACKED_UP: Final = 3
 
 
 class Attempt(msgspec.Struct, frozen=True, kw_only=True):
@@ -85,6 +92,7 @@ class Spans(NamedTuple):
         began_seconds: float64; NaN where that was not told.
         ended_seconds: float64; NaN of one that runs.
         unusual: bool, whether it is of an unusual task.
+        done: bool, whether it has done what it was begun for.
     """
 
     worker: NDArray[np.int32]
@@ -92,6 +100,7 @@ class Spans(NamedTuple):
     began_seconds: NDArray[np.float64]
     ended_seconds: NDArray[np.float64]
     unusual: NDArray[np.bool_]
+    done: NDArray[np.bool_]
 
 
 class AttemptTable:
@@ -190,7 +199,19 @@ class AttemptTable:
             began_seconds=np.append(usual.began_seconds, [each.began_seconds for _, each in others]),
             ended_seconds=np.append(usual.ended_seconds, [each.ended_seconds for _, each in others]),
             unusual=np.repeat([False, True], [usual.place.size, len(others)]),
+            done=np.append(~np.isnan(usual.ended_seconds), np.array([each.end == "done" for _, each in others], bool)),
         )
+
+    def kinds(self, phase: int) -> NDArray[np.uint8]:
+        """Return for each task of a phase, by its place in that, how it was attempted: one of the kinds below."""
+        kinds = np.zeros(self._places.total, dtype=np.uint8)
+        kinds[self._usual.columns().place] = ONCE
+        for place, records in self._unusual.items():
+            if any(each.why == "backup" for each in records):
+                kinds[place] = BACKED_UP
+            elif records:
+                kinds[place] = ONCE if len(records) == 1 else AGAIN
+        return kinds[self._places.begin(phase) : self._places.begin(phase + 1)]
 
     def _attempts_at(self, place: int) -> tuple[Attempt, ...]:
         if (records := self._unusual.get(place)) is None:
