@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 _MOST_WORKERS: Final = 300
 _MOST_WORDS: Final = 2000
+_MOST_LINES: Final = 2000
+"""Of the ledger."""
 _FATE_SIGNS: Final = {DONE_AGAIN: " ↻", DONE_WITH_BACKUP: " ↯", NEVER_DONE: " !"}
 _KIND_WORDS: Final = {
     "starting": "before they joined",
@@ -198,7 +200,8 @@ def _account(report: JobReport) -> str:
 
 def _phases(report: JobReport) -> str:
     rows = []
-    for phase, work, times in zip(report.view.snapshot.phases, report.header.work, report.times, strict=True):
+    # There are none before the job has begun.
+    for phase, work, times in zip(report.view.snapshot.phases, report.header.work, report.times, strict=False):
         began, ended = phase.started_seconds, phase.finished_seconds
         took = (report.end_seconds if ended is None else ended) - began if began is not None else None
         rate = "" if not took else f"{size_words(phase.bytes_read / max(took, 1e-3))}/s"
@@ -290,13 +293,16 @@ def _stragglers(report: JobReport) -> str:
     if not ledger.entries and not ledger.cut:
         return f"{parts[0]}<p>No task was taken for one.</p>"
     parts.append(f"<p>{html.escape(totals_words(ledger.totals, report.tally.bytes_read))}</p>")
+    lines = ledger_lines(ledger.entries)
     caption = "Times count from the job's beginning."
     if ledger.cut:
         caption += f" {counted(ledger.cut, 'earlier entry', 'earlier entries')} left out."
+    if len(lines) > _MOST_LINES:
+        caption += f" {counted(len(lines) - _MOST_LINES, 'earlier line')} left out."
     rows = [
         f'<tr class="{line.what}"><td class="when">{duration_words(line.seconds)}</td>'
         f'<td class="mark">{LEDGER_MARKS[line.what]}</td><td>{text(line.text, 1000)}</td></tr>'
-        for line in ledger_lines(ledger.entries)
+        for line in lines[-_MOST_LINES:]
     ]
     parts.append(_table(caption, ("n:when", "", "what, and why"), rows, "find a task, worker or reason"))
     return "\n".join(parts)
