@@ -11,6 +11,7 @@ from cyclopts import Parameter
 from distsum.cli import streams
 from distsum.cli.histories import JobOrFile, WorkDir, opened_history
 from distsum.cli.options import Broker, FileName, Force, Quiet, as_given, settings_of
+from distsum.errors import UsageError
 from distsum.wording import printable, size_words
 
 _STDOUT = "-"
@@ -26,6 +27,7 @@ def report(
             name=["--output", "-o"],
             metavar="FILE",
             converter=as_given,
+            allow_leading_hyphen=True,
             help="Where the page is written, here or in S3; - is stdout.",
         ),
     ],
@@ -40,6 +42,10 @@ def report(
     from distsum.preparation import check_output
     from distsum.stores.routing import RoutingStore
 
+    if str(output).startswith("-") and output != _STDOUT:
+        raise UsageError(
+            f"-o needs a value, and {printable(str(output))} is an option; ./{printable(str(output))} is not"
+        )
     target = os.fsencode(output)
     with closing(RoutingStore()) as store:
         if output != _STDOUT:
