@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import signal
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from distsum.embedded import Stop
 
@@ -13,7 +14,7 @@ from .source import LiveSource
 from .terminal import check_terminal, load
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from distsum.cli.screen import ShowRun
     from distsum.observe.snapshot import Snapshot
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from distsum.request import Summary
 
     from .app import JobApp
+
+_HEEDED: Final = (signal.SIGTERM, signal.SIGHUP)
 
 
 def prepare() -> ShowRun:
@@ -71,7 +74,9 @@ def show_run(
     try:
         app = load().JobApp(source, owns_run=True)
         app.on_mounted = lambda: _heed_signals(app)
-        if app.run() == "leave":
+        with _handlers_kept():
+            leaving = app.run()
+        if leaving == "leave":
             left.set()
             _wait(ended, stop)
     finally:
@@ -83,6 +88,17 @@ def show_run(
     if isinstance(result, BaseException):
         raise result
     return result
+
+
+@contextlib.contextmanager
+def _handlers_kept() -> Iterator[None]:
+    """Put back what the caller does about signals: an event loop takes its handlers away, and leaves the system's."""
+    before = {number: signal.getsignal(number) for number in _HEEDED}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _wait(ended: threading.Event, stop: Stop) -> None:
@@ -101,5 +117,5 @@ def _wait(ended: threading.Event, stop: Stop) -> None:
 
 def _heed_signals(app: JobApp) -> None:
     """End the screen, and with it the run, when the process is asked to end: the terminal must be left in order."""
-    for number in (signal.SIGTERM, signal.SIGHUP):
+    for number in _HEEDED:
         asyncio.get_running_loop().add_signal_handler(number, app.exit, "stop")
