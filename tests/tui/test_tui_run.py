@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import time
 
 import pytest
 
@@ -113,6 +114,16 @@ def test_a_stored_history_is_played_from_the_command_line(many, short_path):
         run.wait_until(lambda: holds(run, "3,000 files"), "what it is of")
         run.type(b"q")
         assert run.finish() == 0
+
+
+def test_a_terminal_that_takes_nothing_is_sent_no_more_frames_so_that_keys_are_answered_soon(many, short_path):
+    with on_screen(many, short_path, *ENDLESS) as run:
+        run.wait_until(lambda: holds(run, "RUNNING"), "the run")
+        before = run.bytes_shown
+        time.sleep(3)  # the time in which frames would pile up
+        run.process.send_signal(signal.SIGTERM)
+        assert run.finish() == 130
+        assert run.bytes_shown - before < 30_000, "that is many frames"
 
 
 def demo_on_screen(short_path):
