@@ -22,7 +22,7 @@ from pathlib import Path
 
 from benchmarks.measure import middle, report
 
-ROUNDS = 9
+ROUNDS = 5
 JOBS = {
     "small_files": (3000, 300, "npy", ("-p", "5", "--tiles", "10")),
     "text_files": (400, 60_000, "text", ("-p", "5", "--tiles", "1")),
