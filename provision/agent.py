@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 MARK = "distsum-answer "
+LOG_AT = "distsum-log-at "
 FLEET_VARIABLE = "FLEET_OF_DISTSUM"
 """In the environment of every process of a fleet, with its name; so they are found whoever their parents are."""
 _NEEDED_MODULES = ("ctypes", "fcntl", "ssl", "venv", "zlib")
@@ -297,32 +298,50 @@ def remove(fleet: str, settle_seconds: float) -> dict[str, Any]:
     return {"processes": _processes(fleet), "folder": os.path.lexists(root()), "fleets": _listed("fleets")}
 
 
-def logs(fleet: str, lines: int, follow: bool) -> None:  # noqa: FBT001 - given by name
-    """Print the last lines of the log; where they are followed, go on until standard input ends."""
+def logs(fleet: str, lines: int, since: int | None, follow: bool) -> None:  # noqa: FBT001 - given by name
+    """Print the last lines of the log; where they are followed, go on until standard input ends.
+
+    A line of ``LOG_AT`` says where in the log the byte after it stands. With ``since``, which was said so before, all
+    that came after it is printed instead of the last lines.
+    """
     path = os.path.join(_fleet_folder(fleet), "log")
-    position = 0
-    with contextlib.suppress(FileNotFoundError), open(path, "rb") as file:
-        text = file.read()
-        position = len(text)
-        sys.stdout.buffer.write(b"".join(text.splitlines(keepends=True)[-lines:]) if lines else b"")
-        sys.stdout.flush()
+    position = since
+    if position is None:
+        text = _rest(path, 0)
+        position = len(text) - len(b"".join(text.splitlines(keepends=True)[-lines:]) if lines else b"")
+    _tell(b"\n%b%d\n" % (LOG_AT.encode(), position))
     os.set_blocking(0, False)
-    while follow:
+    while True:
+        with contextlib.suppress(FileNotFoundError):
+            if os.stat(path).st_size < position:
+                # It was cut; the part that we have not told yet was kept.
+                _tell(_rest(f"{path}.1", position) + b"\n%b0\n" % LOG_AT.encode())
+                position = 0
+            text = _rest(path, position)
+            position += len(text)
+            _tell(text)
+        if not follow:
+            break
         with contextlib.suppress(BlockingIOError):
             if not os.read(0, 1024):
-                return
-        with contextlib.suppress(FileNotFoundError), open(path, "rb") as file:
-            if os.fstat(file.fileno()).st_size < position:
-                position = 0  # it was cut
-            file.seek(position)
-            text = file.read(1 << 20)
-            position += len(text)
-            sys.stdout.buffer.write(text)
-            sys.stdout.flush()
+                break
         time.sleep(4 * _POLL_SECONDS)
+    _tell(b"\n")
 
 
 # Parts ----------------------------------------------------------------------------------------------------------------
+
+
+def _rest(path: str, position: int) -> bytes:
+    with contextlib.suppress(FileNotFoundError), open(path, "rb") as file:
+        file.seek(position)
+        return file.read()
+    return b""
+
+
+def _tell(text: bytes) -> None:
+    sys.stdout.buffer.write(text)
+    sys.stdout.flush()
 
 
 def _libc() -> str | None:

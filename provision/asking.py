@@ -38,7 +38,7 @@ done
 echo "distsum-nopython $found"
 while read -r line; do :; done
 """
-_NO_PYTHON: Final = "distsum-nopython"
+NO_PYTHON: Final = "distsum-nopython"
 
 
 def agent_command(pythons: Sequence[str]) -> str:
@@ -64,9 +64,9 @@ def agent_answer(output: str, pythons: Sequence[str]) -> Any:
             if "fault" in said:
                 raise HostFault(printable(said["fault"], 400))
             return said["answer"]
-        if line.startswith(_NO_PYTHON):
+        if line.startswith(NO_PYTHON):
             least = ".".join(map(str, LEAST_PYTHON))
-            there = line.removeprefix(_NO_PYTHON).strip(" ,")
+            there = line.removeprefix(NO_PYTHON).strip(" ,")
             tried = f"there {'is none of ' + ', '.join(pythons) if not there else 'only ' + printable(there, 200)}"
             raise HostFault(f"needs Python {least} or later; {tried}; install it, or set python to where it is")
     raise HostFault(f"gives no answer that is understood: {printable(output.strip()[-200:] or 'nothing')}")
@@ -104,7 +104,7 @@ async def ask(
             unreachable=True,
         ) from None
     output, errors = _text(done.stdout), _text(done.stderr)
-    return agent_answer(output if MARK in output or _NO_PYTHON in output else f"{output}\n{errors}", pythons)
+    return agent_answer(output if MARK in output or NO_PYTHON in output else f"{output}\n{errors}", pythons)
 
 
 def _text(raw: Any) -> str:

@@ -197,14 +197,10 @@ def logs(
     count = whole_number("--lines", lines, 0)
     command = _Command(file, selected)
 
-    async def work(session: HostSession) -> Report:
-        from .rollout import Report
+    def tell(host: str, line: str) -> None:
+        streams.emit(f"{host}: {printable(line, 4000)}")
 
-        name = session.host.name
-        await session.follow(count, lambda line: streams.emit(f"{name}: {printable(line, 4000)}"), follow=follow)
-        return Report(host=name)
-
-    return command.run(lambda rollout: rollout.each_session(work), done=None, shown=False)
+    return command.run(lambda rollout: rollout.logs(count, tell, follow=follow), done=None, shown=False)
 
 
 @app.command

@@ -55,7 +55,7 @@ class Fleet(msgspec.Struct, frozen=True, kw_only=True):
         name: Tells it from other fleets on the same hosts and at the same broker.
         hosts: In the order of the file.
         broker: Where workers find their tasks; None is as in the settings.
-        store: URI or folder that every worker must reach, asked for before anything is started.
+        store: URI or absolute folder that every worker must reach, asked for before anything is started.
     """
 
     name: str
@@ -117,6 +117,10 @@ def parse_fleet(text: str, path: str) -> Fleet:
     if not _FLEET_NAME.fullmatch(file.name):
         words = "must be 1 to 31 of a-z, 0-9 and -, and begin with a letter or digit"
         raise _fault(text, path, "name", None, f"{printable(file.name, 80)} {words}")
+    if file.store is not None and not re.match(r"/|s3://[^/]", file.store):
+        # From a relative path each machine would make another folder.
+        words = "must be a URI like s3://bucket/distsum, or a folder from / on that is the same on every host"
+        raise _fault(text, path, "store", None, f"{printable(file.store, 80)} {words}")
     if not file.hosts:
         raise _fault(text, path, "hosts", None, "must hold a [[hosts]] table with a name at least")
     hosts: dict[str, Host] = {}

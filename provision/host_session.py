@@ -18,8 +18,8 @@ import msgspec
 from distsum.errors import DistsumError
 from distsum.wording import byte_size, counted, printable
 
-from .agent import FLEET_VARIABLE
-from .asking import ask
+from .agent import FLEET_VARIABLE, LOG_AT, MARK
+from .asking import NO_PYTHON, agent_answer, agent_command, agent_input, ask
 from .endpoints import Endpoint, through_tunnel, tunnelled_broker
 from .environment import Wheels, fit, here
 from .faults import HostFault
@@ -28,7 +28,7 @@ from .preflight import Facts, findings, space_fault
 from .supervisor import LEASE_SECONDS, Task
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from distsum.brokers.address import BrokerAddress
 
@@ -75,6 +75,40 @@ class Means:
     ready_seconds: float
     drain_seconds: float
     log: str
+
+
+@dataclass
+class LogPlace:
+    """Where in a host's log the telling of it is.
+
+    Attributes:
+        position: Bytes of the log that were told or skipped; None before its host has said anything.
+    """
+
+    position: int | None = None
+
+
+async def _told(
+    output: asyncssh.SSHReader[bytes], pythons: Sequence[str], place: LogPlace, on_line: Callable[[str], None]
+) -> bool:
+    """Tell what comes; return whether its host has said that this is all, and not the end of the connection."""
+    began = False
+    async for line in output:
+        if not line.endswith(b"\n"):
+            break  # the connection was lost within it; it is told in full when the telling goes on
+        text = line.decode(errors="replace").rstrip("\n")
+        if text.startswith((MARK, NO_PYTHON)):
+            agent_answer(text, pythons)
+            return True
+        if text.startswith(LOG_AT):
+            began = True
+            place.position = int(text.removeprefix(LOG_AT))
+        elif began:  # what a login shell prints comes before
+            assert place.position is not None
+            place.position += len(line)
+            if text:
+                on_line(text)
+    return False
 
 
 class HostSession:
@@ -225,19 +259,32 @@ class HostSession:
             with contextlib.suppress(OSError, asyncssh.Error):
                 self.holding.stdin.write(b"\n")
 
-    async def follow(self, lines: int, on_line: Callable[[str], None], *, follow: bool) -> None:
-        """Tell the last lines of the host's log, and with ``follow`` what comes, until cancelled."""
-        from .asking import agent_command, agent_input
+    async def follow(self, lines: int, place: LogPlace, on_line: Callable[[str], None], *, follow: bool) -> None:
+        """Tell the last lines of the host's log, and with ``follow`` what comes, until cancelled.
 
-        process = await self._connection.create_process(agent_command(self._pythons), encoding=None)
-        process.stdin.write(agent_input("logs", fleet=self._id, lines=lines, follow=follow))
+        Args:
+            lines: How many of the last lines, where nothing was told before.
+            place: Where the telling is; with one that was used before it goes on there.
+            on_line: Told of each line.
+            follow: Whether to go on with what comes.
+
+        Raises:
+            HostFault: The host says what is wrong, or the connection ends.
+        """
+        words = "nothing more comes"
         try:
-            async for line in process.stdout:
-                text = line.decode(errors="replace").rstrip("\n")
-                if text and not text.startswith("distsum-"):
-                    on_line(text)
-        finally:
-            process.close()
+            process = await self._connection.create_process(agent_command(self._pythons), encoding=None)
+            try:
+                question = agent_input("logs", fleet=self._id, lines=lines, since=place.position, follow=follow)
+                process.stdin.write(question)
+                if await _told(process.stdout, self._pythons, place, on_line):
+                    return
+            finally:
+                process.close()
+        except (asyncssh.Error, OSError) as error:
+            words = printable(str(error) or type(error).__name__, 200)
+        remedy = "see the network and its sshd" if follow else "run the command again"
+        raise HostFault(f"the connection ended: {words}; {remedy}", unreachable=True)
 
     async def execute(self, arguments: list[str], seconds: float) -> str:
         """Run a module of the current environment; return what it prints.

@@ -11,7 +11,7 @@ from distsum.errors import DistsumError
 
 from .environment import Wheels, gather
 from .faults import HostFault
-from .host_session import HostSession, Means, broker_user, worker_prefix
+from .host_session import HostSession, LogPlace, Means, broker_user, worker_prefix
 from .planning import Found, Start, Stop, Switch, Wanted, Worker, actions, spread
 
 if TYPE_CHECKING:
@@ -202,6 +202,40 @@ class Rollout:
     async def each_session(self, work: Callable[[HostSession], Awaitable[Report]]) -> list[Report]:
         """Do something else with every host."""
         return await self._each(work)
+
+    async def logs(self, lines: int, on_line: Callable[[str, str], None], *, follow: bool) -> list[Report]:
+        """Tell the last lines of every host's log after its name, and with ``follow`` what comes, until cancelled.
+
+        Where it is followed, a host that goes away is connected again, and told of from where it was.
+        """
+
+        async def one(host: Host) -> Report:
+            place = LogPlace()
+            pauses = iter(_RETRY_SECONDS)
+            said = None
+
+            def tell(line: str) -> None:
+                nonlocal pauses, said
+                pauses, said = iter(_RETRY_SECONDS), None
+                on_line(host.name, line)
+
+            while True:
+                try:
+                    async with self._connections.to(host) as connection:
+                        session = HostSession(self._means, host, connection)
+                        await session.follow(lines, place, tell, follow=follow)
+                        return Report(host=host.name)
+                except HostFault as fault:
+                    if not (follow and fault.unreachable):
+                        if follow:  # the others may go on for ever
+                            self._means.say(host.name, f"{fault}; it is not followed")
+                        return Report(host=host.name, fault=str(fault), unreachable=fault.unreachable)
+                    if str(fault) != said:
+                        said = str(fault)
+                        self._means.say(host.name, f"{fault}; it is followed again when it is back")
+                await asyncio.sleep(next(pauses, _RETRY_SECONDS[-1]))
+
+        return list(await asyncio.gather(*map(one, self._hosts)))
 
     # Parts ------------------------------------------------------------------------------------------------------------
 

@@ -47,7 +47,7 @@ S3_DEADLINE_SECONDS = 60
 """A body that stalls is given up after 5 s then."""
 MARK = "TESTED_DEPLOYMENT"
 RECORDS = {"record", "ticket", "cancelled", "committing", "history", "outcome"}
-SHARED_QUEUES = 5
+SHARED_QUEUES = 6
 
 
 _BOUND = ["setpriv", "--pdeathsig", "KILL"] if sys.platform == "linux" and shutil.which("setpriv") else []

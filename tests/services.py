@@ -1,6 +1,7 @@
-"""Installs what the tests need and pip cannot: RabbitMQ and OpenSSH's server, where this runs as root with apt.
+"""Installs what the tests need and pip cannot: RabbitMQ, OpenSSH's server and Chromium.
 
-Elsewhere nothing is done, and the tests that need it say what is missing (see the fixture ``missing_service``). Run as
+That is done where this runs as root with apt. Elsewhere nothing is done, and the tests that need it say what is missing
+(see the fixture ``missing_service``). Run as
 ``python -m tests.services``.
 """
 
@@ -14,7 +15,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tests import hosts, rabbitmq
+from tests import browser, hosts, rabbitmq
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -38,7 +39,8 @@ def no_service_starts(policy: Path = POLICY) -> Iterator[None]:
 
 def missing_packages() -> list[str]:
     """Return the packages of Debian's that hold what is missing."""
-    return [*([] if rabbitmq.installed() else ["rabbitmq-server"]), *hosts.missing_packages()]
+    ours = {"rabbitmq-server": rabbitmq.installed(), "chromium": browser.installed()}
+    return [*(name for name, installed in ours.items() if not installed), *hosts.missing_packages()]
 
 
 def main() -> None:

@@ -92,6 +92,7 @@ class JobApp(App[Leaving]):
         screen = next((screen for screen in self.screen_stack if isinstance(screen, JobScreen)), None)
         if screen is not None:
             screen.show(view)
+            screen.notice(self.source.notice())
 
     def _terminal_is_behind(self) -> bool:
         """Whether the terminal has not taken the last frame yet.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import signal
 import threading
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 from distsum.embedded import Stop
 
 from .source import LiveSource
-from .terminal import check_terminal, load
+from .terminal import check_terminal, heed_signals, load
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -20,8 +19,6 @@ if TYPE_CHECKING:
     from distsum.observe.snapshot import Snapshot
     from distsum.observe.view import JobView
     from distsum.request import Summary
-
-    from .app import JobApp
 
 _HEEDED: Final = (signal.SIGTERM, signal.SIGHUP)
 
@@ -73,7 +70,7 @@ def show_run(
     thread.start()
     try:
         app = load().JobApp(source, owns_run=True)
-        app.on_mounted = lambda: _heed_signals(app)
+        app.on_mounted = lambda: heed_signals(lambda: app.exit("stop"))
         with _handlers_kept():
             leaving = app.run()
         if leaving == "leave":
@@ -113,9 +110,3 @@ def _wait(ended: threading.Event, stop: Stop) -> None:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def _heed_signals(app: JobApp) -> None:
-    """End the screen, and with it the run, when the process is asked to end: the terminal must be left in order."""
-    for number in _HEEDED:
-        asyncio.get_running_loop().add_signal_handler(number, app.exit, "stop")

@@ -14,6 +14,8 @@ from distsum.observe.states import NAMES
 
 from .dialogs import Ask, Choice, Help
 from .lines import (
+    Span,
+    fitted,
     header_lines,
     io_lines,
     log_lines,
@@ -54,6 +56,7 @@ class JobScreen(Screen[None]):
 
     DEFAULT_CSS = """
     JobScreen #header { height: 2; }
+    JobScreen #notice { height: 1; background: $warning 30%; display: none; }
     JobScreen #tabs, JobScreen #scrubber { height: 1; }
     JobScreen #upper { height: 1fr; }
     JobScreen #side { width: 44; }
@@ -105,6 +108,7 @@ class JobScreen(Screen[None]):
         self._ready = False
         self._shown: dict[str, object] = {}
         # Held here, since the timer may tick before they are mounted and while they are taken away.
+        self._notice = FixedLines("notice")
         self._header = FixedLines("header")
         self._tabs = Tabs(_TITLES, "tabs")
         self._tree = TreeMap(glyphs=glyphs, id="tree", classes="pane")
@@ -133,6 +137,7 @@ class JobScreen(Screen[None]):
 
     def compose(self) -> ComposeResult:
         """Make all parts; which are shown is decided by the room."""
+        yield self._notice
         yield self._header
         yield self._tabs
         with Horizontal(id="upper"):
@@ -185,6 +190,12 @@ class JobScreen(Screen[None]):
         if tree.is_on_screen:
             tree.show(view)
         self._show_lines(view)
+
+    def notice(self, words: str) -> None:
+        """Draw what is to be known of where the views come from; nothing where there is nothing."""
+        self._notice.display = bool(words)
+        if words and self._ready:
+            self._notice.show([(Span(fitted(words, max(1, self.size.width)), "strong"),)])
 
     def _show_lines(self, view: JobView) -> None:
         for name, lines_of in (

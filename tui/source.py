@@ -27,6 +27,9 @@ class Source(Protocol):
     def over(self) -> bool:
         """Whether nothing new will come."""
 
+    def notice(self) -> str:
+        """Return what is to be known of where views come from, harmless to show; empty where all is well."""
+
 
 class LiveSource:
     """A run in another thread of this process: what that puts here is taken from here."""
@@ -50,6 +53,10 @@ class LiveSource:
     def over(self) -> bool:
         """Whether the run has ended."""
         return self._over
+
+    def notice(self) -> str:
+        """Return nothing: it is this process."""
+        return ""
 
 
 class Thrift:
@@ -114,6 +121,10 @@ class ReplaySource:
     def over(self) -> bool:
         """Whether it has come to its end; it may still be played again."""
         return True
+
+    def notice(self) -> str:
+        """Return nothing: what is to be known of a history is in its views."""
+        return ""
 
     def pause(self) -> None:
         """Stop, or go on; at the end, begin again."""

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+import signal
 import sys
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from distsum.errors import UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from .app import JobApp
     from .source import ReplaySource
+
+
+_WEB_DRIVER: Final = "textual.drivers.web_driver:WebDriver"
+"""What textual-serve has a program draw with, by this variable of Textual's, instead of on a terminal."""
 
 
 class Screens(NamedTuple):
@@ -20,17 +28,30 @@ class Screens(NamedTuple):
     ReplaySource: type[ReplaySource]
 
 
+def in_browser() -> bool:
+    """Whether this is the screen of a browser."""
+    return os.environ.get("TEXTUAL_DRIVER") == _WEB_DRIVER
+
+
 def check_terminal(name: str) -> None:
-    """Make sure that a screen can be drawn and keys can be read.
+    """Make sure that a screen can be drawn and keys can be read: on a terminal, or in a browser.
 
     Raises:
         UsageError: There is no terminal.
     """
+    if in_browser():
+        return
     for stream, what in ((sys.__stdin__, "stdin"), (sys.__stderr__, "stderr")):
         if stream is None or not stream.isatty():
             raise UsageError(f"{name} draws on a terminal, and {what} is none; run it in one")
     if os.environ.get("TERM") in {None, "", "dumb"}:
         raise UsageError(f"{name} draws on a terminal, and TERM says that this one cannot; set it, or go without")
+
+
+def heed_signals(end: Callable[[], None]) -> None:
+    """End the screen when the process is asked to end: the terminal must be left in order."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        asyncio.get_running_loop().add_signal_handler(number, end)
 
 
 def load() -> Screens:

@@ -188,7 +188,7 @@ class Session:
         try:
             ends: set[asyncio.Future[Any]] = {call, self._lost}
             while not (await asyncio.wait(ends, timeout=CONFIRM_SECONDS, return_when="FIRST_COMPLETED"))[0]:
-                if not await self._is_blocked():
+                if not await self.is_blocked():
                     self.lose(f"a message was not confirmed within {CONFIRM_SECONDS:.0f} s")
                     break
                 log.warning("%s takes no messages now: it is short of memory or disk", self._address)
@@ -262,8 +262,10 @@ class Session:
         exchange: str | None = None,
         keys: tuple[str, ...] = (),
         arguments: Mapping[str, Any] | None = None,
+        *,
+        auto_delete: bool = False,
     ) -> None:
-        """Make a queue that ends with this session.
+        """Make a queue that ends with this session, and with ``auto_delete`` as soon as nobody consumes it any more.
 
         Raises:
             SessionLostError: The session ended.
@@ -273,7 +275,9 @@ class Session:
         await self._open(channel, fatal=False)
         try:
             made = await self._call(
-                channel.declare_queue(name, exclusive=True, arguments=dict(arguments) if arguments else None)
+                channel.declare_queue(
+                    name, exclusive=True, auto_delete=auto_delete, arguments=dict(arguments) if arguments else None
+                )
             )
             for key in keys:
                 assert exchange is not None
@@ -364,7 +368,8 @@ class Session:
         self.lose("the connection was closed")
         raise SessionLostError(self._lost.result())
 
-    async def _is_blocked(self) -> bool:
+    async def is_blocked(self) -> bool:
+        """Whether the broker takes no messages now, since it is short of memory or disk."""
         transport = self._publishing.transport
         if transport is None or self._lost.done():
             return False

@@ -16,16 +16,17 @@ from typing import TYPE_CHECKING, Final
 
 from distsum.brokers.amqp import NoSuchQueueError, Session, SessionLostError, backoff_seconds, open_session
 from distsum.brokers.envelope import APPLICATION, MAX_MESSAGE_BYTES, PROTOCOL_HEADER, Envelope
-from distsum.brokers.topology import REQUESTS, REQUESTS_EXCHANGE, reply_queue
+from distsum.brokers.topology import EVENTS_EXCHANGE, JOBS_CHANNEL
 from distsum.errors import ServiceError, UnreachableError, UsageError
 from distsum.messages import PROTOCOL
 from distsum.wording import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine
+    from collections.abc import Awaitable, Callable, Coroutine, Mapping
 
     from distsum.brokers.address import BrokerAddress
     from distsum.brokers.amqp import Delivery
+    from distsum.brokers.topology import RequestChannel
 
     Answer = Callable[[bytes], Awaitable[bytes]]
 
@@ -40,19 +41,26 @@ _LONGEST_ATTEMPT_SECONDS: Final = 10.0
 
 
 class RequestServer:
-    """Answers what clients ask.
+    """Answers what clients ask, and tells those who look what is different.
 
     Args:
         address: The virtual host; its queues exist.
-        answer: Takes a question and returns the answer, both encoded. What it raises is a fault, told to the client.
+        answers: For each channel what takes a question and returns the answer, both encoded. What it raises is a fault,
+            told to the client.
         on_failure: Told when nothing can be answered any more; a lost connection is none, and is made again.
     """
 
-    def __init__(self, address: BrokerAddress, answer: Answer, on_failure: Callable[[BaseException], None]) -> None:
+    def __init__(
+        self,
+        address: BrokerAddress,
+        answers: Mapping[RequestChannel, Answer],
+        on_failure: Callable[[BaseException], None],
+    ) -> None:
         self._address = address
-        self._answer = answer
+        self._answers = answers
         self._on_failure = on_failure
         self._runner: asyncio.Task[None] | None = None
+        self._session: Session | None = None
         self._draw = random.Random()  # noqa: S311 - spreads reconnections, and keeps no secret
 
     async def start(self) -> None:
@@ -70,20 +78,36 @@ class RequestServer:
             self._runner.cancel()
             await asyncio.wait({self._runner})
 
+    async def tell(self, key: str, frame: bytes) -> bool:
+        """Tell those who look; return whether it was sent. Nobody waits for what a broker cannot take just now."""
+        session = self._session
+        if session is None or session.is_lost or await session.is_blocked():
+            return False
+        try:
+            await session.publish_unconfirmed(EVENTS_EXCHANGE, key, Envelope(frame, "Frame"))
+        except SessionLostError:
+            return False
+        return True
+
     async def _connect(self) -> Session:
         session = await open_session(self._address, "distsum master (requests)")
 
-        async def on_request(delivery: Delivery) -> None:
-            await self._take(session, delivery)
+        def taking(channel: RequestChannel) -> Callable[[Delivery], Awaitable[None]]:
+            async def on_request(delivery: Delivery) -> None:
+                await self._take(session, channel, delivery)
+
+            return on_request
 
         try:
-            await session.consume(REQUESTS, on_request, prefetch=_ASKED_AT_ONCE)
+            for channel in self._answers:
+                await session.consume(channel.queue, taking(channel), prefetch=_ASKED_AT_ONCE)
         except (SessionLostError, NoSuchQueueError) as error:
             await session.close()
             raise UnreachableError(f"{self._address}: {str(error) or 'its queues are gone'}") from None
         except BaseException:
             await session.close()
             raise
+        self._session = session
         return session
 
     async def _run(self, session: Session) -> None:
@@ -107,7 +131,7 @@ class RequestServer:
                 log.warning("%s; trying again", error)
         raise AssertionError  # the count has no end
 
-    async def _take(self, session: Session, delivery: Delivery) -> None:
+    async def _take(self, session: Session, channel: RequestChannel, delivery: Delivery) -> None:
         headers = delivery.envelope.headers
         reply, number = headers.get(_REPLY_HEADER), headers.get(_NUMBER_HEADER)
         if isinstance(reply, str) and isinstance(number, int):
@@ -117,12 +141,12 @@ class RequestServer:
                 told[_REASON_HEADER] = reason
             else:
                 try:
-                    body = await self._answer(delivery.envelope.body)
+                    body = await self._answers[channel](delivery.envelope.body)
                 except Exception:
                     log.exception("a request could not be answered")
                     told[_REASON_HEADER] = "this is a fault in distsum; the master's log says more"
             # Where the client has gone, nobody misses the answer.
-            await session.publish(REQUESTS_EXCHANGE, reply, Envelope(body, "Reply", headers=told), persistent=False)
+            await session.publish(channel.exchange, reply, Envelope(body, "Reply", headers=told), persistent=False)
         else:
             log.warning("a request was dropped: it does not say where its answer should go")
         await delivery.acknowledge()
@@ -139,6 +163,93 @@ def _fault(envelope: Envelope) -> str | None:
     return None
 
 
+class Questions:
+    """Asks the deciding process within one session; made by ``open_questions``.
+
+    Attributes:
+        session: The session, which whoever has made this closes.
+    """
+
+    def __init__(self, session: Session, channel: RequestChannel) -> None:
+        self.session = session
+        self._channel = channel
+        self._queue = channel.reply_queue(secrets.token_hex(8))
+        self._numbers = itertools.count(1)
+        self._waiting: dict[int, asyncio.Future[bytes]] = {}
+
+    async def open(self) -> None:
+        """Make the queue of answers; called once."""
+        await self.session.declare_own(self._queue, self._channel.exchange, (self._queue,))
+        await self.session.consume(self._queue, self._take, prefetch=_ASKED_AT_ONCE)
+
+    async def ask(self, question: bytes, seconds: float) -> bytes:
+        """Return the answer to a question, which is asked once.
+
+        Raises:
+            SessionLostError: The session ended.
+            NoSuchQueueError: Nobody was ever there to be asked.
+            TimeoutError: Nobody answers in time.
+            ServiceError: The question is refused.
+        """
+        number = next(self._numbers)
+        answered: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        self._waiting[number] = answered
+        headers = {PROTOCOL_HEADER: PROTOCOL, _REPLY_HEADER: self._queue, _NUMBER_HEADER: number}
+        envelope = Envelope(question, "Request", headers=headers)
+        lost = asyncio.ensure_future(self.session.wait_lost())
+        try:
+            arrived = await self.session.publish(
+                self._channel.exchange, self._channel.queue, envelope, persistent=False, expiration_seconds=seconds
+            )
+            if not arrived:
+                raise NoSuchQueueError
+            await asyncio.wait((answered, lost), timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+            if answered.done():
+                return answered.result()
+            if lost.done():
+                raise SessionLostError(lost.result())
+            raise TimeoutError
+        finally:
+            lost.cancel()
+            del self._waiting[number]
+
+    async def _take(self, delivery: Delivery) -> None:
+        envelope = delivery.envelope
+        await delivery.acknowledge()
+        number = envelope.headers.get(_NUMBER_HEADER)
+        answered = self._waiting.get(number) if isinstance(number, int) else None
+        if answered is None or answered.done():
+            return  # the answer to a question that was asked again
+        reason = envelope.headers.get(_REASON_HEADER)
+        if reason is not None:
+            answered.set_exception(ServiceError(f"refused: {printable(str(reason), 1000)}"))
+        else:
+            answered.set_result(envelope.body)
+
+
+async def open_questions(address: BrokerAddress, name: str, channel: RequestChannel) -> Questions:
+    """Connect, to ask.
+
+    Args:
+        address: The virtual host.
+        name: What the broker's own pages call the connections.
+        channel: Which way to ask.
+
+    Raises:
+        UnreachableError: The broker does not answer, or does not let us in.
+        SessionLostError: The session has ended meanwhile.
+        NoSuchQueueError: Nobody was ever there to be asked.
+    """
+    session = await open_session(address, name)
+    try:
+        made = Questions(session, channel)
+        await made.open()
+    except BaseException:
+        await session.close()
+        raise
+    return made
+
+
 class RequestClient:
     """Asks the deciding process; its event loop runs in a thread of its own.
 
@@ -150,11 +261,8 @@ class RequestClient:
         self._address = address
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="distsum requests", daemon=True)
-        self._session: Session | None = None
-        self._queue = ""
+        self._questions: Questions | None = None
         self._was_connected = False
-        self._numbers = itertools.count(1)
-        self._waiting: dict[int, asyncio.Future[bytes]] = {}
         self._asking: set[asyncio.Task[bytes]] = set()
         self._connecting = asyncio.Lock()
         self._draw = random.Random()  # noqa: S311 - spreads reconnections, and keeps no secret
@@ -188,8 +296,8 @@ class RequestClient:
         for task in self._asking:
             task.cancel()
         await asyncio.gather(*self._asking, return_exceptions=True)
-        if self._session is not None:
-            await self._session.close()
+        if self._questions is not None:
+            await self._questions.session.close()
         return b""
 
     async def _ask(self, question: bytes, seconds: float) -> bytes:
@@ -209,10 +317,10 @@ class RequestClient:
             if left <= 0:
                 break
             try:
-                session = await self._connected()
+                questions = await self._connected()
                 # A broker that is short of memory or disk takes no question, and says so to nobody.
                 async with asyncio.timeout(left):
-                    return await self._ask_once(session, question, min(left, _LONGEST_ATTEMPT_SECONDS))
+                    return await questions.ask(question, min(left, _LONGEST_ATTEMPT_SECONDS))
             except SessionLostError:
                 self._was_connected = True  # also if it was lost before it was of use: the address is right
                 continue
@@ -227,57 +335,13 @@ class RequestClient:
             await asyncio.sleep(min(left, backoff_seconds(attempt, self._draw)))
         raise UnreachableError(reason)
 
-    async def _ask_once(self, session: Session, question: bytes, seconds: float) -> bytes:
-        number = next(self._numbers)
-        answered: asyncio.Future[bytes] = self._loop.create_future()
-        self._waiting[number] = answered
-        headers = {PROTOCOL_HEADER: PROTOCOL, _REPLY_HEADER: self._queue, _NUMBER_HEADER: number}
-        envelope = Envelope(question, "Request", headers=headers)
-        lost = asyncio.ensure_future(session.wait_lost())
-        try:
-            arrived = await session.publish(
-                REQUESTS_EXCHANGE, REQUESTS, envelope, persistent=False, expiration_seconds=seconds
-            )
-            if not arrived:
-                raise NoSuchQueueError
-            await asyncio.wait((answered, lost), timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
-            if answered.done():
-                return answered.result()
-            if lost.done():
-                raise SessionLostError(lost.result())
-            raise TimeoutError
-        finally:
-            lost.cancel()
-            del self._waiting[number]
-
-    async def _connected(self) -> Session:
+    async def _connected(self) -> Questions:
         async with self._connecting:
-            if self._session is not None and not self._session.is_lost:
-                return self._session
-            if self._session is not None:
-                await self._session.close()
-                self._session = None
-            session = await open_session(self._address, "distsum client")
-            try:
-                self._queue = reply_queue(secrets.token_hex(8))
-                await session.declare_own(self._queue, REQUESTS_EXCHANGE, (self._queue,))
-                await session.consume(self._queue, self._take, prefetch=_ASKED_AT_ONCE)
-            except BaseException:
-                await session.close()
-                raise
-            self._session = session
+            if self._questions is not None and not self._questions.session.is_lost:
+                return self._questions
+            if self._questions is not None:
+                await self._questions.session.close()
+                self._questions = None
+            self._questions = await open_questions(self._address, "distsum client", JOBS_CHANNEL)
             self._was_connected = True
-            return session
-
-    async def _take(self, delivery: Delivery) -> None:
-        envelope = delivery.envelope
-        await delivery.acknowledge()
-        number = envelope.headers.get(_NUMBER_HEADER)
-        answered = self._waiting.get(number) if isinstance(number, int) else None
-        if answered is None or answered.done():
-            return  # the answer to a question that was asked again
-        reason = envelope.headers.get(_REASON_HEADER)
-        if reason is not None:
-            answered.set_exception(ServiceError(f"refused: {printable(str(reason), 1000)}"))
-        else:
-            answered.set_result(envelope.body)
+            return self._questions

@@ -23,6 +23,8 @@ REFUSED: Final = "distsum.refused"
 """What was no message of ours, with the reason, for people."""
 REQUESTS: Final = "distsum.requests"
 """What clients ask the deciding process; the answer to each goes to a queue of its client's."""
+VIEWS: Final = "distsum.views"
+"""What those ask who only look: nothing that comes this way changes anything."""
 LOCK: Final = "distsum.master"
 """Exists while a deciding process serves the virtual host: an exclusive queue, and so one process's only."""
 
@@ -32,6 +34,8 @@ DEAD_EXCHANGE: Final = "distsum.exchange.dead"
 CONTROL_EXCHANGE: Final = "distsum.exchange.control"
 TELEMETRY_EXCHANGE: Final = "distsum.exchange.telemetry"
 REQUESTS_EXCHANGE: Final = "distsum.exchange.requests"
+VIEWS_EXCHANGE: Final = "distsum.exchange.views"
+EVENTS_EXCHANGE: Final = "distsum.exchange.events"
 EXCHANGES: Final = {
     TASKS_EXCHANGE: "direct",
     RESULTS_EXCHANGE: "direct",
@@ -39,6 +43,8 @@ EXCHANGES: Final = {
     CONTROL_EXCHANGE: "topic",
     TELEMETRY_EXCHANGE: "topic",
     REQUESTS_EXCHANGE: "direct",
+    VIEWS_EXCHANGE: "direct",
+    EVENTS_EXCHANGE: "topic",
 }
 
 EVERY_WORKER: Final = "workers"
@@ -47,7 +53,39 @@ HEARTBEATS: Final = "heartbeats"
 """Routing key of telemetry."""
 TELEMETRY_ARGUMENTS: Final = {"x-message-ttl": 10_000, "x-max-length": 10_000}
 """Old telemetry is worth nothing, and must not pile up before a process that is busy."""
+SERVICE_EVENTS: Final = "service"
+"""Routing key of what is different in the service as a whole."""
+VIEWER_ARGUMENTS: Final = {
+    "x-message-ttl": 10_000,
+    "x-max-length": 50,
+    "x-max-length-bytes": 16 << 20,
+    "x-overflow": "drop-head",
+}
+"""Who looks too slowly loses what is oldest, sees that, and asks for a whole picture; nobody waits for it."""
 _REFUSED_KEPT: Final = 1_000
+
+
+@dataclass(frozen=True)
+class RequestChannel:
+    """A way to ask the deciding process, and to be answered.
+
+    Attributes:
+        queue: Holds what is asked; its name is its routing key, too.
+        exchange: Takes what is asked, and the answers.
+        reply: What names of the queues of answers begin with.
+    """
+
+    queue: str
+    exchange: str
+    reply: str
+
+    def reply_queue(self, client: str) -> str:
+        """Return the name of the queue of a client's answers, which is their routing key too."""
+        return f"{self.reply}{client}"
+
+
+JOBS_CHANNEL: Final = RequestChannel(REQUESTS, REQUESTS_EXCHANGE, "distsum.reply.")
+VIEWS_CHANNEL: Final = RequestChannel(VIEWS, VIEWS_EXCHANGE, "distsum.viewer.reply.")
 
 
 @dataclass(frozen=True)
@@ -81,14 +119,22 @@ def queues(delivery_limit: int) -> tuple[Queue, ...]:
         Queue(RESULTS, RESULTS_EXCHANGE, RESULTS, quorum | {"x-single-active-consumer": True}),
         Queue(DEAD, DEAD_EXCHANGE, DEAD, quorum),
         # One process answers at a time; another that takes over goes on with what was asked meanwhile.
-        Queue(REQUESTS, REQUESTS_EXCHANGE, REQUESTS, {"x-single-active-consumer": True, "x-max-length": _REFUSED_KEPT}),
+        *(
+            Queue(asked.queue, asked.exchange, asked.queue, {"x-single-active-consumer": True, "x-max-length": 1_000})
+            for asked in (JOBS_CHANNEL, VIEWS_CHANNEL)
+        ),
         Queue(REFUSED, DEAD_EXCHANGE, REFUSED, quorum | {"x-max-length": _REFUSED_KEPT}),
     )
 
 
-def reply_queue(client: str) -> str:
-    """Return the name of the queue of a client's answers, which is their routing key too."""
-    return f"distsum.reply.{client}"
+def viewer_queue(viewer: str) -> str:
+    """Return the name of the queue of what a viewer is told unasked; each connection has others."""
+    return f"distsum.viewer.{viewer}"
+
+
+def job_events(job: str) -> str:
+    """Return the routing key of what is different in a job."""
+    return f"job.{job}"
 
 
 def worker_queue(worker: str, connection: str) -> str:
@@ -108,4 +154,11 @@ WORKER_PERMISSIONS: Final = {
     "configure": r"^distsum\.worker\.",
     "write": r"^distsum\.(worker\.|exchange\.(results|telemetry|dead)$)",
     "read": r"^distsum\.(worker\.|tasks\.|exchange\.control$)",
+}
+VIEWER_PERMISSIONS: Final = {
+    # What it may make: its own queues. Where it may write: into those (a binding counts), and where nothing that is
+    # asked changes anything. What it may read: its own queues, answers, and what is told to all who look.
+    "configure": r"^distsum\.viewer\.",
+    "write": r"^distsum\.(viewer\.|exchange\.views$)",
+    "read": r"^distsum\.(viewer\.|exchange\.(views|events)$)",
 }

@@ -33,13 +33,17 @@ def setup(
         ),
     ] = None,
     worker_user: Annotated[str, Parameter(help="Who workers enter as.")] = "distsum-worker",
+    viewer_user: Annotated[
+        str | None,
+        Parameter(help="Who those enter as who only look: nothing they do changes anything. [default: none]"),
+    ] = None,
     quiet: Quiet = None,
     json: Json = False,
 ) -> int:
     """Make a virtual host, its queues, and a user each for the master and the workers, who may do what they must.
 
     What is there stays, and users that are there keep their passwords. The workers' address is printed when their user
-    is made, and not again.
+    is made, and not again; so is that of those who only look.
     """
     settings = settings_of(RunFlags(), quiet=quiet, broker=broker, management=management)
     for name in ("broker", "management"):
@@ -49,18 +53,25 @@ def setup(
     assert settings.management is not None
     from distsum.brokers.setup import set_up
 
-    done = set_up(settings.broker, settings.management, worker_user)
-    worker = None if done.worker is None else done.worker.uri()
+    done = set_up(settings.broker, settings.management, worker_user, viewer_user)
+    entering = [("workers", worker_user, done.worker)]
+    if viewer_user is not None:
+        entering.append(("viewers", viewer_user, done.viewer))
     if not settings.quiet:
         for made in done.made:
             streams.say(f"made {made}")
         streams.say(f"{settings.broker} is ready")
-        if worker is None:
-            streams.say(f"the password of {printable(worker_user)} is what it was")
-        elif not json:
-            streams.say("workers enter by what follows; keep it, since it is not shown again")
+        for who, user, address in entering:
+            if address is None:
+                streams.say(f"the password of {printable(user)} is what it was")
+            elif not json:
+                streams.say(f"{who} enter by {printable(user)}'s address, on stdout; keep it, it is not shown again")
     if json:
-        streams.emit(json_module.dumps({"broker": str(settings.broker), "made": list(done.made), "worker": worker}))
-    elif worker is not None:
-        streams.emit(worker)
+        told = {"broker": str(settings.broker), "made": list(done.made)}
+        uris = {who[:-1]: None if address is None else address.uri() for who, _, address in entering}
+        streams.emit(json_module.dumps(told | uris))
+    else:
+        for _, _, address in entering:
+            if address is not None:
+                streams.emit(address.uri())
     return 0

@@ -7,7 +7,6 @@ from itertools import accumulate
 from typing import TYPE_CHECKING, Final
 
 import msgspec
-import numpy as np
 
 from distsum.messages import (
     BackupEnded,
@@ -26,6 +25,7 @@ from distsum.messages import (
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    import numpy as np
     from numpy.typing import NDArray
 
     from distsum.observe.snapshot import PhaseWork
@@ -62,10 +62,14 @@ class PhaseStates(msgspec.Struct, frozen=True):
 
     def array(self) -> NDArray[np.uint8]:
         """Return them as an array that cannot be written, without a copy."""
+        import numpy as np  # a master folds states and never looks at them as an array
+
         return np.frombuffer(self.states, dtype=np.uint8)
 
     def counts(self) -> tuple[int, ...]:
         """Return how many tasks are in each state, as in ``NAMES``."""
+        import numpy as np
+
         return tuple(np.bincount(self.array(), minlength=len(NAMES)).tolist())
 
 
@@ -85,9 +89,11 @@ def aggregate(states: NDArray[np.uint8], each: int) -> NDArray[np.uint8]:
         states: 1-d, a byte a task.
         each: Tasks that share a cell.
 
-    >>> aggregate(np.array([1, 1, 5, 0, 0, 0, 3], dtype=np.uint8), 3).tolist()
+    >>> aggregate(PhaseStates(1, bytes([1, 1, 5, 0, 0, 0, 3])).array(), 3).tolist()
     [5, 0, 3]
     """
+    import numpy as np
+
     if each == 1 or not states.size:
         return states
     whole = states.size // each * each
@@ -148,6 +154,8 @@ class TaskPlaces:
 
     def phases(self) -> NDArray[np.uint8]:
         """Return the phase of each place."""
+        import numpy as np
+
         return np.repeat(np.arange(1, len(self._widths) + 1, dtype=np.uint8), np.diff(self._begins))
 
 

@@ -124,6 +124,8 @@ def _permissions(found: BrokerFound) -> Check:
     if found.master_fault is None:
         why = found.worker_fault.partition("; ")[0]
         return Check("permissions", "warning", f"{user} may not do what workers do: {why}", setup)
+    if found.viewer_fault is None:
+        return Check("permissions", "ok", f"{user} may look, and change nothing")
     why = found.master_fault.partition("; ")[0]
     return Check("permissions", "failed", f"{user} may be neither master, client nor worker: {why}", setup)
 

@@ -27,6 +27,7 @@ class BrokerFound(msgspec.Struct, frozen=True, kw_only=True):
         missing: Those that are not.
         master_fault: What keeps this user from being a master or a client; None if nothing does.
         worker_fault: What keeps it from being a worker.
+        viewer_fault: What keeps it from looking.
         blocked: Whether the broker takes no messages at the moment.
     """
 
@@ -38,6 +39,7 @@ class BrokerFound(msgspec.Struct, frozen=True, kw_only=True):
     missing: tuple[str, ...] = ()
     master_fault: str | None = None
     worker_fault: str | None = None
+    viewer_fault: str | None = None
     blocked: bool = False
 
 

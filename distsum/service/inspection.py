@@ -18,12 +18,14 @@ from distsum.brokers.local import DELIVERY_LIMIT
 from distsum.brokers.management import Management
 from distsum.brokers.topology import (
     CONTROL_EXCHANGE,
+    JOBS_CHANNEL,
     REQUESTS_EXCHANGE,
     RESULTS_EXCHANGE,
     TASKS,
     TASKS_EXCHANGE,
+    VIEWS_CHANNEL,
+    VIEWS_EXCHANGE,
     queues,
-    reply_queue,
     worker_key,
     worker_queue,
 )
@@ -69,11 +71,15 @@ async def inspect_broker(address: BrokerAddress) -> BrokerFound:
         worker_fault = await _try(
             address, worker_queue(name, token), CONTROL_EXCHANGE, worker_key(name), (RESULTS_EXCHANGE,)
         )
-        reply = reply_queue(name)
+        reply = JOBS_CHANNEL.reply_queue(name)
         master_fault = await _try(address, reply, REQUESTS_EXCHANGE, reply, (REQUESTS_EXCHANGE, TASKS_EXCHANGE))
+        looks = VIEWS_CHANNEL.reply_queue(name)
+        viewer_fault = await _try(address, looks, VIEWS_EXCHANGE, looks, (VIEWS_EXCHANGE,))
     except TimeoutError:
         return msgspec.structs.replace(found, blocked=True)
-    return msgspec.structs.replace(found, worker_fault=worker_fault, master_fault=master_fault)
+    return msgspec.structs.replace(
+        found, worker_fault=worker_fault, master_fault=master_fault, viewer_fault=viewer_fault
+    )
 
 
 async def _try(address: BrokerAddress, queue: str, source: str, key: str, targets: tuple[str, ...]) -> str | None:

@@ -76,6 +76,18 @@ class ListQueues(Request, frozen=True):
     """Tell how many messages wait where."""
 
 
+class Watch(Request, frozen=True):
+    """Tell from now on what is different in a job, or in the service as a whole, to all who look.
+
+    Attributes:
+        job: The job; None is the service.
+        stream: The stream of frames that the viewer follows without a gap, so that it needs no picture; empty of none.
+    """
+
+    job: str | None = None
+    stream: str = ""
+
+
 class Diagnose(Request, frozen=True):
     """Tell what you see of store, clocks and workers."""
 
@@ -91,8 +103,11 @@ AnyRequest = (
     | ListWorkers
     | CommandWorker
     | ListQueues
+    | Watch
     | Diagnose
 )
+LookRequest = Describe | ListJobs | GetJob | GetStragglers | ListWorkers | ListQueues | Watch
+"""What those may ask who only look."""
 
 JobState = Literal["queued", "running", "finishing", "succeeded", "failed", "cancelled"]
 ENDED: Final = frozenset({"succeeded", "failed", "cancelled"})
@@ -201,6 +216,20 @@ class Queues(Reply, frozen=True):
     management_fault: str | None = None
 
 
+class Watching(Reply, frozen=True):
+    """Frames are sent, for some seconds; who wants more asks again before.
+
+    Attributes:
+        stream: Their stream.
+        seconds: For how long.
+        picture: The whole view as a frame (see ``observe.feed``), unless the viewer has it.
+    """
+
+    stream: str
+    seconds: float
+    picture: bytes | None = None
+
+
 class Diagnosis(Reply, frozen=True):
     """What the master sees.
 
@@ -223,7 +252,8 @@ class Diagnosis(Reply, frozen=True):
     store_fault: str | None = None
 
 
-AnyReply = Description | Done | Refused | Job | Stragglers | Jobs | Workers | Queues | Diagnosis
+AnyReply = Description | Done | Refused | Job | Stragglers | Jobs | Workers | Queues | Watching | Diagnosis
 
 REQUEST: Final = msgspec.msgpack.Decoder(AnyRequest)
+LOOK_REQUEST: Final = msgspec.msgpack.Decoder(LookRequest)
 REPLY: Final = msgspec.msgpack.Decoder(AnyReply)

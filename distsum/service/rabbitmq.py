@@ -12,6 +12,7 @@ import msgspec
 from distsum.brokers.amqp import backoff_seconds
 from distsum.brokers.rabbitmq import RabbitBroker
 from distsum.brokers.rabbitmq_requests import RequestClient, RequestServer
+from distsum.brokers.topology import JOBS_CHANNEL, VIEWS_CHANNEL
 from distsum.errors import SupersededError, UnreachableError
 from distsum.service import messages as channel
 from distsum.service.client import ServiceClient
@@ -19,7 +20,7 @@ from distsum.service.queue_figures import QueueFigures
 from distsum.service.server import Service
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from distsum.actors.master import MasterSettings
     from distsum.actors.speculation import SpeculationSettings
@@ -110,16 +111,24 @@ async def _serve_term(
 
     broker = RabbitBroker(address, fail, lock_seconds=None, on_held=held, still_ours=still_ours)
     figures = QueueFigures(broker, address.vhost, management)
-    service = Service(store, work, broker, figures, master, speculation, metrics)
 
-    async def answer(question: bytes) -> bytes:
-        try:
-            request = channel.REQUEST.decode(question)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            return msgspec.msgpack.encode(channel.Refused(f"this is no request: {error}"))
-        return msgspec.msgpack.encode(await service.answer(request))
+    async def tell(key: str, frame: bytes) -> bool:
+        return await server.tell(key, frame)
 
-    server = RequestServer(address, answer, fail)
+    service = Service(store, work, broker, figures, master, speculation, metrics, tell)
+
+    def answering(decoder: msgspec.msgpack.Decoder[channel.AnyRequest]) -> Callable[[bytes], Awaitable[bytes]]:
+        async def answer(question: bytes) -> bytes:
+            try:
+                request = decoder.decode(question)
+            except (msgspec.DecodeError, UnicodeDecodeError) as error:
+                return msgspec.msgpack.encode(channel.Refused(f"this is no request: {error}"))
+            return msgspec.msgpack.encode(await service.answer(request))
+
+        return answer
+
+    answers = {JOBS_CHANNEL: answering(channel.REQUEST), VIEWS_CHANNEL: answering(channel.LOOK_REQUEST)}
+    server = RequestServer(address, answers, fail)
     try:
         try:
             await service.start()

@@ -28,6 +28,7 @@ from distsum.wording import printable
 
 if TYPE_CHECKING:
     from distsum.observe.history import Recorder
+    from distsum.observe.view import JobView
     from distsum.stores.base import Store
 
 log = logging.getLogger(__name__)
@@ -219,6 +220,25 @@ class Records:
             return None
         with reader:
             return Replay(History(reader))
+
+    def last_view(self, job: str) -> JobView | None:
+        """Return the view of a job at the end of its history; None if it has none.
+
+        Raises:
+            HistoryError: It is of another version.
+            StorageError: It cannot be read.
+        """
+        from distsum.observe.player import Player
+
+        reader = self._store.open(self._uri(job, "history"))
+        if reader is None:
+            return None
+        with reader:
+            player = Player(History(reader))
+            player.seek(player.end_seconds)
+            while not player.step():
+                pass
+            return player.view()
 
     def ended_status(self, job: str) -> JobStatus | None:
         """Return what clients are told of a job that has ended; None if it has not.

@@ -12,6 +12,7 @@ import msgspec
 from distsum.logs import concerning
 from distsum.observe.fold import JobTally
 from distsum.observe.history import Recorder
+from distsum.observe.view import JobFold
 from distsum.partials import node_context
 from distsum.service import messages as channel
 from distsum.wording import printable
@@ -19,6 +20,7 @@ from distsum.wording import printable
 if TYPE_CHECKING:
     from distsum.jobs import Job
     from distsum.messages import JobFailed, JobSucceeded
+    from distsum.observe.view import JobView
     from distsum.service.records import Ticket
 
 log = logging.getLogger(__name__)
@@ -42,9 +44,13 @@ class ServedJob:
         self.context = node_context(job.spec, 0)
         self.began_seconds = time.time()
         self.recorder: Recorder | None = None
+        self.states: tuple[bytes, ...] = ()
+        """What was stored of it when it began, as ``Job.stored_states`` tells it."""
+        self._fold: JobFold | None = None
 
-    def record(self) -> None:
-        """Record what happens from now on. Where that cannot be done the job goes on without."""
+    def begin(self) -> None:
+        """Fold and record what happens from now on. Where it cannot be recorded the job goes on without."""
+        self._fold = self._new_fold()
         try:
             self.recorder = Recorder(self.job.history_header(self.began_seconds, resumed=self.resumed))
         except OSError as error:
@@ -56,9 +62,35 @@ class ServedJob:
     def take(self, event: msgspec.Struct) -> None:
         """Count and record an event."""
         now = time.perf_counter() - self.began
-        self.tally.take(event, now)
+        # All that a screen draws is folded whether somebody looks or not: it takes some microseconds an event, and to
+        # fold it again from the history of a large job, for who begins to look, would take a minute.
+        (self._fold or self.tally).take(event, now)
         if self.recorder is not None:
             self.recorder.take(event, now)
+
+    def view(self) -> JobView:
+        """Return all that a screen draws of it."""
+        fold = self._fold or self._new_fold()
+        return fold.view(time.perf_counter() - self.began)
+
+    async def look(self) -> JobView:
+        """As ``view``, for ``Feeds``."""
+        return self.view()
+
+    @property
+    def tasks(self) -> int:
+        """Tasks by the plan."""
+        return sum(each.tasks for each in self.job.work_by_phase())
+
+    def _new_fold(self) -> JobFold:
+        return JobFold(
+            self.tally,
+            self.job.work_by_phase(),
+            printable(self.job.record.output),
+            self.began_seconds,
+            self.job.nothing_to_do(self.states),
+            "an earlier master had begun the job, and what it did is not told" if self.resumed else None,
+        )
 
     def status(self, workers: int) -> channel.JobStatus:
         """Return what clients are told."""

@@ -23,6 +23,7 @@ from distsum.actors.master import Master, MasterSettings
 from distsum.actors.speculation import SpeculationSettings
 from distsum.actors.system import AsyncioSystem
 from distsum.actors.task_tracker import TaskTracker, TrackerSettings
+from distsum.brokers.topology import SERVICE_EVENTS, job_events
 from distsum.errors import DistsumError, StorageError
 from distsum.logs import concerning
 from distsum.messages import (
@@ -52,12 +53,14 @@ from distsum.observe.narrator import Narrator
 from distsum.observe.workers import WorkerTable
 from distsum.partials import node_context
 from distsum.service import messages as channel
+from distsum.service import overview
+from distsum.service.feeds import Feeds
 from distsum.service.records import DamagedRecordError, Outcome, Records, Ticket, ended_status
 from distsum.service.served_job import ServedJob
 from distsum.wording import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Awaitable, Callable, Coroutine
 
     from distsum.brokers.base import Broker
     from distsum.jobs import Job
@@ -132,6 +135,7 @@ class Service:
         master: Settings of the master actor.
         tracker: Settings of the tracker.
         observer: Told of everything.
+        tell: Sends a frame to all who look at what the key names; returns whether it could be sent.
     """
 
     def __init__(
@@ -143,6 +147,7 @@ class Service:
         master: MasterSettings | None = None,
         speculation: SpeculationSettings | None = None,
         observer: Observer | None = None,
+        tell: Callable[[str, bytes], Awaitable[bool]] | None = None,
     ) -> None:
         self._store = store
         self._records = Records(store, work)
@@ -162,12 +167,15 @@ class Service:
         self._narrator = Narrator()
         self._observer = observer
         self._joined: dict[str, WorkerJoined] = {}
+        self._recalled = False
         self._tasks: set[asyncio.Task[None]] = set()
         self._accepting: dict[str, asyncio.Lock] = {}
         self._began = time.time()
         self._token = secrets.token_hex(16).encode()
         self._serving = asyncio.Event()
         """Set while no other master can serve. What is stored must wait for it, and so must every answer."""
+        self._overview = overview.Overview(work, self._remembered_jobs, self._workers.statuses, self._queues)
+        self._feeds = Feeds(tell or _told_nobody, self._spawn, self._serving.is_set)
         self._fault: asyncio.Future[None]
         self._system: AsyncioSystem
 
@@ -215,6 +223,7 @@ class Service:
 
     async def close(self) -> None:
         """Let go of everything. Jobs stay as they are stored; the next master goes on."""
+        self._overview.close()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -316,7 +325,7 @@ class Service:
         for served in concerned:
             if isinstance(event, JobStarted):
                 served.state = "running"
-                served.record()
+                served.begin()
             served.take(event)
             if isinstance(event, JobStarted):
                 for joined in self._joined.values():
@@ -365,7 +374,7 @@ class Service:
             _CancelledError: Somebody does not want it any more.
         """
         job = served.job
-        states = await asyncio.to_thread(job.stored_states)
+        served.states = states = await asyncio.to_thread(job.stored_states)
         resume = await asyncio.to_thread(job.has_children)
         await self._serving.wait()
         if served.resumed and not self._shares_output(served):
@@ -515,11 +524,21 @@ class Service:
             case channel.CommandWorker():
                 return self._command_worker(request)
             case channel.ListQueues():
-                figures = self._figures
-                queues = await figures.queues()
-                return channel.Queues(queues, figures.redelivered, figures.management, figures.management_fault)
+                return await self._queues()
+            case channel.Watch():
+                return await self._watch(request)
             case channel.Diagnose():
                 return await self._diagnose()
+
+    async def _queues(self) -> channel.Queues:
+        figures = self._figures
+        queues = await figures.queues()
+        return channel.Queues(queues, figures.redelivered, figures.management, figures.management_fault)
+
+    def _remembered_jobs(self) -> tuple[channel.JobStatus, ...]:
+        ended = sorted(self._ended.values(), key=lambda status: status.ended_seconds or 0.0)
+        workers = len(self._active())
+        return (*ended[-overview.JOBS_SHOWN :], *(each.status(workers) for each in self._served.values()))
 
     async def _submit(self, request: channel.Submit) -> channel.AnyReply:
         name = request.job
@@ -652,6 +671,27 @@ class Service:
             "give it again"
         )
 
+    async def _watch(self, request: channel.Watch) -> channel.AnyReply:
+        name = request.job
+        if name is None:
+            if not self._recalled:
+                self._recalled = True
+                self._spawn(self._recall())
+            look = self._overview.look
+            return await self._feeds.watch(SERVICE_EVENTS, request.stream, look, overview.FRAME_SECONDS)
+        key, served = job_events(name), self._served.get(name)
+        if served is None and key not in self._feeds:  # One that ends while somebody looks is told of to its end.
+            return await self._get_job(name)
+        tasks = 0 if served is None else served.tasks
+        return await self._feeds.watch(key, request.stream, None if served is None else served.look, tasks=tasks)
+
+    async def _recall(self) -> None:
+        """Remember jobs that have ended under earlier masters. That may be many, and nobody who looks waits for it."""
+        try:
+            await self._list_jobs(overview.JOBS_SHOWN)
+        except StorageError as error:
+            log.warning("jobs that have ended cannot be told to those who look: %s", error)
+
     async def _diagnose(self) -> channel.Diagnosis:
         fault = None
         try:
@@ -680,6 +720,10 @@ class Service:
             case "shutdown":
                 self._broker.send(worker, Shutdown("sent away by a client"))
         return channel.Done()
+
+
+async def _told_nobody(_key: str, _frame: bytes) -> bool:
+    return False
 
 
 class _CancelledError(Exception):

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from distsum.brokers.address import BrokerAddress
-from distsum.brokers.topology import WORKER_PERMISSIONS
+from distsum.brokers.topology import VIEWER_PERMISSIONS, WORKER_PERMISSIONS
 from distsum.generate import generate
 from distsum.service.diagnosis import Check, diagnose, exit_code
 from distsum.service.doctor import examine
@@ -239,6 +239,7 @@ def test_a_virtual_host_without_a_master_permissions_or_peace_is_told(
     for permissions, state, words in (
         (nothing, "failed", "neither master, client nor worker"),
         (WORKER_PERMISSIONS, "ok", "may do what workers do, and no more"),
+        (VIEWER_PERMISSIONS, "ok", "may look, and change nothing"),
     ):
         user = f"user-of-{vhost}"
         rabbitmq.management("PUT", f"/api/users/{user}", {"password": "p4ssw0rd", "tags": ""})

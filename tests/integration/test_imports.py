@@ -65,3 +65,10 @@ def test_a_worker_imports_neither_servers_nor_screens_nor_the_command_line(impor
 
 def test_an_unwanted_import_in_a_worker_would_be_seen(imports):
     assert unwanted(imports("-c", "import distsum.worker.__main__, textual")) == {"textual"}
+
+
+@pytest.mark.parametrize("module", ["distsum.service.rabbitmq", "distsum.service.client", "distsum.preparation"])
+def test_what_plans_serves_and_asks_does_no_arithmetic(imports, module):
+    modules = imports("-c", f"import {module}")
+    assert module in modules
+    assert "numpy" not in modules

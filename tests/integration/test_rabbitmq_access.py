@@ -7,19 +7,22 @@ import contextlib
 import json
 import urllib.error
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import aio_pika
+import msgspec
 import pytest
 import trustme
 from aiormq.exceptions import ChannelAccessRefused
 
 from distsum.brokers.address import BrokerAddress
 from distsum.brokers.amqp import open_session
+from distsum.brokers.rabbitmq_requests import open_questions
 from distsum.brokers.topology import (
     CONTROL_EXCHANGE,
     DEAD,
     DEAD_EXCHANGE,
+    EVENTS_EXCHANGE,
     EXCHANGES,
     HEARTBEATS,
     LOCK,
@@ -31,10 +34,18 @@ from distsum.brokers.topology import (
     TASKS,
     TASKS_EXCHANGE,
     TELEMETRY_EXCHANGE,
+    VIEWER_ARGUMENTS,
+    VIEWS,
+    VIEWS_CHANNEL,
+    VIEWS_EXCHANGE,
 )
 from distsum.errors import UnreachableError, UsageError
 from distsum.messages import RunTask, TaskFailed, TaskId, WorkerJoined
-from tests.command import distsum
+from distsum.service import messages as channel
+from distsum.service.view import ServiceView
+from distsum.service.viewer import Viewer
+from tests.command import distsum, wait_until
+from tests.servicecommands import master
 from tests.serving import receive, serving
 
 if TYPE_CHECKING:
@@ -45,6 +56,8 @@ if TYPE_CHECKING:
 CANARY = "c4n4ry-p4ssw0rd"
 TASK = TaskId("job", 1, 0, 0)
 WORKER = "distsum-worker"
+VIEWER = "distsum-viewer"
+OTHERS_EXCHANGES = set(EXCHANGES) - {EVENTS_EXCHANGE, VIEWS_EXCHANGE}
 
 
 async def enter(address: BrokerAddress) -> None:
@@ -138,7 +151,12 @@ def fresh(rabbitmq: Node) -> Iterator[BrokerAddress]:
     """An address that nothing has been made for."""
     address = BrokerAddress(host="127.0.0.1", port=rabbitmq.amqp_port, vhost="a/b c", user="mästér", password=CANARY)
     yield address
-    for path in ("/api/vhosts/a%2Fb%20c", "/api/users/m%C3%A4st%C3%A9r", f"/api/users/{WORKER}"):
+    for path in (
+        "/api/vhosts/a%2Fb%20c",
+        "/api/users/m%C3%A4st%C3%A9r",
+        f"/api/users/{WORKER}",
+        f"/api/users/{VIEWER}",
+    ):
         with contextlib.suppress(urllib.error.HTTPError):  # some tests end before it is made
             rabbitmq.management("DELETE", path)
 
@@ -188,15 +206,6 @@ def test_setup_makes_all_that_a_master_and_workers_need_and_a_second_time_change
 def test_a_worker_may_use_its_own_queue_and_no_other(setup, fresh):
     worker = BrokerAddress.parse(setup("--quiet").stdout.strip())
 
-    async def allowed(action) -> bool:
-        async with await aio_pika.connect(worker.uri(), timeout=10) as connection:
-            channel = await connection.channel(on_return_raises=True)
-            try:
-                await action(await channel.get_underlay_channel())
-            except ChannelAccessRefused:
-                return False
-            return True
-
     async def bind(channel, exchange: str, key: str) -> None:
         await channel.queue_declare("distsum.worker.w.1", exclusive=True)
         await channel.queue_bind("distsum.worker.w.1", exchange, key)
@@ -222,6 +231,11 @@ def test_a_worker_may_use_its_own_queue_and_no_other(setup, fresh):
         lambda channel: channel.basic_publish(b"", exchange=CONTROL_EXCHANGE, routing_key="workers"),
         lambda channel: channel.basic_publish(b"", exchange=REQUESTS_EXCHANGE, routing_key=REQUESTS),
         lambda channel: channel.basic_consume(REQUESTS, print),
+        lambda channel: channel.basic_publish(b"", exchange=VIEWS_EXCHANGE, routing_key=VIEWS),
+        lambda channel: channel.basic_publish(b"", exchange=EVENTS_EXCHANGE, routing_key="service"),
+        lambda channel: channel.basic_consume(VIEWS, print),
+        lambda channel: bind(channel, EVENTS_EXCHANGE, "service"),
+        lambda channel: bind(channel, VIEWS_EXCHANGE, VIEWS),
         lambda channel: bind(channel, REQUESTS_EXCHANGE, REQUESTS),
         lambda channel: bind(channel, TASKS_EXCHANGE, TASKS),
         lambda channel: bind(channel, RESULTS_EXCHANGE, RESULTS),
@@ -230,9 +244,78 @@ def test_a_worker_may_use_its_own_queue_and_no_other(setup, fresh):
         *(lambda channel, queue=queue: channel.queue_purge(queue) for queue in (RESULTS, DEAD, REFUSED)),
         *(lambda channel, queue=queue: channel.queue_bind(queue, CONTROL_EXCHANGE, "#") for queue in (TASKS, RESULTS)),
     ]
-    assert len(EXCHANGES) == 6, "a new one needs its lines here"
-    assert [asyncio.run(allowed(action)) for action in may] == [True] * len(may)
-    assert [asyncio.run(allowed(action)) for action in may_not] == [False] * len(may_not)
+    assert len(EXCHANGES) == 8, "a new one needs its lines here"
+    assert [asyncio.run(allowed(worker, action)) for action in may] == [True] * len(may)
+    assert [asyncio.run(allowed(worker, action)) for action in may_not] == [False] * len(may_not)
+
+
+def test_who_only_looks_may_ask_and_be_told_and_change_nothing(setup, fresh, tmp_path):
+    done = setup("--quiet", "--viewer-user", VIEWER)
+    assert done.returncode == 0, done.stderr
+    worker, viewer = map(BrokerAddress.parse, done.stdout.split())
+    assert (worker.user, viewer.user, viewer.vhost) == (WORKER, VIEWER, fresh.vhost)
+    again = setup("--json", "--viewer-user", VIEWER)
+    assert json.loads(again.stdout) == {"broker": str(fresh), "made": [], "worker": None, "viewer": None}
+
+    async def bind(channel, exchange: str, key: str) -> None:
+        await channel.queue_declare("distsum.viewer.v", exclusive=True, arguments=dict(VIEWER_ARGUMENTS))
+        await channel.queue_bind("distsum.viewer.v", exchange, key)
+
+    may = [
+        lambda channel: bind(channel, EVENTS_EXCHANGE, "job.1"),
+        lambda channel: bind(channel, VIEWS_EXCHANGE, "distsum.viewer.reply.v"),
+        lambda channel: channel.basic_publish(b"", exchange=VIEWS_EXCHANGE, routing_key=VIEWS),
+    ]
+    shared = (TASKS, RESULTS, DEAD, REFUSED, REQUESTS, VIEWS)
+    may_not = [
+        *(
+            lambda channel, exchange=exchange: channel.basic_publish(b"", exchange=exchange, routing_key=TASKS)
+            for exchange in ({*EXCHANGES, ""} - {VIEWS_EXCHANGE})
+        ),
+        *(lambda channel, exchange=exchange: bind(channel, exchange, "#") for exchange in OTHERS_EXCHANGES),
+        *(lambda channel, queue=queue: channel.basic_consume(queue, print) for queue in shared),
+        *(lambda channel, queue=queue: channel.queue_purge(queue) for queue in shared),
+        *(lambda channel, queue=queue: channel.queue_bind(queue, EVENTS_EXCHANGE, "#") for queue in shared),
+        lambda channel: channel.queue_declare("distsum.reply.v", exclusive=True),
+        lambda channel: channel.queue_declare("distsum.worker.v.1", exclusive=True),
+        lambda channel: channel.queue_declare(LOCK, exclusive=True),
+        lambda channel: channel.exchange_delete(EVENTS_EXCHANGE),
+    ]
+    with master(tmp_path, {"DISTSUM_BROKER": fresh.uri()}), contextlib.closing(Viewer(viewer, ServiceView)) as looking:
+        looking.start()
+        wait_until(lambda: looking.service.reader.number > 1, "what is told")
+        assert looking.connection().state == "connected"
+    assert [asyncio.run(allowed(viewer, action)) for action in may] == [True] * len(may)
+    assert [asyncio.run(allowed(viewer, action)) for action in may_not] == [False] * len(may_not)
+
+
+def test_what_comes_the_way_of_those_who_look_is_refused_where_it_would_change_something(rabbitmq, vhost, tmp_path):
+    address = BrokerAddress.parse(rabbitmq.url(vhost))
+
+    async def ask(request: Any) -> Any:
+        questions = await open_questions(address, "looks", VIEWS_CHANNEL)
+        try:
+            return channel.REPLY.decode(await questions.ask(msgspec.msgpack.encode(request), 20.0))
+        finally:
+            await questions.session.close()
+
+    with master(tmp_path, {"DISTSUM_BROKER": address.uri()}):
+        for request in (channel.Cancel("a"), channel.Submit("a"), channel.CommandWorker("w", "drain")):
+            answer = asyncio.run(ask(request))
+            assert isinstance(answer, channel.Refused)
+            assert "no request" in answer.reason
+        assert isinstance(asyncio.run(ask(channel.ListJobs())), channel.Jobs)
+
+
+async def allowed(address: BrokerAddress, action: Any) -> bool:
+    """Whether a user may do something at the broker."""
+    async with await aio_pika.connect(address.uri(), timeout=10) as connection:
+        channel = await connection.channel(on_return_raises=True)
+        try:
+            await action(await channel.get_underlay_channel())
+        except ChannelAccessRefused:
+            return False
+        return True
 
 
 def test_an_administrator_may_be_the_master_and_keeps_what_it_may(setup, rabbitmq, fresh):
@@ -253,10 +336,12 @@ def test_an_administrator_may_be_the_master_and_keeps_what_it_may(setup, rabbitm
         ({"DISTSUM_MANAGEMENT": f"amqp://operator:{CANARY}@127.0.0.1:PORT"}, 2, ["DISTSUM_MANAGEMENT", "http://"]),
         ({"DISTSUM_BROKER": f"http://ada:{CANARY}@127.0.0.1:PORT"}, 2, ["DISTSUM_BROKER", "amqp://"]),
         ({"DISTSUM_BROKER": f"amqp://{WORKER}:{CANARY}@127.0.0.1:PORT"}, 2, ["--worker-user", "own"]),
+        ({"DISTSUM_BROKER": f"amqp://{VIEWER}:{CANARY}@127.0.0.1:PORT"}, 2, ["--viewer-user", "nothing else"]),
     ],
 )
 def test_what_hinders_setting_up_is_told_in_one_line(setup, rabbitmq, change, code, words):
-    done = setup(**{name: value.replace("PORT", str(rabbitmq.management_port)) for name, value in change.items()})
+    environment = {name: value.replace("PORT", str(rabbitmq.management_port)) for name, value in change.items()}
+    done = setup("--viewer-user", VIEWER, **environment)
     assert done.returncode == code
     assert done.stdout == ""
     (line,) = done.stderr.splitlines()

@@ -75,7 +75,7 @@ def test_the_wheel_holds_all_of_distsum_and_nothing_else(wheel):
         f"{package}/{path.relative_to(ROOT / folder)}"
         for folder, package in PACKAGES.items()
         for path in ROOT.joinpath(folder).rglob("*.py")
-    } | {"distsum/py.typed"}
+    } | {"distsum/py.typed", "distsum/tui/page.html"}
     assert {name for name in names if not re.match(r"distsum-[^/]+\.dist-info/", name)} == expected
 
 

@@ -334,6 +334,36 @@ def test_leaving_a_run_that_has_ended_asks_nothing():
 # A replay -------------------------------------------------------------------------------------------------------------
 
 
+class Noticing(LiveSource):
+    """A source that has something to say."""
+
+    words = "the broker is away"
+
+    def notice(self):
+        return self.words
+
+
+@pytest.mark.parametrize("size", [(120, 36), (80, 24), (40, 10)])
+def test_what_is_to_be_known_of_the_source_is_a_line_of_its_own_as_long_as_it_is_true(size):
+    source = Noticing()
+    source.put(player_at(LATE).view())
+
+    async def steps(app, pilot):
+        app.pull()
+        await settled(app, pilot)
+        assert text_of(app)[0] == "the broker is away"
+        assert "RUNNING" in text_of(app)[1]
+        source.words = "[red]" + "w" * 500
+        app.pull()
+        await settled(app, pilot)
+        assert text_of(app)[0].startswith("[red]www")
+        source.words = ""
+        app.pull()
+
+    _, lines = shown(source, size=size, steps=steps)
+    assert "RUNNING" in lines[0]
+
+
 class Clock:
     def __init__(self):
         self.now = 0.0
