@@ -63,6 +63,9 @@ VIEWER_ARGUMENTS: Final = {
 }
 """Who looks too slowly loses what is oldest, sees that, and asks for a whole picture; nobody waits for it."""
 _REFUSED_KEPT: Final = 1_000
+_NEVER_TOO_OFTEN: Final = {"x-delivery-limit": 1_000_000}
+"""What is told comes back whenever the deciding process goes away, and must not be lost by that. RabbitMQ 4 drops what has
+come back 20 times, unless it is told otherwise."""
 
 
 @dataclass(frozen=True)
@@ -116,14 +119,14 @@ def queues(delivery_limit: int) -> tuple[Queue, ...]:
     }
     return (
         Queue(TASKS, TASKS_EXCHANGE, TASKS, quorum | dead_letters),
-        Queue(RESULTS, RESULTS_EXCHANGE, RESULTS, quorum | {"x-single-active-consumer": True}),
-        Queue(DEAD, DEAD_EXCHANGE, DEAD, quorum),
+        Queue(RESULTS, RESULTS_EXCHANGE, RESULTS, quorum | _NEVER_TOO_OFTEN | {"x-single-active-consumer": True}),
+        Queue(DEAD, DEAD_EXCHANGE, DEAD, quorum | _NEVER_TOO_OFTEN),
         # One process answers at a time; another that takes over goes on with what was asked meanwhile.
         *(
             Queue(asked.queue, asked.exchange, asked.queue, {"x-single-active-consumer": True, "x-max-length": 1_000})
             for asked in (JOBS_CHANNEL, VIEWS_CHANNEL)
         ),
-        Queue(REFUSED, DEAD_EXCHANGE, REFUSED, quorum | {"x-max-length": _REFUSED_KEPT}),
+        Queue(REFUSED, DEAD_EXCHANGE, REFUSED, quorum | _NEVER_TOO_OFTEN | {"x-max-length": _REFUSED_KEPT}),
     )
 
 

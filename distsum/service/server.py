@@ -71,7 +71,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_ENDED_KEPT: Final = 200
+_ENDED_KEPT: Final = 2_000
 """Jobs that have ended and are told of without reading their records again."""
 _RETRY_SECONDS: Final = (0.5, 2.0, 8.0)
 """Pauses before a record is stored again; the last one repeats."""
