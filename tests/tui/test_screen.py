@@ -12,8 +12,8 @@ from typing import NamedTuple
 
 import msgspec
 import pytest
-from distsum.tui.app import JobApp
-from distsum.tui.job_screen import PANES, THEMES, JobScreen
+from distsum.tui.app import THEMES, JobApp
+from distsum.tui.job_screen import PANES, JobScreen
 from distsum.tui.palette import GLYPHS
 from distsum.tui.panes import LinesPane, Scrubber, Tabs
 from distsum.tui.source import LiveSource, ReplaySource
