@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _BOX = """
     align: center middle;
     & > #box { width: 76; max-width: 100%; height: auto; max-height: 100%; border: round $primary; padding: 0 1; }
-    & OptionList { height: auto; border: none; background: $surface; }
+    & OptionList, & OptionList:focus { height: auto; border: none; background: $surface; }
 """
 
 
@@ -81,7 +81,7 @@ class Ask(ModalScreen[str]):
 class AskNumber(ModalScreen[int | None]):
     """A question that a whole number answers. Escape gives None."""
 
-    DEFAULT_CSS = "AskNumber { " + _BOX + " & Input { border: none; height: 1; } }"
+    DEFAULT_CSS = "AskNumber { " + _BOX + " & Input, & Input:focus { border: none; height: 1; padding: 0; } }"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape,ctrl+c", "close", "Change nothing", show=False, priority=True)
     ]

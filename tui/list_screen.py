@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from textual.binding import Binding, BindingType
@@ -63,6 +64,8 @@ class ListScreen(Screen[None]):
         Binding("s", "sort(1)", "Sort"),
         Binding("S", "sort(-1)", "Sort by the column before", show=False),
         Binding("r", "turn", "Turn the order round", show=False),
+        Binding("tab", "next(1)", "Next list", show=False, priority=True),
+        Binding("shift+tab", "next(-1)", "List before", show=False, priority=True),
         *(
             Binding(f"{place},{key}", f"go('{name}')", f"To {title.lower()}", show=False)
             for place, (key, name, title) in enumerate(zip("jwu", LISTS, _TITLES, strict=True), start=1)
@@ -157,8 +160,16 @@ class ListScreen(Screen[None]):
             return
         room = max(1, self._details.size.width)
         words = self.details(self._view, self.table.chosen)
-        lines: list[Line] = [(Span(fitted(each, room), "bad" if each.startswith("!") else "plain"),) for each in words]
-        self._details.show([*lines[: self._details.size.height or _DETAILS], *[()] * max(0, _DETAILS - len(lines))])
+        most = self._details.size.height or _DETAILS
+        lines: list[Line] = []
+        for place, each in enumerate(words):
+            # Each has a line at least, as far as there are lines; what needs more has those that no other needs.
+            free = max(1, most - len(lines) - (len(words) - place - 1))
+            wrapped = textwrap.wrap(each, room) or [""]
+            if len(wrapped) > free:
+                wrapped[free - 1 :] = [fitted(" ".join(wrapped[free - 1 :]), room)]
+            lines += [(Span(text, "bad" if each.startswith("!") else "plain"),) for text in wrapped]
+        self._details.show([*lines[:most], *[()] * max(0, most - len(lines))])
 
     # What keys do -----------------------------------------------------------------------------------------------------
 
@@ -191,6 +202,10 @@ class ListScreen(Screen[None]):
     def action_go(self, name: str) -> None:
         """Go to a list."""
         self._app.go(name)
+
+    def action_next(self, step: int) -> None:
+        """Go to the next list, or the one before."""
+        self._app.go(LISTS[(LISTS.index(self.NAME) + step) % len(LISTS)])
 
     def action_back(self) -> None:
         """Show all rows again, or go back to where one came from."""

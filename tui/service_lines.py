@@ -32,9 +32,9 @@ _JOB_SIGNS: Final[dict[JobState, tuple[str, Role]]] = {
 _STATE_ORDER: Final = ("running", "finishing", "queued", "failed", "cancelled", "succeeded")
 JOB_COLUMNS: Final = (
     Column("state", 11),
-    Column("job", 10, grows=1),
-    Column("what", 20, rank=3, grows=2),
-    Column("done", 12, rank=1, grows=2),
+    Column("job", 12),
+    Column("what", 17, rank=3, grows=2),
+    Column("done", 12, rank=1, grows=1),
     Column("left or ended", 14, rank=2, right=True),
     Column("prio", 5, rank=4, right=True),
     Column("result", 18, rank=5, grows=3),
@@ -52,15 +52,15 @@ GONE: Final = frozenset({"lost", "refused"})
 _WORKER_ORDER: Final = ("quarantined", "paused", "busy", "idle", "refused", "lost")
 WORKER_COLUMNS: Final = (
     Column("state", 13),
-    Column("worker", 14, grows=2),
-    Column("host", 10, rank=4, grows=2),
+    Column("worker", 12, grows=1),
+    Column("host", 10, rank=4, grows=1),
     Column("slots", 5, rank=7, right=True),
-    Column("task", 24, rank=3, grows=1),
-    Column("tasks", 7, rank=5, right=True),
-    Column("failed", 7, rank=8, right=True),
+    Column("task", 26, rank=3, grows=2),
+    Column("tasks", 5, rank=5, right=True),
+    Column("failed", 6, rank=8, right=True),
     Column("rate", 10, rank=1, right=True),
-    Column("memory", 9, rank=6, right=True),
-    Column("heard", 7, rank=2, right=True),
+    Column("memory", 8, rank=6, right=True),
+    Column("heard", 6, rank=2, right=True),
 )
 QUEUE_COLUMNS: Final = (
     Column("queue", 20, grows=1),
@@ -120,13 +120,14 @@ def job_rows(jobs: Sequence[JobStatus], now: float) -> list[Row]:
 def _job_row(status: JobStatus, now: float) -> Row:
     sign, role = _JOB_SIGNS[status.state]
     share = share_of(status)
+    untold = status.state in {"failed", "cancelled"}
     return Row(
         status.job,
         (
             Cell(f"{sign} {status.state}", _STATE_ORDER.index(status.state), role),
             Cell(printable(status.job, 80)),
             Cell(_what(status)),
-            Cell(f"{int(share * 100):3}%", share, "dim" if status.state in ENDED else "plain", share),
+            Cell("-", share, "dim") if untold else Cell(f"{int(share * 100):3}%", share, share=share),
             _when(status, now),
             Cell(f"{status.priority:,}", status.priority, "strong" if status.priority else "dim"),
             Cell(printable(status.output)),
@@ -160,16 +161,16 @@ def job_details(status: JobStatus, now: float) -> tuple[str, ...]:
     first = f"{job_words(status)}; {came}"
     snapshot = status.snapshot
     if status.state == "failed":
-        return first, f"! {printable(status.reason or 'it is not told why', 2000)}"
+        return f"! {printable(status.reason or 'it is not told why', 2000)}"
     if status.summary is not None:
         summary = status.summary
         read = f"{size_words(summary.bytes_read)} read in {clock_words(summary.seconds)}"
-        return first, f"ended {_moment(status.ended_seconds or 0.0)}; {read} by {counted(summary.workers, 'worker')}"
+        return f"{read} by {counted(summary.workers, 'worker')}; ended {_moment(status.ended_seconds or 0.0)}", first
     if status.ended_seconds is not None:
         reason = f": {printable(status.reason, 2000)}" if status.reason else ""
-        return first, f"{status.state} {_moment(status.ended_seconds)}{reason}"
+        return f"{status.state} {_moment(status.ended_seconds)}{reason}", first
     if snapshot is None or status.state == "queued":
-        return first, "waits for jobs of a higher priority, or that came before it"
+        return "waits for jobs of a higher priority, or that came before it", first
     done, tasks = (sum(getattr(phase, name) for phase in snapshot.phases) for name in ("done", "tasks"))
     running = sum(phase.running for phase in snapshot.phases)
     words = f"{done:,} of {counted(tasks, 'task')} done, {running:,} running on {counted(snapshot.workers, 'worker')}"
@@ -177,7 +178,7 @@ def job_details(status: JobStatus, now: float) -> tuple[str, ...]:
         words += f"; {counted(snapshot.retries, 'retry', 'retries')}"
     if snapshot.backups.started:
         words += f"; {counted(snapshot.backups.started, 'backup')}"
-    return first, words
+    return words, first
 
 
 def _moment(epoch_seconds: float) -> str:
@@ -203,7 +204,7 @@ def overview_line(view: ServiceView | None, now: float, width: int) -> Line:
         state_counts((each.state for each in view.jobs if each.state not in ENDED), _STATE_ORDER) or "no job under way"
     )
     there = [each for each in view.workers if each.state not in GONE]
-    workers = counted(len(there), "worker")
+    workers = counted(len(there), "worker") if there else "no worker"
     if hosts := len({each.host for each in there}):
         workers += f" on {counted(hosts, 'host')}"
     up = clock_words(max(0.0, now - master.began_seconds))
@@ -256,7 +257,7 @@ def _worker_details(each: WorkerStatus, slots: int, now: float) -> tuple[str, ..
     if each.state not in GONE:
         first += f", which has {counted(slots, 'slot')}; joined {clock_words(max(0.0, now - each.joined_seconds))} ago"
     read = f"{size_words(each.bytes_read)} read; a task took {size_words(each.peak_bytes)} at most"
-    return (first, f"{each.state}: {printable(each.reason, 2000)}") if each.reason else (first, read)
+    return (f"{each.state}: {printable(each.reason, 2000)}", first) if each.reason else (first, read)
 
 
 # Queues ---------------------------------------------------------------------------------------------------------------

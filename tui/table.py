@@ -31,7 +31,7 @@ class _Drawn(NamedTuple):
     remark: str
 
 
-class Table(ScrollView, can_focus=True):
+class Table(ScrollView, can_focus=True, inherit_bindings=False):
     """Rows of which one is chosen. It stays chosen wherever it goes.
 
     Args:
