@@ -1,4 +1,4 @@
-"""A service of which a test says what is known, in place of one that is followed over a broker; and what it is asked."""
+"""A service of which a test says what is known, in place of one behind a broker; and what it is asked."""
 
 from __future__ import annotations
 

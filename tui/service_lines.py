@@ -161,7 +161,7 @@ def job_details(status: JobStatus, now: float) -> tuple[str, ...]:
     first = f"{job_words(status)}; {came}"
     snapshot = status.snapshot
     if status.state == "failed":
-        return f"! {printable(status.reason or 'it is not told why', 2000)}"
+        return f"! {printable(status.reason or 'it is not told why', 2000)}", first
     if status.summary is not None:
         summary = status.summary
         read = f"{size_words(summary.bytes_read)} read in {clock_words(summary.seconds)}"

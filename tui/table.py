@@ -144,14 +144,15 @@ class Table(ScrollView, can_focus=True, inherit_bindings=False):
     def on_click(self, event: events.Click) -> None:
         """Choose the row at the mouse, and open the one that is chosen already; at a title, sort."""
         self.focus()
-        if event.y == 0:
-            place = next(
-                (each for each in self._places() if each.start <= event.x < each.start + each.width + GAP), None
-            )
-            if place is not None:
-                self.post_message(self.Headed(place.column))
+        where = event.get_content_offset(self)
+        if where is None:
             return
-        row = event.y - 1 + self.scroll_offset.y
+        if where.y == 0:
+            titles = (each for each in self._places() if each.start <= where.x < each.start + each.width + GAP)
+            if (title := next(titles, None)) is not None:
+                self.post_message(self.Headed(title.column))
+            return
+        row = where.y - 1 + self.scroll_offset.y
         if row >= len(self._rows):
             return
         if row == self._cursor and event.chain > 1:
