@@ -42,7 +42,7 @@ class Table(ScrollView, can_focus=True, inherit_bindings=False):
     DEFAULT_CSS = (
         "Table { overflow-x: hidden; scrollbar-size-vertical: 1; "
         + LINE_STYLES.replace("> .", "& > .")
-        + " & > .table--chosen { background: $primary 25%; text-style: bold; } }"
+        + " & > .table--chosen { background: $panel; text-style: bold; } }"
     )
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("up", "go(-1)", "Row above", show=False),
