@@ -64,8 +64,8 @@ VIEWER_ARGUMENTS: Final = {
 """Who looks too slowly loses what is oldest, sees that, and asks for a whole picture; nobody waits for it."""
 _REFUSED_KEPT: Final = 1_000
 _NEVER_TOO_OFTEN: Final = {"x-delivery-limit": 1_000_000}
-"""What is told comes back whenever the deciding process goes away, and must not be lost by that. RabbitMQ 4 drops what has
-come back 20 times, unless it is told otherwise."""
+"""What is told comes back whenever the deciding process goes away, and must not be lost by that. RabbitMQ 4 drops what
+has come back 20 times, unless it is told otherwise."""
 
 
 @dataclass(frozen=True)
