@@ -1,11 +1,12 @@
-"""The application: one timer takes the newest view from a source, and the job's screen draws it."""
+"""The application: one timer takes the newest view from a source, and a screen draws it."""
 
 from __future__ import annotations
 
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Final, Literal
 
-from textual.app import App
+from textual.app import App, SystemCommand
 from textual.theme import Theme
 
 from distsum.machine import usable_cpus
@@ -14,7 +15,7 @@ from .job_screen import JobScreen
 from .source import Thrift
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from textual.screen import Screen
 
@@ -43,56 +44,41 @@ HIGH_CONTRAST: Final = Theme(
 )
 
 
-class JobApp(App[Leaving]):
-    """Draws one job, live or played again.
+THEMES: Final = ("textual-dark", "textual-light", HIGH_CONTRAST.name)
+
+
+class ScreenApp(App[Leaving]):
+    """What every application here does: pull by a timer, offer what keys do in the command palette, and be left.
 
     Args:
-        source: Where views come from.
-        owns_run: Whether the job runs in this process, so that leaving it must be asked about.
         glyphs: Whether signs are drawn in place of half blocks, at first.
-        frame_seconds: Time between two looks at the source.
+        frame_seconds: Time between two pulls.
     """
 
     TITLE = "distsum"
     ENABLE_COMMAND_PALETTE = True
     CSS = "Screen { layout: vertical; }"
 
-    def __init__(
-        self, source: Source, *, owns_run: bool = False, glyphs: bool = False, frame_seconds: float = FRAME_SECONDS
-    ) -> None:
+    def __init__(self, *, glyphs: bool = False, frame_seconds: float = FRAME_SECONDS) -> None:
         super().__init__()
         self._frame_seconds = frame_seconds
-        self.source = source
-        self.owns_run = owns_run
         self.glyphs = glyphs or self.no_color
-        self._thrift = Thrift(_RUN_SHARE * usable_cpus())
         self.on_mounted: Callable[[], None] | None = None
         self.register_theme(HIGH_CONTRAST)
 
-    def get_default_screen(self) -> Screen[None]:
-        """Begin with the job."""
-        return JobScreen(glyphs=self.glyphs)
-
     def on_mount(self) -> None:
         """Begin to pull."""
-        self.set_interval(self._frame_seconds, self.pull)
+        self.set_interval(self._frame_seconds, self._tick)
         if self.on_mounted is not None:
             self.on_mounted()
 
+    def _tick(self) -> None:
+        if not self._terminal_is_behind():
+            self.pull()
+
     def pull(self) -> None:
-        """Draw the newest view, unless drawing takes too much from a run in this process, or the terminal is behind."""
-        if self._terminal_is_behind():
-            return
-        if self.owns_run and not self._thrift.allows(time.monotonic(), time.thread_time()):
-            return
-        view = self.source.newest()
-        if view is None and self.source.over():
-            self.exit("leave")  # It could not begin; why is told when the screen is gone.
-            return
-        screen = next((screen for screen in self.screen_stack if isinstance(screen, JobScreen)), None)
-        if screen is not None:
-            screen.show(view)
-            screen.notice(self.source.notice())
+        """Draw what is newest."""
+        raise NotImplementedError
 
     def _terminal_is_behind(self) -> bool:
         """Whether the terminal has not taken the last frame yet.
@@ -104,12 +90,68 @@ class JobApp(App[Leaving]):
         queue = getattr(writer, "_queue", None)  # Private: where Textual changes it, frames are queued as before.
         return queue is not None and queue.qsize() > 0
 
+    def next_theme(self) -> None:
+        """Take the next theme."""
+        place = THEMES.index(self.theme) if self.theme in THEMES else -1
+        self.theme = THEMES[(place + 1) % len(THEMES)]
+
+    def get_system_commands(self, screen: Screen[None]) -> Iterable[SystemCommand]:
+        """Offer what keys do on a screen now, and what Textual can do on any."""
+        yield from super().get_system_commands(screen)
+        offered: set[str] = set()
+        for active in screen.active_bindings.values():
+            binding = active.binding
+            ours = active.node is not self and not binding.action.startswith("screen.")
+            if active.enabled and ours and binding.description and binding.description not in offered:
+                offered.add(binding.description)
+                act = partial(self.run_action, binding.action, active.node)
+                yield SystemCommand(binding.description, f"key {self.get_key_display(binding)}", act)
+
     async def action_quit(self) -> None:
         """Leave, but not without asking where that would end something."""
-        if isinstance(self.screen, JobScreen):
-            self.screen.action_leave()
+        self._leave()
 
     def action_help_quit(self) -> None:
         """Do as for quit: Ctrl-C is how people leave."""
-        if isinstance(self.screen, JobScreen):
-            self.screen.action_leave()
+        self._leave()
+
+    def _leave(self) -> None:
+        leave = getattr(self.screen, "action_leave", None)  # What is asked just now wants its answer first.
+        if leave is not None:
+            leave()
+
+
+class JobApp(ScreenApp):
+    """Draws one job, live or played again.
+
+    Args:
+        source: Where views come from.
+        owns_run: Whether the job runs in this process, so that leaving it must be asked about.
+        glyphs: As for ``ScreenApp``.
+        frame_seconds: Time between two looks at the source.
+    """
+
+    def __init__(
+        self, source: Source, *, owns_run: bool = False, glyphs: bool = False, frame_seconds: float = FRAME_SECONDS
+    ) -> None:
+        super().__init__(glyphs=glyphs, frame_seconds=frame_seconds)
+        self.source = source
+        self.owns_run = owns_run
+        self._thrift = Thrift(_RUN_SHARE * usable_cpus())
+
+    def get_default_screen(self) -> Screen[None]:
+        """Begin with the job."""
+        return JobScreen(self.source, glyphs=self.glyphs, owns_run=self.owns_run)
+
+    def pull(self) -> None:
+        """Draw the newest view, unless drawing takes too much from a run in this process."""
+        if self.owns_run and not self._thrift.allows(time.monotonic(), time.thread_time()):
+            return
+        view = self.source.newest()
+        if view is None and self.source.over():
+            self.exit("leave")  # It could not begin; why is told when the screen is gone.
+            return
+        screen = next((screen for screen in self.screen_stack if isinstance(screen, JobScreen)), None)
+        if screen is not None:
+            screen.show(view)
+            screen.notice(self.source.notice())

@@ -12,7 +12,7 @@ from textual.widgets import Footer, Input
 from distsum.observe.ledger import BackupEntry
 from distsum.observe.states import NAMES
 
-from .dialogs import Ask, Choice, Help
+from .dialogs import Ask, Choice, Help, keys_of
 from .lines import (
     Span,
     fitted,
@@ -26,7 +26,6 @@ from .lines import (
 )
 from .palette import GLYPHS
 from .panes import FixedLines, LinesPane, Scrubber, Tabs
-from .source import ReplaySource
 from .tree_map import TreeMap
 
 if TYPE_CHECKING:
@@ -36,12 +35,13 @@ if TYPE_CHECKING:
 
     from distsum.observe.view import JobView
 
+    from .source import ReplaySource, Source
+
 PANES: Final = ("tree", "workers", "io", "stragglers", "log")
 _TITLES: Final = ("Tree", "Workers", "I/O", "Stragglers", "Log")
 _WIDE: Final = (100, 28)
 """Columns and lines from which on all panes are shown at once."""
 _SEEK: Final = 0.02
-THEMES: Final = ("textual-dark", "textual-light", "high-contrast")
 _REPLAY_ACTIONS: Final = frozenset({"pause", "seek", "speed", "to"})
 _LEGEND: Final = (
     "Where tasks share a cell it shows the worst of them: "
@@ -52,7 +52,13 @@ _LEGEND: Final = (
 
 
 class JobScreen(Screen[None]):
-    """One job. Where there is room for all panes they are all shown; else one, and tabs for the others."""
+    """One job. Where there is room for all panes they are all shown; else one, and tabs for the others.
+
+    Args:
+        source: Where its views come from.
+        glyphs: Whether signs are drawn in place of half blocks, at first.
+        owns_run: Whether the job runs in this process, so that leaving it must be asked about.
+    """
 
     DEFAULT_CSS = """
     JobScreen #header { height: 2; }
@@ -98,8 +104,10 @@ class JobScreen(Screen[None]):
         Binding("t", "theme", "Next theme", show=False),
     ]
 
-    def __init__(self, *, glyphs: bool = False) -> None:
+    def __init__(self, source: Source, *, glyphs: bool = False, owns_run: bool = False) -> None:
         super().__init__()
+        self.source = source
+        self._owns_run = owns_run
         self._view: JobView | None = None
         self._number = 1
         self._wanted_one = False
@@ -123,8 +131,7 @@ class JobScreen(Screen[None]):
 
     @property
     def _replay(self) -> ReplaySource | None:
-        source = self._app.source
-        return source if isinstance(source, ReplaySource) else None
+        return self.source.replay()
 
     @property
     def _app(self) -> Any:
@@ -154,7 +161,6 @@ class JobScreen(Screen[None]):
     def on_mount(self) -> None:
         """Arrange what there is."""
         self.query_one("#filter").display = False
-        self._scrubber.display = self._replay is not None
         self.app.theme_changed_signal.subscribe(self, lambda _: self._repaint())
         self._ready = True
         self._repaint()
@@ -174,6 +180,9 @@ class JobScreen(Screen[None]):
             return  # the timer was sooner than what it draws on
         self._header.show(header_lines(view, self.size.width))
         replay = self._replay
+        if self._scrubber.display != (replay is not None):
+            self._scrubber.display = replay is not None
+            self.refresh_bindings()
         if replay is not None:
             player = replay.player
             self._scrubber.tell(
@@ -319,8 +328,7 @@ class JobScreen(Screen[None]):
 
     def action_theme(self) -> None:
         """Take the next theme."""
-        place = THEMES.index(self.app.theme) if self.app.theme in THEMES else -1
-        self.app.theme = THEMES[(place + 1) % len(THEMES)]
+        self._app.next_theme()
 
     def action_filter(self) -> None:
         """Ask for a text that lines must hold."""
@@ -347,20 +355,12 @@ class JobScreen(Screen[None]):
 
     def action_help(self) -> None:
         """Show all keys that do something now."""
-        keys: dict[str, list[str]] = {}
-        for active in self.active_bindings.values():
-            binding = active.binding
-            ours = active.node is not self.app and not binding.action.startswith("screen.")
-            if active.enabled and ours and binding.description:
-                shown = keys.setdefault(binding.description, [])
-                if (key := self.app.get_key_display(binding)) not in shown:
-                    shown.append(key)
-        self.app.push_screen(Help([(" ".join(shown), words) for words, shown in keys.items()], _LEGEND))
+        self.app.push_screen(Help(keys_of(self), _LEGEND))
 
     def action_leave(self) -> None:
         """Leave; where the job runs in this process, ask what shall become of it, unless it is all but done."""
         done = self._view is not None and self._view.snapshot.finished
-        if not self._app.owns_run or self._app.source.over() or done:
+        if not self._owns_run or self.source.over() or done:
             self.app.exit("leave")
             return
         choices = (

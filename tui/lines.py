@@ -15,6 +15,7 @@ from distsum.wording import counted, digits, printable, size_unit, size_words
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from distsum.observe.snapshot import PhaseProgress
     from distsum.observe.view import JobView, WorkerView
 
 Role = Literal["plain", "dim", "strong", "good", "warn", "bad"]
@@ -69,11 +70,16 @@ def share_done(view: JobView) -> float:
     snapshot = view.snapshot
     if snapshot.finished and view.failure is None:
         return 1.0
-    total = sum(phase.bytes_total for phase in snapshot.phases)
-    read = sum(min(phase.bytes_read, phase.bytes_total) for phase in snapshot.phases)
+    return share_read(snapshot.phases)
+
+
+def share_read(phases: Sequence[PhaseProgress]) -> float:
+    """Return what part of some phases' bytes is read, or, where there are none, of their tasks done; below 1."""
+    total = sum(phase.bytes_total for phase in phases)
+    read = sum(min(phase.bytes_read, phase.bytes_total) for phase in phases)
     if not total:
-        tasks = sum(phase.tasks for phase in snapshot.phases)
-        return min(0.99, sum(phase.done for phase in snapshot.phases) / tasks) if tasks else 0.0
+        tasks = sum(phase.tasks for phase in phases)
+        return min(0.99, sum(phase.done for phase in phases) / tasks) if tasks else 0.0
     return min(0.99, read / total)
 
 

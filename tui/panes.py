@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
     from textual import events
 
-_ROLES: set[str] = {"lines--plain", "lines--dim", "lines--strong", "lines--good", "lines--warn", "lines--bad"}
-_STYLES = """
+LINE_ROLES: set[str] = {"lines--plain", "lines--dim", "lines--strong", "lines--good", "lines--warn", "lines--bad"}
+LINE_STYLES = """
     > .lines--plain { color: $foreground; }
     > .lines--dim { color: $foreground; text-style: dim; }
     > .lines--strong { color: $foreground; text-style: bold; }
@@ -41,8 +41,8 @@ def line_strip(widget: Widget, line: Line, width: int) -> Strip:
 class FixedLines(Widget):
     """Some lines, always as many."""
 
-    COMPONENT_CLASSES: ClassVar[set[str]] = _ROLES
-    DEFAULT_CSS = "FixedLines { height: auto; " + _STYLES.replace("> .", "& > .") + " }"
+    COMPONENT_CLASSES: ClassVar[set[str]] = LINE_ROLES
+    DEFAULT_CSS = "FixedLines { height: auto; " + LINE_STYLES.replace("> .", "& > .") + " }"
 
     def __init__(self, id: str) -> None:  # noqa: A002 - Textual's word
         super().__init__(id=id)
@@ -69,9 +69,9 @@ class LinesPane(ScrollView, can_focus=True):
         follow: Whether the last lines stay in sight as new ones come, unless somebody has scrolled up.
     """
 
-    COMPONENT_CLASSES: ClassVar[set[str]] = _ROLES
+    COMPONENT_CLASSES: ClassVar[set[str]] = LINE_ROLES
     DEFAULT_CSS = (
-        "LinesPane { overflow-x: hidden; scrollbar-size-vertical: 1; " + _STYLES.replace("> .", "& > .") + " }"
+        "LinesPane { overflow-x: hidden; scrollbar-size-vertical: 1; " + LINE_STYLES.replace("> .", "& > .") + " }"
     )
 
     def __init__(self, title: str, *, follow: bool = False, id: str, classes: str) -> None:  # noqa: A002 - Textual's word

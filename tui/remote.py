@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
+import time
 from contextlib import closing
 from typing import TYPE_CHECKING, Final, Protocol
 
-from distsum.errors import DistsumError
+from distsum.errors import DistsumError, ServiceError
+from distsum.observe.history import History
+from distsum.observe.player import Player
 from distsum.service import messages as channel
 from distsum.service.records import Records
 from distsum.wording import printable
 
 from .lines import clock_words
+from .source import ReplaySource
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,7 +25,7 @@ if TYPE_CHECKING:
     from distsum.observe.view import JobView
     from distsum.service.client import Transport
     from distsum.service.view import ServiceView
-    from distsum.service.viewer import Connection, Viewer
+    from distsum.service.viewer import Followed, Viewer
     from distsum.stores.base import Store
 
 _STEERING_SECONDS: Final = 20.0
@@ -36,6 +41,9 @@ class RemoteSource:
         transport: The way to ask for what changes something.
         store: Opens where the histories of jobs lie that have ended.
         read_only: Whether nothing may be asked that changes anything.
+
+    Attributes:
+        read_only: As given.
     """
 
     def __init__(
@@ -50,7 +58,6 @@ class RemoteSource:
         self._viewer = viewer
         self._transport = transport
         self._store = store
-        self._ended: dict[str, EndedJob] = {}
 
     def newest(self) -> ServiceView | None:
         """Return the service's newest view; None before there is one."""
@@ -60,40 +67,43 @@ class RemoteSource:
         """Follow a job from now on, or none."""
         self._viewer.follow(job)
 
-    def job(self) -> JobView | None:
-        """Return the newest view of the job that is followed; None before there is one."""
-        followed = self._viewer.job
-        if followed is None or followed.job is None:
-            return None
-        if followed.view is not None:
-            return followed.view
-        ended = self._ended_job()
-        return ended.view if ended is not None else None
+    def followed(self, job: str) -> Followed[JobView] | None:
+        """Return what is known of a job; None unless it is the one that is followed."""
+        found = self._viewer.job
+        return found if found is not None and found.job == job else None
 
-    def connection(self) -> Connection:
-        """Return how the connection stands."""
-        return self._viewer.connection()
+    def history(self, job: str) -> EndedJob:
+        """Begin to read the history of a job that has ended."""
+        return EndedJob(job, self._viewer.look, self._store)
 
     async def ask(self, request: channel.AnyRequest) -> channel.AnyReply:
         """Ask for what changes something; what hinders that is an answer, too."""
         if self.read_only:
             return channel.Refused("this viewer only looks; start it without --read-only")
-        return await asyncio.to_thread(self._ask, request)
+        loop = asyncio.get_running_loop()
+        answered: asyncio.Future[channel.AnyReply] = loop.create_future()
+
+        def settle(answer: channel.AnyReply) -> None:
+            if not answered.done():
+                answered.set_result(answer)
+
+        def ask() -> None:
+            answer = self._ask(request)
+            with contextlib.suppress(RuntimeError):  # Then the screen was left meanwhile.
+                loop.call_soon_threadsafe(settle, answer)
+
+        # Not in the loop's own threads: it would wait for them when the screen is left while nobody answers.
+        threading.Thread(target=ask, name="distsum steering", daemon=True).start()
+        return await answered
 
     def notice(self) -> str:
         """Return what is to be known of the way to what is shown; empty where all is well."""
-        found = self.connection()
+        found = self._viewer.connection()
         age = "" if found.heard_seconds is None else f" · what is shown is {clock_words(found.heard_seconds)} old"
         if found.state == "connecting":
             return "connecting"
         if found.words:
             return found.words + age
-        followed = self._viewer.job
-        if followed is not None and followed.refused is not None and followed.view is None:
-            return printable(followed.refused, 500)
-        ended = self._ended_job()
-        if ended is not None and ended.remark:
-            return ended.remark
         if found.replaced_seconds is not None and found.replaced_seconds < _REPLACED_SECONDS:
             return "another master serves now, and is followed"
         return ""
@@ -103,21 +113,11 @@ class RemoteSource:
         self._viewer.close()
 
     def _ask(self, request: channel.AnyRequest) -> channel.AnyReply:
-        with closing(self._transport()) as transport:
-            try:
+        try:
+            with closing(self._transport()) as transport:
                 return transport.ask(request, _STEERING_SECONDS)
-            except DistsumError as error:
-                return channel.Refused(str(error))
-
-    def _ended_job(self) -> EndedJob | None:
-        """Return the job that is followed, where it had ended before."""
-        followed = self._viewer.job
-        if followed is None or followed.job is None or followed.ended is None:
-            return None
-        found = self._ended.get(followed.job)
-        if found is None:
-            found = self._ended[followed.job] = EndedJob(followed.job, self._viewer.look, self._store)
-        return found
+        except DistsumError as error:
+            return channel.Refused(str(error))
 
 
 class _Look(Protocol):
@@ -126,68 +126,144 @@ class _Look(Protocol):
 
 
 class EndedJob:
-    """A job that had ended when somebody began to look: its history is read in a thread, to its end.
+    """A job that had ended when somebody began to look: its history is read in a thread, to its end, to be played.
 
     Attributes:
-        view: Its last view; None until it is read.
-        remark: What is done, or has failed; empty of a job that is there.
+        replay: Plays it, and stands at its end; None until it is read.
+        unreadable: Why it cannot be read, in a sentence, harmless to show; empty of what can.
     """
 
     def __init__(self, job: str, look: _Look, store: Callable[[], Store]) -> None:
-        self.view: JobView | None = None
-        self.remark = f"job {printable(job, 80)} has ended; reading its history"
+        self.replay: ReplaySource | None = None
+        self.unreadable = ""
         self._job = job
+        self._name = f"job {printable(job, 80)}"
         self._look = look
-        self._store = store
+        self._open = store
+        self._held = contextlib.ExitStack()
+        """What is open as long as the history is played."""
+        self._lock = threading.Lock()
+        self._closed = False
         threading.Thread(target=self._read, name="distsum history", daemon=True).start()
 
+    def close(self) -> None:
+        """Let go of the history, as soon as it is not being read."""
+        with self._lock:
+            self._closed = True
+            if self.replay is not None or self.unreadable:
+                self._held.close()
+
     def _read(self) -> None:
+        unreadable, replay = "", None
         try:
-            service = self._look(channel.Describe(), _STEERING_SECONDS)
-            if not isinstance(service, channel.Description):
-                self.remark = "the master does not say where histories lie"
-                return
-            with closing(self._store()) as store:
-                self.view = Records(store, service.work).last_view(self._job)
+            replay = self._opened()
         except DistsumError as error:
-            self.remark = f"job {printable(self._job, 80)} has ended, and its history cannot be read: {error}"
-            return
-        self.remark = "" if self.view is not None else f"job {printable(self._job, 80)} has ended, without a history"
+            unreadable = f"The history of {self._name} cannot be read: {error}"
+        if replay is None and not unreadable:
+            unreadable = f"There is no history of {self._name}."
+        with self._lock:
+            self.replay, self.unreadable = replay, unreadable
+            if self._closed or replay is None:
+                self._held.close()
+
+    def _opened(self) -> ReplaySource | None:
+        service = self._look(channel.Describe(), _STEERING_SECONDS)
+        if not isinstance(service, channel.Description):
+            raise ServiceError("the master does not say where histories lie")
+        store = self._held.enter_context(closing(self._open()))
+        reader = Records(store, service.work).open_history(self._job)
+        if reader is None:
+            return None
+        self._held.enter_context(reader)
+        player = Player(History(reader))
+        player.seek(player.end_seconds)
+        while not self._closed and not player.step():
+            pass
+        replay = ReplaySource(player, time.monotonic)
+        replay.playing = False
+        return replay
 
 
 class FollowedJob:
-    """One job of a service, for a screen that draws one: the given one, or whichever is under way.
+    """One job of a service, for a screen that draws one: live, or played again where it had ended before.
 
     Args:
         source: The service.
-        job: The job; None is the first that has not ended, and after its end the next one.
+        job: The job.
+
+    Attributes:
+        job: As given.
     """
 
-    def __init__(self, source: RemoteSource, job: str | None) -> None:
+    def __init__(self, source: RemoteSource, job: str) -> None:
+        self.job = job
         self._source = source
-        self._chosen = job is not None
-        self._job = job
-        if job is not None:
-            source.follow(job)
+        self._history: EndedJob | None = None
+        self._fault = ""
+        source.follow(job)
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether nothing will become of it any more, as far as known."""
+        status = self.status()
+        return status is not None and status.state in channel.ENDED
+
+    @property
+    def unreadable(self) -> str:
+        """Why there is nothing to draw of it, though it has ended; empty if there is, or may be."""
+        return self._fault or (self._history.unreadable if self._history is not None else "")
+
+    def status(self) -> channel.JobStatus | None:
+        """Return what the master tells of it; None before that."""
+        followed = self._source.followed(self.job)
+        if followed is not None and followed.ended is not None:
+            return followed.ended
+        service = self._source.newest()
+        jobs = service.jobs if service is not None else ()
+        return next((each for each in jobs if each.job == self.job), None)
 
     def newest(self) -> JobView | None:
         """Return its newest view; None before there is one."""
-        service = self._source.newest()
-        if service is not None and not self._chosen:
-            under_way = [each.job for each in service.jobs if each.state not in channel.ENDED]
-            if self._job is None or (under_way and self._job not in under_way):
-                candidates = under_way or [each.job for each in service.jobs[-1:]]
-                self._job = candidates[0] if candidates else None
-                self._source.follow(self._job)
-        return self._source.job()
+        followed = self._source.followed(self.job)
+        if followed is None:
+            return None
+        if followed.view is not None:
+            return followed.view
+        if followed.ended is None:
+            return None
+        if self._history is None:
+            self._history = self._source.history(self.job)
+        if (replay := self._history.replay) is None:
+            return None
+        try:
+            return replay.newest()
+        except DistsumError as error:  # The store is away, perhaps.
+            self._fault = f"The history of job {printable(self.job, 80)} cannot be read any more: {error}"
+            return None
 
     def over(self) -> bool:
         """Whether nothing new will come: never."""
         return False
 
+    def replay(self) -> ReplaySource | None:
+        """Return what is played again, where the job had ended before somebody looked."""
+        return self._history.replay if self._history is not None else None
+
     def notice(self) -> str:
         """Return what is to be known of the way to it."""
-        found = self._source.notice()
-        if not found and self._job is None and self._source.newest() is not None:
-            return "no job is under way, and none has ended; `distsum submit` brings one"
-        return found
+        if found := self._source.notice():
+            return found
+        followed = self._source.followed(self.job)
+        if followed is None or followed.view is not None:
+            return ""
+        if followed.refused is not None:
+            return printable(followed.refused, 500)
+        if followed.ended is not None and self.replay() is None:
+            return f"job {printable(self.job, 80)} has ended; reading its history"
+        return ""
+
+    def close(self) -> None:
+        """Follow it no more."""
+        self._source.follow(None)
+        if self._history is not None:
+            self._history.close()

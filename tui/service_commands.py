@@ -39,7 +39,8 @@ ReadOnly = Annotated[
     bool, Parameter(name="--read-only", negative=(), show_default=False, help="Look, and offer no key that steers.")
 ]
 OneJob = Annotated[
-    str | None, Parameter(name="--job", metavar="JOB", help="The job to begin with. [default: the first under way]")
+    str | None,
+    Parameter(name="--job", metavar="JOB", help="The job to begin with. [default: that under way, if it is one]"),
 ]
 Signs = Annotated[
     bool, Parameter(name="--signs", negative=(), show_default=False, help="Draw signs in place of coloured blocks.")
@@ -58,14 +59,14 @@ def top(*, broker: Broker = None, job: OneJob = None, read_only: ReadOnly = Fals
     from distsum.service.viewer import Viewer
     from distsum.stores.routing import RoutingStore
 
-    from .remote import FollowedJob, RemoteSource
+    from .remote import RemoteSource
 
     # Whatever happens is told by the screen, and lines of a log would be drawn over it.
     logging.getLogger("distsum").setLevel(logging.CRITICAL)
     viewer = Viewer(address, ServiceView)
     with closing(RemoteSource(viewer, lambda: RabbitTransport(address), RoutingStore, read_only=read_only)) as source:
         viewer.start()
-        shown = screens.JobApp(FollowedJob(source, job), glyphs=signs)
+        shown = screens.ServiceApp(source, job, glyphs=signs)
 
         def end_with_parent() -> None:
             if os.getppid() != parent:

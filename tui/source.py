@@ -30,6 +30,9 @@ class Source(Protocol):
     def notice(self) -> str:
         """Return what is to be known of where views come from, harmless to show; empty where all is well."""
 
+    def replay(self) -> ReplaySource | None:
+        """Return what is played again, and may be stopped and sought in; None of what is live."""
+
 
 class LiveSource:
     """A run in another thread of this process: what that puts here is taken from here."""
@@ -57,6 +60,10 @@ class LiveSource:
     def notice(self) -> str:
         """Return nothing: it is this process."""
         return ""
+
+    def replay(self) -> ReplaySource | None:
+        """Return nothing: it is live."""
+        return None
 
 
 class Thrift:
@@ -125,6 +132,10 @@ class ReplaySource:
     def notice(self) -> str:
         """Return nothing: what is to be known of a history is in its views."""
         return ""
+
+    def replay(self) -> ReplaySource | None:
+        """Return this."""
+        return self
 
     def pause(self) -> None:
         """Stop, or go on; at the end, begin again."""

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from .app import JobApp
+    from .service_app import ServiceApp
     from .source import ReplaySource
 
 
@@ -25,6 +26,7 @@ class Screens(NamedTuple):
     """What draws, once it is loaded."""
 
     JobApp: type[JobApp]
+    ServiceApp: type[ServiceApp]
     ReplaySource: type[ReplaySource]
 
 
@@ -62,9 +64,10 @@ def load() -> Screens:
     """
     try:
         from .app import JobApp
+        from .service_app import ServiceApp
         from .source import ReplaySource
     except ImportError as error:
         if (error.name or "").partition(".")[0] not in {"textual", "rich"}:
             raise
         raise UsageError("the screen needs Textual, which is not installed; pip install 'distsum[tui]'") from None
-    return Screens(JobApp, ReplaySource)
+    return Screens(JobApp, ServiceApp, ReplaySource)

@@ -60,14 +60,15 @@ class Player:
         self.remark = "; ".join(remarks) or None
         self.seconds = 0.0
         self._fold, self._events = self._begin()
-        self._next = next(self._events, None)
+        self._begun = False
+        self._next: tuple[float, msgspec.Struct] | None = None
 
     def seek(self, seconds: float) -> None:
-        """Choose the moment to show; ``step`` goes there."""
+        """Choose the moment to show; ``step`` goes there. Nothing is read for that."""
         seconds = min(max(0.0, seconds), self.end_seconds)
         if seconds < self.seconds:
             self._fold, self._events = self._begin()
-            self._next = next(self._events, None)
+            self._begun = False
         self.seconds = seconds
 
     def step(self, events: int = STEP_EVENTS) -> bool:
@@ -76,6 +77,9 @@ class Player:
         Raises:
             StorageError: The history cannot be read.
         """
+        if not self._begun:
+            self._next = next(self._events, None)
+            self._begun = True
         for _ in range(events):
             if self._next is None:
                 return True

@@ -28,8 +28,7 @@ from distsum.wording import printable
 
 if TYPE_CHECKING:
     from distsum.observe.history import Recorder
-    from distsum.observe.view import JobView
-    from distsum.stores.base import Store
+    from distsum.stores.base import Reader, Store
 
 log = logging.getLogger(__name__)
 
@@ -215,30 +214,19 @@ class Records:
             HistoryError: It is of another version.
             StorageError: It cannot be read.
         """
-        reader = self._store.open(self._uri(job, "history"))
+        reader = self.open_history(job)
         if reader is None:
             return None
         with reader:
             return Replay(History(reader))
 
-    def last_view(self, job: str) -> JobView | None:
-        """Return the view of a job at the end of its history; None if it has none.
+    def open_history(self, job: str) -> Reader | None:
+        """Return a job's history to read; None if it has none.
 
         Raises:
-            HistoryError: It is of another version.
             StorageError: It cannot be read.
         """
-        from distsum.observe.player import Player
-
-        reader = self._store.open(self._uri(job, "history"))
-        if reader is None:
-            return None
-        with reader:
-            player = Player(History(reader))
-            player.seek(player.end_seconds)
-            while not player.step():
-                pass
-            return player.view()
+        return self._store.open(self._uri(job, "history"))
 
     def ended_status(self, job: str) -> JobStatus | None:
         """Return what clients are told of a job that has ended; None if it has not.

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import difflib
-import os
 import re
 import time
-from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
 import pytest
-from distsum.tui.app import JobApp
-from distsum.tui.job_screen import PANES, THEMES, JobScreen
+from distsum.tui.app import THEMES, JobApp
+from distsum.tui.job_screen import PANES, JobScreen
 from distsum.tui.palette import GLYPHS, contrast
 from distsum.tui.panes import LinesPane, Scrubber, Tabs
 from distsum.tui.source import LiveSource, ReplaySource
@@ -24,8 +21,8 @@ from distsum.observe.player import Player
 from distsum.observe.snapshot import PhaseWork
 from tests.property.test_history import written
 from tests.recorded import BEGAN_SECONDS, Stored, recorded
+from tests.screens import check_looks, settled, text_of
 
-SCREENS = Path(__file__).parent / "screens"
 LATE = 0.96
 """Of the recorded run: some backups have ended, and one races."""
 
@@ -58,11 +55,6 @@ def live(share=LATE, content=None):
     source = LiveSource()
     source.put(player_at(share, content).view())
     return source
-
-
-def text_of(app):
-    """Return what the terminal shows."""
-    return [strip.text.rstrip() for strip in app.screen._compositor.render_strips()] if app.screen_stack else []
 
 
 def shown(source, *keys, size=(120, 36), steps=None, **options):
@@ -98,19 +90,6 @@ class Seen(NamedTuple):
         return self.app.return_value
 
 
-async def settled(app, pilot):
-    """Wait until the newest view is drawn, and nothing moves any more."""
-    before = None
-    for _ in range(50):
-        await pilot.pause()
-        app.pull()
-        await pilot.pause()
-        now = text_of(app)
-        if now == before and not any(pane._going for pane in app._registry if isinstance(pane, LinesPane)):
-            return
-        before = now
-
-
 CASES = {
     "wide": ((120, 36), ()),
     "wide-signs": ((120, 36), ("g",)),
@@ -131,11 +110,7 @@ def test_it_looks_as_it_did(name, tmp_path):
     size, keys = CASES[name]
     _, lines = shown(replay(), *keys, size=size)
     assert len(lines) == size[1]
-    path = SCREENS / f"{name}.txt"
-    if os.environ.get("DISTSUM_ACCEPT_SCREENS"):
-        path.write_text("\n".join(lines) + "\n")
-    wanted = path.read_text().splitlines()
-    assert lines == wanted, "\n".join(difflib.unified_diff(wanted, lines, "as it was", "as it is", lineterm=""))
+    check_looks(name, lines)
 
 
 # Keys -----------------------------------------------------------------------------------------------------------------

@@ -1,77 +1,95 @@
-"""Which job of a service is followed, and what is told of the way to it."""
+"""What is followed of a service and its jobs, what is asked, and what is told of the way to it."""
 
 from __future__ import annotations
 
 import asyncio
-from types import SimpleNamespace
+import threading
 
 import pytest
 from distsum.tui.remote import FollowedJob, RemoteSource
 
-from distsum.service.messages import Cancel, JobStatus, Refused
+from distsum.errors import StorageError, UnreachableError
+from distsum.service.messages import Cancel, Done, Refused
 from distsum.service.viewer import Connection
+from tests.command import wait_until
+from tests.following import Asked, Following, Histories, running, service, source_of, succeeded
+from tests.recorded import recorded
+
+JOB = "0a11ce550001"
 
 
-class Following:
-    """A viewer of which a test says what it has."""
-
-    def __init__(self):
-        self.service = SimpleNamespace(view=None)
-        self.job = None
-        self.stands = Connection("connected", "", 0.1, None)
-        self.followed = []
-
-    def follow(self, job):
-        self.followed.append(job)
-        self.job = SimpleNamespace(job=job, view=f"view of {job}", refused=None, ended=None)
-
-    def connection(self):
-        return self.stands
-
-    def jobs(self, **states):
-        listed = [JobStatus(job=job, state=state, reduction="mean", files=1, output="o", priority=0,
-                            submitted_seconds=0.0) for job, state in states.items()]  # fmt: skip
-        self.service.view = SimpleNamespace(jobs=tuple(listed))
-
-
-def source_of(viewer, *, read_only=True):
-    return RemoteSource(viewer, lambda: None, lambda: None, read_only=read_only)
-
-
-def test_the_first_job_under_way_is_followed_and_after_its_end_the_next_one():
-    viewer = Following()
-    followed = FollowedJob(source_of(viewer), None)
-    assert followed.newest() is None
-    assert viewer.followed == []
-    viewer.jobs(a="succeeded", b="running", c="queued")
-    assert followed.newest() == "view of b"
-    viewer.jobs(a="succeeded", b="finishing", c="running")
-    assert followed.newest() == "view of b"
-    viewer.jobs(a="succeeded", b="succeeded", c="running")
-    assert followed.newest() == "view of c"
-    viewer.jobs(a="succeeded", b="succeeded", c="failed")
-    assert followed.newest() == "view of c", "its end stays to be seen"
-    assert viewer.followed == ["b", "c"]
+def test_a_job_is_followed_and_its_view_is_the_newest():
+    viewer = Following(service([running(JOB)]))
+    viewer.job_views[JOB] = "a view"
+    followed = FollowedJob(source_of(viewer), JOB)
+    assert viewer.followed == [JOB]
+    assert followed.newest() == "a view"
     assert not followed.over()
+    assert followed.replay() is None
+    assert followed.status().state == "running"
+    assert not followed.has_ended
+    followed.close()
+    assert viewer.followed == [JOB, None]
+    assert followed.newest() is None, "another one may be followed by now"
 
 
-def test_where_none_is_under_way_the_last_one_is_shown_and_where_there_is_none_that_is_told():
-    viewer = Following()
-    followed = FollowedJob(source_of(viewer), None)
-    viewer.jobs()
+def ended_source(store):
+    viewer = Following(service())
+    viewer.ended[JOB] = succeeded(JOB, 60.0)
+    return viewer, FollowedJob(source_of(viewer, store=store), JOB)
+
+
+def test_a_job_that_had_ended_is_played_again_from_its_end():
+    store = Histories(recorded())
+    _, followed = ended_source(store)
+    assert followed.has_ended
     assert followed.newest() is None
-    assert "distsum submit" in followed.notice()
-    viewer.jobs(a="succeeded", b="cancelled")
-    assert followed.newest() == "view of b"
+    assert "reading its history" in followed.notice()
+    wait_until(lambda: followed.newest() is not None, "its history")
+    assert followed.newest().snapshot.finished
     assert followed.notice() == ""
+    replay = followed.replay()
+    assert not replay.playing
+    replay.seek(0.0)
+    assert not followed.newest().snapshot.finished
+    assert store.open_now == 1
+    followed.close()
+    assert store.open_now == 0
 
 
-def test_a_job_that_was_named_stays():
-    viewer = Following()
-    followed = FollowedJob(source_of(viewer), "a")
-    viewer.jobs(a="succeeded", b="running")
-    assert followed.newest() == "view of a"
-    assert viewer.followed == ["a"]
+def test_what_is_left_while_its_history_is_read_is_let_go_of_then():
+    store = Histories(recorded())
+    store.hold.clear()
+    _, followed = ended_source(store)
+    followed.newest()
+    followed.close()
+    store.hold.set()
+    wait_until(lambda: store.closed and store.open_now == 0, "that it is let go of")
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [(None, "There is no history of job"), (b"nonsense", "cannot be read"), (OSError("gone"), "cannot be read: gone")],
+    ids=["none", "nonsense", "away"],
+)
+def test_why_a_history_cannot_be_read_is_told(content, told):
+    store = Histories(StorageError(str(content)) if isinstance(content, OSError) else content)
+    _, followed = ended_source(store)
+    followed.newest()
+    wait_until(lambda: followed.unreadable, "why")
+    assert told in followed.unreadable
+    assert followed.newest() is None
+    assert store.open_now == 0
+
+
+def test_a_store_that_goes_away_while_a_history_is_played_is_told():
+    store = Histories(recorded())
+    _, followed = ended_source(store)
+    wait_until(lambda: followed.newest() is not None, "its history")
+    store.fault = StorageError("s3 is away")
+    followed.replay().seek(0.0)
+    assert followed.newest() is None
+    assert "s3 is away" in followed.unreadable
 
 
 @pytest.mark.parametrize(
@@ -97,14 +115,46 @@ def test_what_is_wrong_on_the_way_is_told_with_the_age_of_what_is_shown(stands, 
 
 def test_why_the_master_tells_nothing_of_a_job_is_told():
     viewer = Following()
-    source = source_of(viewer)
-    source.follow("a")
-    viewer.job = SimpleNamespace(job="a", view=None, refused="there is no job a\x1b[31m", ended=None)
-    assert "there is no job a" in source.notice()
-    assert "\x1b" not in source.notice()
+    followed = FollowedJob(source_of(viewer), "a")
+    viewer.job.refused = "there is no job a\x1b[31m"
+    assert "there is no job a" in followed.notice()
+    assert "\x1b" not in followed.notice()
 
 
 def test_who_only_looks_asks_for_nothing_that_changes_anything():
-    answer = asyncio.run(source_of(Following()).ask(Cancel("a")))
+    asked = Asked()
+    answer = asyncio.run(source_of(Following(), asked, read_only=True).ask(Cancel("a")))
     assert isinstance(answer, Refused)
     assert "--read-only" in answer.reason
+    assert asked.requests == []
+
+
+def test_what_hinders_a_question_is_an_answer_whether_it_is_the_way_or_the_master():
+    assert asyncio.run(source_of(Following(), asked := Asked()).ask(Cancel("a"))) == Done()
+    assert asked.requests == [Cancel("a")]
+    away = Asked(UnreachableError("no master answers"))
+    assert asyncio.run(source_of(Following(), away).ask(Cancel("a"))) == Refused("no master answers")
+
+    def no_way():
+        raise UnreachableError("no broker")
+
+    nowhere = RemoteSource(Following(), no_way, lambda: None, read_only=False)
+    assert asyncio.run(nowhere.ask(Cancel("a"))) == Refused("no broker")
+
+
+def test_a_question_that_nobody_answers_does_not_keep_the_screen_from_being_left():
+    hold = threading.Event()
+
+    class Silent(Asked):
+        def ask(self, request, seconds):
+            hold.wait(60.0)
+            return super().ask(request, seconds)
+
+    async def leave():
+        asking = asyncio.ensure_future(source_of(Following(), Silent()).ask(Cancel("a")))
+        await asyncio.sleep(0)
+        asking.cancel()
+
+    asyncio.run(leave())
+    assert not hold.is_set()
+    hold.set()

@@ -1,0 +1,38 @@
+"""Applications of the screen in a test: what they show, when they have come to rest, and how they looked before."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from pathlib import Path
+
+from distsum.tui.panes import LinesPane
+
+SCREENS = Path(__file__).parent / "tui" / "screens"
+
+
+def text_of(app):
+    """Return what the terminal shows."""
+    return [strip.text.rstrip() for strip in app.screen._compositor.render_strips()] if app.screen_stack else []
+
+
+async def settled(app, pilot):
+    """Wait until the newest view is drawn, and nothing moves any more."""
+    before = None
+    for _ in range(50):
+        await pilot.pause()
+        app.pull()
+        await pilot.pause()
+        now = text_of(app)
+        if now == before and not any(pane._going for pane in app._registry if isinstance(pane, LinesPane)):
+            return
+        before = now
+
+
+def check_looks(name, lines):
+    """Compare a screen with how it looked; to accept how it looks now, set DISTSUM_ACCEPT_SCREENS=1."""
+    path = SCREENS / f"{name}.txt"
+    if os.environ.get("DISTSUM_ACCEPT_SCREENS"):
+        path.write_text("\n".join(lines) + "\n")
+    wanted = path.read_text().splitlines()
+    assert lines == wanted, "\n".join(difflib.unified_diff(wanted, lines, "as it was", "as it is", lineterm=""))

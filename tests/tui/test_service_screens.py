@@ -1,0 +1,681 @@
+"""A service's lists and jobs on the screen, driven by keys and the mouse, and compared with how they looked."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+
+import msgspec
+import pytest
+from distsum.tui.dialogs import Ask, AskNumber, Told
+from distsum.tui.jobs_screen import JobsScreen
+from distsum.tui.list_screen import ListScreen
+from distsum.tui.panes import Scrubber, Tabs
+from distsum.tui.queues_screen import QueuesScreen
+from distsum.tui.served_job_screen import ServedJobScreen
+from distsum.tui.service_app import ServiceApp
+from distsum.tui.table import Table
+from distsum.tui.workers_screen import WorkersScreen
+
+from distsum.errors import StorageError, UnreachableError
+from distsum.service.messages import Cancel, CommandWorker, Queue, Queues, Refused, SetPriority
+from distsum.service.viewer import Connection
+from tests.following import (
+    NOW,
+    Asked,
+    Following,
+    Histories,
+    busy_service,
+    running,
+    service,
+    source_of,
+    status,
+    succeeded,
+    worker,
+)
+from tests.recorded import recorded
+from tests.screens import check_looks, settled, text_of
+
+FIRST, SECOND = "7f3a90c1d2e4", "9c00aa12b3c4"
+"""Jobs at the top of the list."""
+DONE_JOB, FAILED_JOB = "0a11ce550001", "0a11ce550002"
+WAVE = [0, 3, 9, 20, 41, 30, 12, 8]
+"""Tasks that were ready, second by second."""
+
+
+@pytest.fixture(autouse=True)
+def utc(monkeypatch):
+    monkeypatch.setenv("TZ", "UTC")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    time.tzset()
+    yield
+    monkeypatch.undo()
+    time.tzset()
+
+
+class Stage:
+    """A service, and the application that shows it.
+
+    Attributes:
+        viewer: What is known of the service.
+        asked: What it was asked.
+        store: Where histories lie.
+        lines: What was shown at last.
+        screen: The screen that was on top at last.
+        answer: How it was left.
+        told: Notifications.
+    """
+
+    def __init__(self, view=None, *, answer=None, store=None, read_only=False, job=None):
+        self.viewer = Following(busy_service() if view is None else view)
+        self.asked = Asked(answer)
+        self.store = store
+        source = source_of(self.viewer, self.asked, store, read_only=read_only)
+        self.app = ServiceApp(source, job, frame_seconds=3600.0, clock=lambda: NOW)
+        for second in range(60):
+            number = WAVE[second // 4 % len(WAVE)]
+            queues = [Queue(each.name, number, 0, 1) for each in busy_service().queues.queues[:1]]
+            self.app.traces.take(Queues(tuple(queues), 0), NOW - 120 + second)
+
+    def show(self, *keys, size=(120, 36), steps=None, notifications=False):
+        """Run it, press keys, and note what there is; ``steps`` may look at it, and use the pilot."""
+
+        async def run():
+            async with self.app.run_test(size=size, notifications=notifications) as pilot:
+                await settled(self.app, pilot)
+                for key in keys:
+                    await pilot.press(key)
+                    await settled(self.app, pilot)
+                if steps is not None:
+                    await steps(pilot)
+                    await settled(self.app, pilot)
+                self.lines = text_of(self.app)
+                self.screen = self.app.screen if self.app.screen_stack else None
+                self.told = [each.message for each in self.app._notifications]
+                self.answer = self.app.return_value
+
+        asyncio.run(run())
+        return self
+
+    @property
+    def text(self):
+        return "\n".join(self.lines)
+
+    @property
+    def chosen(self):
+        """The job or worker whose row is chosen."""
+        return self.screen.table.chosen.key
+
+    @property
+    def keys(self):
+        """The rows in their order, as far as the first cells say."""
+        return [row.key for row in self.screen.table._rows]
+
+
+CASES = {
+    "jobs": (),
+    "jobs-sorted": ("s", "s", "S", "s", "r"),
+    "jobs-cancel": ("c",),
+    "jobs-help": ("question_mark",),
+    "workers": ("w",),
+    "queues": ("u",),
+}
+
+
+@pytest.mark.parametrize("size", [(120, 36), (80, 24)], ids=["wide", "narrow"])
+@pytest.mark.parametrize("name", CASES)
+def test_it_looks_as_it_did(name, size):
+    lines = Stage().show(*CASES[name], size=size).lines
+    assert len(lines) == size[1]
+    check_looks(f"service-{name}-{size[0]}", lines)
+
+
+@pytest.mark.parametrize("key", ["1", "w", "u"])
+@pytest.mark.parametrize("size", [(40, 10), (1, 1), (300, 100)])
+def test_any_size_can_be_used_and_none_overflows(key, size):
+    stage = Stage().show(key, "question_mark", "escape", size=size)
+    assert len(stage.lines) == size[1]
+    assert max(map(len, stage.lines)) <= size[0]
+    if size[0] >= 40:
+        assert stage.screen.table.chosen.key[:12] in stage.text, "what is chosen is seen"
+
+
+def test_it_can_be_resized_while_it_draws():
+    async def steps(pilot):
+        for width, height in ((80, 24), (40, 10), (300, 100), (3, 2), (120, 36)):
+            await pilot.resize_terminal(width, height)
+            await settled(pilot.app, pilot)
+            assert len(text_of(pilot.app)) == height
+
+    assert Stage().show(steps=steps).lines == Stage().show().lines
+
+
+# Where one begins, and goes -------------------------------------------------------------------------------------------
+
+
+def test_one_job_under_way_is_shown_at_once_and_escape_goes_to_the_list():
+    stage = Stage(service([succeeded(DONE_JOB, 60.0), running(FIRST)])).show()
+    assert isinstance(stage.screen, ServedJobScreen)
+    assert stage.viewer.followed == [FIRST]
+    stage = Stage(service([succeeded(DONE_JOB, 60.0), running(FIRST)])).show("escape")
+    assert isinstance(stage.screen, JobsScreen), "and it is not opened again"
+    assert stage.viewer.followed == [FIRST, None]
+
+
+@pytest.mark.parametrize("jobs", [[], [running(FIRST), running(SECOND)], [succeeded(DONE_JOB, 60.0)]])
+def test_else_it_begins_with_the_list(jobs):
+    stage = Stage(service(jobs)).show()
+    assert isinstance(stage.screen, JobsScreen)
+    assert stage.viewer.followed == []
+
+
+def test_a_job_that_was_named_is_shown_before_anything_is_known_of_others():
+    stage = Stage(busy_service(), job=SECOND)
+    stage.viewer.service.view = None
+    assert isinstance(stage.show().screen, ServedJobScreen)
+    assert stage.viewer.followed == [SECOND]
+
+
+def test_who_was_sooner_than_the_first_view_is_not_taken_elsewhere():
+    stage = Stage(service([running(FIRST)]))
+    view, stage.viewer.service.view = stage.viewer.service.view, None
+
+    async def steps(pilot):
+        assert "Nothing is known yet." in "\n".join(text_of(pilot.app))
+        await pilot.press("w")
+        await settled(pilot.app, pilot)
+        stage.viewer.service.view = view
+
+    assert isinstance(stage.show(steps=steps).screen, WorkersScreen)
+
+
+def test_enter_opens_a_job_and_the_lists_stand_above_it():
+    stage = Stage().show("down", "enter")
+    assert isinstance(stage.screen, ServedJobScreen)
+    assert stage.viewer.followed == [SECOND]
+    assert isinstance(Stage().show("enter", "w").screen, WorkersScreen)
+    assert isinstance(Stage().show("enter", "w", "escape").screen, ServedJobScreen)
+    assert isinstance(Stage().show("enter", "w", "u").screen, QueuesScreen)
+    assert isinstance(Stage().show("enter", "w", "u", "escape").screen, ServedJobScreen)
+    stage = Stage().show("enter", "w", "u", "j")
+    assert isinstance(stage.screen, JobsScreen)
+    assert stage.viewer.followed[-1] is None
+
+
+@pytest.mark.parametrize(
+    ("keys", "kind"),
+    [
+        ("1", JobsScreen), ("j", JobsScreen), ("w", WorkersScreen), ("2", WorkersScreen), ("u", QueuesScreen),
+        ("3", QueuesScreen), ("w1", JobsScreen), ("ww", WorkersScreen), ("w3", QueuesScreen), ("u2", WorkersScreen),
+    ],
+)  # fmt: skip
+def test_letters_and_numbers_go_to_lists(keys, kind):
+    assert isinstance(Stage().show(*keys).screen, kind)
+
+
+def test_tab_goes_through_the_lists_and_back():
+    assert isinstance(Stage().show("tab").screen, WorkersScreen)
+    assert isinstance(Stage().show("tab", "tab").screen, QueuesScreen)
+    assert isinstance(Stage().show("tab", "tab", "tab").screen, JobsScreen)
+    assert isinstance(Stage().show("shift+tab").screen, QueuesScreen)
+
+
+def test_escape_goes_back_and_from_the_first_list_nowhere():
+    assert isinstance(Stage().show("w", "escape").screen, JobsScreen)
+    stage = Stage().show("escape")
+    assert isinstance(stage.screen, JobsScreen)
+    assert stage.answer is None
+
+
+@pytest.mark.parametrize("key", ["q", "ctrl+c", "ctrl+q"])
+@pytest.mark.parametrize("before", [(), ("w",), ("u",), ("enter",)])
+def test_leaving_asks_nothing_since_jobs_go_on(key, before):
+    stage = Stage().show(*before, key)
+    assert stage.answer == "leave"
+    assert stage.asked.requests == []
+
+
+# Rows -----------------------------------------------------------------------------------------------------------------
+
+
+def test_those_under_way_come_first_then_the_last_that_ended():
+    assert Stage().show().keys == [
+        FIRST, SECOND, "a1f0e2d3c4b5", "81bb00c4f5a6", "0a11ce550003", FAILED_JOB, DONE_JOB
+    ]  # fmt: skip
+
+
+def test_s_sorts_by_each_column_in_turn_and_r_turns_that_round():
+    stage = Stage().show("s", "s")
+    assert stage.keys == sorted(stage.keys)
+    assert "job▲" in stage.text
+    assert Stage().show("s", "s", "r").keys == stage.keys[::-1]
+    assert Stage().show("s", "S").keys == Stage().show().keys, "as they come"
+    assert Stage().show(*["s"] * 8).keys == Stage().show().keys, "after the last column, too"
+    left = Stage().show(*["s"] * 5).keys
+    assert left[:2] == [FIRST, SECOND], "a minute is less than a quarter of an hour"
+    assert left[-1] == DONE_JOB
+    assert Stage().show("r").keys == Stage().show().keys, "what has no order cannot be turned round"
+
+
+def test_a_click_on_a_title_sorts_and_another_one_turns_that_round():
+    async def once(pilot):
+        await pilot.click(Table, offset=(18, 1))
+
+    async def twice(pilot):
+        await pilot.click(Table, offset=(18, 1))
+        await settled(pilot.app, pilot)
+        await pilot.click(Table, offset=(18, 1))
+
+    jobs = Stage().show(steps=once).keys
+    assert jobs == sorted(jobs)
+    assert Stage().show(steps=twice).keys == jobs[::-1]
+
+
+def test_a_click_chooses_a_row_and_two_open_it():
+    async def once(pilot):
+        await pilot.click(Table, offset=(30, 3))
+
+    async def twice(pilot):
+        await pilot.click(Table, offset=(30, 3), times=2)
+
+    async def beyond(pilot):
+        await pilot.click(Table, offset=(30, 20), times=2)
+
+    assert Stage().show(steps=once).chosen == SECOND
+    assert Stage().show(steps=twice).viewer.followed == [SECOND]
+    assert Stage().show(steps=beyond).chosen == FIRST
+
+
+def test_a_click_on_a_list_s_name_goes_there():
+    async def steps(pilot):
+        await pilot.click(Tabs, offset=(10, 0))
+
+    assert isinstance(Stage().show(steps=steps).screen, WorkersScreen)
+
+
+def many(count=300):
+    return service([running(f"job{number:04}", "queued", share=0.0) for number in range(count)])
+
+
+@pytest.mark.parametrize(
+    ("keys", "chosen"),
+    [
+        (("down",), 1), (("up",), 0), (("end",), 299), (("end", "up"), 298), (("end", "home"), 0),
+        (("pagedown", "pagedown"), 52), (("pagedown", "pagedown", "pageup"), 26), (("end", "down"), 299),
+    ],
+)  # fmt: skip
+def test_rows_are_gone_through_with_arrows_pages_home_and_end(keys, chosen):
+    stage = Stage(many()).show(*keys)
+    assert stage.chosen == f"job{chosen:04}"
+    assert any(line.startswith("│▸ ") and stage.chosen in line for line in stage.lines), "it is in sight"
+
+
+def test_what_is_chosen_stays_chosen_wherever_it_goes():
+    stage = Stage()
+
+    async def steps(pilot):
+        view = stage.viewer.service.view
+        ended = msgspec.structs.replace(view.jobs[5], state="succeeded", ended_seconds=NOW - 1.0)
+        jobs = (*view.jobs[:5], ended, *view.jobs[6:])
+        stage.viewer.service.view = msgspec.structs.replace(view, jobs=jobs)
+
+    stage.show("down", steps=steps)
+    assert stage.chosen == SECOND
+    assert stage.keys.index(SECOND) == 3
+
+
+def test_where_the_chosen_one_is_gone_its_place_is_chosen():
+    stage = Stage()
+
+    async def steps(pilot):
+        view = stage.viewer.service.view
+        stage.viewer.service.view = msgspec.structs.replace(view, jobs=view.jobs[-1:])
+
+    stage.show("end", steps=steps)
+    assert stage.keys == ["a1f0e2d3c4b5"]
+    assert stage.chosen == "a1f0e2d3c4b5"
+
+
+def test_slash_keeps_rows_that_hold_a_text_also_in_what_is_not_shown():
+    stage = Stage().show("slash", *"16", "enter", size=(80, 24))
+    assert stage.keys == [FAILED_JOB], "its reason has it"
+    assert "6 rows without “16”" in stage.text
+    assert "1 of 7" in stage.text
+    stage = Stage().show("slash", *"16", "enter", "escape", size=(80, 24))
+    assert len(stage.keys) == 7
+    stage = Stage().show("slash", *"qqq", "enter")
+    assert stage.keys == []
+    assert "7 rows without “qqq”; escape shows all" in stage.text
+    assert isinstance(Stage().show("w", "slash", *"b0", "escape").screen, WorkersScreen), "it goes back only after that"
+
+
+def test_where_there_is_nothing_it_says_what_to_do():
+    assert "distsum submit mean" in Stage(service()).show().text
+    assert "`distsum worker` starts some" in Stage(service()).show().text
+    assert "starts some" not in Stage(service(workers=[worker("a")])).show().text
+    assert "distsum fleet" in Stage(service()).show("w").text
+    assert "tells nothing of queues" in Stage(service()).show("u").text
+
+
+@pytest.mark.parametrize("key", ["c", "p", "enter", "down", "end", "s"])
+def test_where_there_is_nothing_keys_do_nothing(key):
+    stage = Stage(service()).show(key)
+    assert isinstance(stage.screen, JobsScreen)
+    assert stage.asked.requests == []
+
+
+def test_what_is_wrong_on_the_way_is_told_on_every_screen():
+    for keys in ((), ("w",), ("u",), ("enter",)):
+        stage = Stage()
+        stage.viewer.stands = Connection("lost", "amqp://h: refused; trying again", 12.0, None)
+        assert stage.show(*keys).lines[0].startswith("amqp://h: refused; trying again · what is shown is 12s old")
+
+
+def test_a_queue_s_last_minute_is_drawn_and_dead_letters_stand_out():
+    lines = Stage().show("u").lines
+    (tasks,) = (line for line in lines if "distsum.tasks" in line)
+    assert len(set(re.findall("[▁▂▃▄▅▆▇█]", tasks))) >= 5
+    assert any("! distsum.dead" in line for line in lines)
+
+
+def test_what_only_the_management_api_knows_is_a_question_mark_with_the_reason():
+    queues = Queues((Queue("distsum.dead", 0, None, 1),), 0, "http://h/", "http://h/: no answer within 2.5 s")
+    assert "no answer within 2.5 s" in Stage(service(queues=queues)).show("u").text
+    queues = Queues((Queue("distsum.dead", 0, None, 1),), 0)
+    text = Stage(service(queues=queues)).show("u").text
+    assert "--management" in text
+    assert re.search(r"distsum\.dead +0 .* \? +\? +1", text)
+
+
+# Steering -------------------------------------------------------------------------------------------------------------
+
+
+def test_c_cancels_a_job_but_asks_first():
+    stage = Stage().show("c")
+    assert isinstance(stage.screen, Ask)
+    assert FIRST in stage.text
+    assert stage.asked.requests == []
+    for no in ("escape", "enter", "q"):
+        stage = Stage().show("c", no)
+        assert stage.asked.requests == []
+        assert isinstance(stage.screen, JobsScreen)
+    stage = Stage().show("down", "c", "down", "enter")
+    assert stage.asked.requests == [Cancel(SECOND)]
+    assert stage.told == [f"job {SECOND} is cancelled"]
+
+
+def test_p_gives_a_job_the_priority_that_is_typed():
+    stage = Stage().show("p", *"-7", "enter")
+    assert stage.asked.requests == [SetPriority(FIRST, -7)]
+    assert stage.told == [f"job {FIRST} has priority -7"]
+    assert Stage().show("p", "escape").asked.requests == []
+    assert Stage().show("p", "enter").asked.requests == [SetPriority(FIRST, 0)], "the one it has is written there"
+    stage = Stage().show("p", "backspace", *"x-", "enter")
+    assert isinstance(stage.screen, AskNumber)
+    assert "must be a whole number" in stage.text
+    assert stage.asked.requests == []
+
+
+@pytest.mark.parametrize("key", ["c", "p"])
+def test_a_job_that_has_ended_cannot_be_steered_and_that_is_told(key):
+    stage = Stage().show("end", key)
+    assert stage.told == [f"job {DONE_JOB} has ended: succeeded"]
+    assert isinstance(stage.screen, JobsScreen)
+
+
+@pytest.mark.parametrize(("key", "wanted"), [("c", Cancel(SECOND)), ("p", SetPriority(SECOND, 0))])
+def test_a_job_is_steered_from_its_own_screen_too(key, wanted):
+    answer = ("down", "enter") if key == "c" else ("enter",)
+    stage = Stage().show("down", "enter", key, *answer)
+    assert stage.asked.requests == [wanted]
+    assert isinstance(stage.screen, ServedJobScreen)
+
+
+@pytest.mark.parametrize(("key", "action"), [("p", "pause"), ("e", "resume")])
+def test_a_worker_is_paused_and_resumed_at_once(key, action):
+    stage = Stage().show("w", "down", "down", key)
+    assert stage.asked.requests == [CommandWorker("node1-a0", action)]
+    assert "worker node1-a0" in stage.told[0]
+
+
+@pytest.mark.parametrize(("key", "action"), [("d", "drain"), ("x", "shutdown")])
+def test_a_worker_is_sent_away_only_after_a_question(key, action):
+    stage = Stage().show("w", "down", "down", key)
+    assert "node1-a0" in stage.text
+    assert stage.asked.requests == []
+    assert Stage().show("w", key, "escape").asked.requests == []
+    assert Stage().show("w", key, "enter").asked.requests == []
+    stage = Stage().show("w", "down", "down", key, "down", "enter")
+    assert stage.asked.requests == [CommandWorker("node1-a0", action)]
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [(Refused("there is no [b]worker[/b] x\x1b[31m"), "there is no [b]worker[/b] x\\x1b[31m"),
+     (UnreachableError("no master answers"), "no master answers")],
+)  # fmt: skip
+def test_why_something_is_not_done_is_told_as_it_is(answer, reason):
+    stage = Stage(answer=answer)
+
+    async def steps(pilot):
+        await settled_until(pilot, lambda: "not done" in "\n".join(text_of(stage.app)))
+
+    stage.show("w", "p", steps=steps, notifications=True)
+    assert stage.told == [reason]
+    assert reason[:20] in stage.text
+
+
+STEERING = ["Cancel", "Priority", "Pause", "Resume", "Drain", "Shut down"]
+
+
+@pytest.mark.parametrize(("where", "keys"), [((), "cp"), (("w",), "pedx"), (("enter",), "cp")])
+def test_who_only_looks_is_offered_nothing_that_steers(where, keys):
+    stage = Stage(read_only=True).show(*where, *keys)
+    assert stage.asked.requests == []
+    assert stage.told == []
+    assert isinstance(stage.screen, ListScreen | ServedJobScreen)
+    told = Stage(read_only=True).show(*where, "question_mark").text
+    assert not [words for words in STEERING if re.search(rf"\w  +{words}", told)]
+    assert not [words for words in STEERING if f" {words}" in stage.lines[-1]]
+
+
+@pytest.mark.parametrize(
+    ("where", "words"),
+    [
+        ((), ["Cancel", "Priority", "Filter", "Sort", "Open", "Leave", "Row below", "Workers", "Queues"]),
+        (("w",), ["Pause", "Resume", "Drain", "Shut down", "Back"]),
+        (("u",), ["RabbitMQ's page", "Back"]),
+        (("enter",), ["Cancel", "Priority", "Zoom", "Jobs", "Workers", "Move the cursor left"]),
+    ],
+)
+def test_the_help_and_the_palette_name_what_keys_do(where, words):
+    told = Stage().show(*where, "question_mark", size=(120, 60)).text
+    assert not [each for each in words if not re.search(rf"\S  +{each} ", told)]
+    stage = Stage()
+    stage.show(*where, steps=lambda pilot: offered(stage))
+    assert set(words) <= stage.offered.keys()
+
+
+async def offered(stage):
+    stage.offered = {each.title: each for each in stage.app.get_system_commands(stage.app.screen)}
+
+
+def test_a_command_of_the_palette_does_what_its_key_does():
+    stage = Stage().show("ctrl+p", *"Cancel", "enter")
+
+    assert isinstance(stage.screen, Ask)
+    assert FIRST in stage.text
+
+
+def test_t_goes_to_the_next_theme():
+    stage = Stage().show("t")
+    assert stage.app.theme == "textual-light"
+
+
+def test_every_binding_names_an_action_that_is_there():
+    for screen in (JobsScreen, WorkersScreen, QueuesScreen, ServedJobScreen):
+        for kind in screen.__mro__:
+            for binding in vars(kind).get("BINDINGS", ()) if kind.__module__.startswith("distsum.tui") else ():
+                assert hasattr(screen, f"action_{binding.action.partition('(')[0]}"), binding
+
+
+# RabbitMQ's page ------------------------------------------------------------------------------------------------------
+
+
+def opened(monkeypatch, stage, *, browser=True):
+    urls = []
+    monkeypatch.setattr("distsum.tui.service_app._has_browser", lambda: browser)
+    monkeypatch.setattr(stage.app, "open_url", lambda url, **_: urls.append(url))
+    stage.show("u", "o")
+    return urls
+
+
+def test_o_opens_rabbitmq_s_page(monkeypatch):
+    stage = Stage()
+    assert opened(monkeypatch, stage) == ["http://broker.example:15672/"]
+    assert "is opened" in stage.told[0]
+
+
+def test_where_no_browser_is_the_page_s_address_is_told(monkeypatch):
+    stage = Stage()
+    assert opened(monkeypatch, stage, browser=False) == []
+    assert "http://broker.example:15672/" in stage.told[0]
+
+
+@pytest.mark.parametrize("url", ["file:///etc/passwd", "javascript:alert(1)", "-x"])
+def test_what_is_no_page_is_not_opened(monkeypatch, url):
+    stage = Stage(service(queues=Queues((), 0, url)))
+    assert opened(monkeypatch, stage) == []
+    assert "no address of a page" in stage.told[0]
+
+
+def test_without_a_page_the_key_is_not_offered():
+    stage = Stage(service(queues=Queues((Queue("a", 0, 0, 0),), 0))).show("u", "o")
+    assert stage.told == []
+    assert "RabbitMQ's page" not in stage.lines[-1]
+
+
+def test_a_browser_that_draws_on_the_terminal_is_none(monkeypatch):
+    import webbrowser
+
+    from distsum.tui.service_app import _has_browser
+
+    monkeypatch.setattr(webbrowser, "get", lambda: webbrowser.GenericBrowser("lynx"))
+    assert not _has_browser()
+    monkeypatch.setattr(webbrowser, "get", lambda: webbrowser.BackgroundBrowser("firefox"))
+    assert _has_browser()
+
+
+# Jobs that have ended -------------------------------------------------------------------------------------------------
+
+
+def ended_stage(content, job=DONE_JOB, ended=None):
+    stage = Stage(store=Histories(content))
+    stage.viewer.ended[job] = ended or next(each for each in busy_service().jobs if each.job == job)
+    return stage
+
+
+def test_a_job_that_has_ended_is_played_again_with_the_scrubber():
+    stage = ended_stage(recorded())
+
+    async def steps(pilot):
+        await settled_until(pilot, lambda: stage.app.screen.followed.replay() is not None)
+        shown = "\n".join(text_of(stage.app))
+        assert "DONE" in shown
+        assert "‖" in shown
+        assert "Cancel" not in text_of(stage.app)[-1], "nothing can be done with it any more"
+        await pilot.press("left_curly_bracket")
+        await settled(stage.app, pilot)
+        assert "DONE" not in "\n".join(text_of(stage.app))
+        await pilot.click(Scrubber, offset=(90, 0))
+        await settled(stage.app, pilot)
+        assert 0.5 < stage.app.screen.followed.replay().share() < 0.95
+        assert stage.store.open_now == 1
+        await pilot.press("escape")
+        await settled(stage.app, pilot)
+        assert stage.store.open_now == 0
+
+    assert isinstance(stage.show("end", "enter", steps=steps).screen, JobsScreen)
+
+
+async def settled_until(pilot, condition):
+    for _ in range(100):
+        await settled(pilot.app, pilot)
+        if condition():
+            break
+        await asyncio.sleep(0.01)
+    else:
+        raise AssertionError("it did not come about")
+    await settled(pilot.app, pilot)
+
+
+@pytest.mark.parametrize(
+    ("job", "content", "told"),
+    [
+        (DONE_JOB, None, ["There is no history", "1,000 files of 1,048,576 numbers", "workers were busy for 75%"]),
+        (DONE_JOB, StorageError("s3: denied"), ["cannot be read: s3: denied", "written to s3://lab"]),
+        (FAILED_JOB, None, ["There is no history", "has 12 numbers, and the first input 16"]),
+    ],
+)
+def test_without_a_history_its_summary_or_why_it_failed_is_shown(job, content, told):
+    stage = ended_stage(content, job)
+    keys = ("end",) if job == DONE_JOB else ("end", "up")
+
+    async def steps(pilot):
+        await settled_until(pilot, lambda: isinstance(stage.app.screen, Told))
+        shown = " ".join(line.strip(" │") for line in text_of(stage.app))
+        for words in told:
+            assert words in re.sub(" +", " ", shown)
+        await pilot.press("escape")
+
+    stage.show(*keys, "enter", steps=steps)
+    assert isinstance(stage.screen, JobsScreen)
+    assert stage.viewer.followed == [job, None]
+
+
+# What comes from outside ----------------------------------------------------------------------------------------------
+
+HOSTILE = (
+    "[red]markup[/red]",
+    "[@click=app.quit]click[/]",
+    "\x1b[31mescape\x1b]0;title\x07",
+    "\u202ebidi\u2066",
+    "two\nlines\r\u2028three",
+    "\x9b31m\x85",
+    "x" * 4096,
+    "wide 漢字 \u200b\u0301",
+)
+
+
+@pytest.mark.parametrize("name", HOSTILE, ids=range(len(HOSTILE)))
+@pytest.mark.parametrize("size", [(120, 36), (40, 10)])
+def test_a_hostile_name_anywhere_is_shown_as_text(name, size):
+    view = service(
+        jobs=[
+            status(name, "failed", reason=name, output=name, reduction=name, ended_seconds=NOW),
+            running(name + "2", reduction=name, output=name),
+            running(name + "3", output=name),
+        ],
+        workers=[worker(name, host=name), worker(name + "2", "paused", reason=name, host=name)],
+        queues=Queues((Queue(name, 1, 1, 1),), 0, f"http://{name}/", name),
+    )
+    view = msgspec.structs.replace(
+        view, master=msgspec.structs.replace(view.master, host=name, work=name, version=name)
+    )
+    stage = Stage(view, answer=Refused(name))
+    texts = []
+
+    async def steps(pilot):
+        for key in ("down", "c", "escape", "p", "escape", "w", "d", "escape", "p", "u", "o", "j", "enter"):
+            await pilot.press(key)
+            await settled(stage.app, pilot)
+            texts.append(text_of(stage.app))
+
+    stage.show(size=size, steps=steps)
+    assert stage.answer is None
+    for lines in texts:
+        assert not re.search("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]", "".join(lines))
+        assert len(lines) == size[1]
+    if name.startswith("[") and size[0] > 40:
+        assert name in "".join(texts[5]), "markup is no markup here"

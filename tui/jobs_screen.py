@@ -1,0 +1,68 @@
+"""The list of jobs: those that wait, run, and have ended."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from textual.binding import Binding, BindingType
+
+from .list_screen import ListScreen
+from .service_lines import JOB_COLUMNS, job_rows
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from distsum.service.messages import JobStatus
+    from distsum.service.view import ServiceView
+
+    from .table_lines import Column, Row
+
+_EMPTY = (
+    "No job is queued or running, and none has ended.\n\n"
+    "This brings one:\n\n"
+    "  distsum submit mean s3://BUCKET/FOLDER/ -o s3://BUCKET/mean.npy\n\n"
+    "DISTSUM_BROKER names the same broker there as here, and inputs and result must lie where the workers reach them."
+)
+_NOBODY = "\n\nNo worker is there yet; `distsum worker` starts some."
+
+
+class JobsScreen(ListScreen):
+    """All jobs of a service; one of them can be opened, cancelled, and given another priority."""
+
+    NAME = "jobs"
+    COLUMNS: ClassVar[Sequence[Column]] = JOB_COLUMNS
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("c", "cancel", "Cancel"),
+        Binding("p", "prioritize", "Priority"),
+        Binding("w", "go('workers')", "Workers"),
+        Binding("u", "go('queues')", "Queues"),
+    ]
+
+    def rows(self, view: ServiceView, now: float) -> list[Row]:
+        """Return one row a job."""
+        return job_rows(view.jobs, now)
+
+    def empty(self, view: ServiceView) -> str:
+        """Return how there can be a job."""
+        return _EMPTY + ("" if view.workers else _NOBODY)
+
+    @property
+    def _chosen(self) -> JobStatus | None:
+        row = self.table.chosen
+        jobs = self._view.jobs if self._view is not None else ()
+        return next((each for each in jobs if row is not None and each.job == row.key), None)
+
+    def action_open(self) -> None:
+        """Show the chosen job."""
+        if (status := self._chosen) is not None:
+            self._app.open_job(status.job)
+
+    def action_cancel(self) -> None:
+        """Cancel the chosen job."""
+        if (status := self._chosen) is not None:
+            self._app.steering.cancel(status)
+
+    def action_prioritize(self) -> None:
+        """Give the chosen job another priority."""
+        if (status := self._chosen) is not None:
+            self._app.steering.prioritize(status)

@@ -1,0 +1,71 @@
+"""The screen of one job of a service, which can be steered from there, and left for the lists."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from textual.binding import Binding, BindingType
+from textual.widgets import Input
+
+from .job_screen import JobScreen
+from .list_screen import STEERING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from distsum.service.messages import JobStatus
+
+    from .remote import FollowedJob
+
+
+class ServedJobScreen(JobScreen):
+    """One job of a service.
+
+    Args:
+        followed: The job.
+        glyphs: As for ``JobScreen``.
+    """
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("escape", "back", "Jobs"),
+        Binding("c", "cancel", "Cancel"),
+        Binding("p", "prioritize", "Priority"),
+        Binding("w", "go('workers')", "Workers"),
+        Binding("u", "go('queues')", "Queues"),
+        Binding("j", "go('jobs')", "To jobs", show=False),
+    ]
+
+    def __init__(self, followed: FollowedJob, *, glyphs: bool = False) -> None:
+        super().__init__(followed, glyphs=glyphs)
+        self.followed = followed
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """Hide what those may not do who only look, and what cannot be done with a job that has ended."""
+        if action in STEERING:
+            return not self._app.service.read_only and not self.followed.has_ended
+        return super().check_action(action, parameters)
+
+    def action_back(self) -> None:
+        """Show all lines again, or go back to the jobs."""
+        if self._filter or self.query_one("#filter", Input).display:
+            self.action_clear_filter()
+        else:
+            self._app.back()
+
+    def action_go(self, name: str) -> None:
+        """Go to a list."""
+        self._app.go(name)
+
+    def action_cancel(self) -> None:
+        """Cancel the job."""
+        self._steer(self._app.steering.cancel)
+
+    def action_prioritize(self) -> None:
+        """Give the job another priority."""
+        self._steer(self._app.steering.prioritize)
+
+    def _steer(self, steer: Callable[[JobStatus], None]) -> None:
+        if (status := self.followed.status()) is not None:
+            steer(status)
+        else:
+            self.notify("nothing is known of the job yet", timeout=2)

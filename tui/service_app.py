@@ -1,0 +1,173 @@
+"""The application of a running service: its lists, and the jobs that are opened from there."""
+
+from __future__ import annotations
+
+import time
+import webbrowser
+from typing import TYPE_CHECKING, Final
+
+from distsum.cli.progress import summary_lines
+from distsum.service.messages import ENDED
+from distsum.wording import printable
+
+from .app import FRAME_SECONDS, ScreenApp
+from .dialogs import Told
+from .jobs_screen import JobsScreen
+from .list_screen import ListScreen
+from .queues_screen import QueuesScreen
+from .remote import FollowedJob
+from .served_job_screen import ServedJobScreen
+from .service_lines import QueueTraces, job_details
+from .steering import Steering
+from .workers_screen import WorkersScreen
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from textual.screen import Screen
+
+    from distsum.service.view import ServiceView
+
+    from .remote import RemoteSource
+
+_LISTS: Final[dict[str, type[ListScreen]]] = {"workers": WorkersScreen, "queues": QueuesScreen}
+"""Those that stand above the jobs, which are always there."""
+
+
+class ServiceApp(ScreenApp):
+    """Draws a service.
+
+    Args:
+        service: What is drawn, and asked.
+        job: The job to begin with; None is the one that is under way where there is just one, and else the list.
+        glyphs: As for ``ScreenApp``.
+        frame_seconds: As for ``ScreenApp``.
+        clock: Seconds of the Unix epoch.
+
+    Attributes:
+        service: The service.
+        steering: Asks for what changes something.
+        traces: What was ready in the queues during the last minute.
+        clock: As given.
+    """
+
+    def __init__(
+        self,
+        service: RemoteSource,
+        job: str | None = None,
+        *,
+        glyphs: bool = False,
+        frame_seconds: float = FRAME_SECONDS,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        super().__init__(glyphs=glyphs, frame_seconds=frame_seconds)
+        self.service = service
+        self.steering = Steering(self, service)
+        self.traces = QueueTraces()
+        self.clock = clock
+        self._job = job
+        self._chosen = False
+
+    def get_default_screen(self) -> Screen[None]:
+        """Begin with the jobs."""
+        return JobsScreen()
+
+    def pull(self) -> None:
+        """Draw the newest view of the service, or of the job that is open."""
+        view = self.service.newest()
+        self.traces.take(view.queues if view is not None else None, self.clock())
+        self._choose_first(view)
+        for screen in reversed(self.screen_stack):
+            if isinstance(screen, ServedJobScreen):
+                self._show_job(screen)
+                return
+            if isinstance(screen, ListScreen):
+                screen.show(view, self.service.notice())
+                return
+
+    def _choose_first(self, view: ServiceView | None) -> None:
+        """Open the job to begin with, once it is known which."""
+        if self._chosen or len(self.screen_stack) != 1:
+            return  # Somebody was sooner.
+        if self._job is None:
+            if view is None:
+                return
+            under_way = [each.job for each in view.jobs if each.state not in ENDED]
+            self._job = under_way[0] if len(under_way) == 1 else None
+        self._chosen = True
+        if self._job is not None:
+            self.open_job(self._job)
+
+    def _show_job(self, screen: ServedJobScreen) -> None:
+        followed = screen.followed
+        screen.show(followed.newest())
+        screen.notice(followed.notice())
+        if screen is self.screen and followed.unreadable:
+            self.back()
+            self.push_screen(Told(_ended_words(followed, self.clock())))
+
+    # What screens ask for ---------------------------------------------------------------------------------------------
+
+    def open_job(self, job: str) -> None:
+        """Show a job; of one that has ended its history, where that can be read."""
+        self._chosen = True
+        self.push_screen(ServedJobScreen(FollowedJob(self.service, job), glyphs=self.glyphs))
+        self.call_next(self.pull)
+
+    def go(self, name: str) -> None:
+        """Go to a list; the open job stays below those of workers and queues."""
+        self._chosen = True
+        if name == "jobs":
+            while not isinstance(self.screen, JobsScreen):
+                self._close_top()
+        elif not isinstance(self.screen, kind := _LISTS[name]):
+            if isinstance(self.screen, tuple(_LISTS.values())):
+                self.switch_screen(kind())
+            else:
+                self.push_screen(kind())
+        self.call_next(self.pull)
+
+    def back(self) -> None:
+        """Go back to where one came from; from the first list nowhere."""
+        if len(self.screen_stack) > 1:
+            self._close_top()
+            self.call_next(self.pull)
+
+    def _close_top(self) -> None:
+        screen = self.screen
+        if isinstance(screen, ServedJobScreen):
+            screen.followed.close()
+        self.pop_screen()
+
+    def open_page(self, url: str) -> None:
+        """Open a page of somebody else's in a browser; where there is none beside this screen, tell where it is."""
+        words = printable(url, 500)
+        if not url.startswith(("http://", "https://")):
+            self.notify(f"{words} is no address of a page", severity="error", markup=False)
+            return
+        if not self.is_web and not _has_browser():
+            self.notify(f"no browser is here; the page is at {words}", timeout=20, markup=False)
+            return
+        self.open_url(url)
+        self.notify(f"{words} is opened in a browser", markup=False)
+
+
+def _has_browser() -> bool:
+    """Whether a browser can be opened beside this terminal. One that draws on the terminal itself would destroy it."""
+    try:
+        return not isinstance(browser := webbrowser.get(), webbrowser.GenericBrowser) or isinstance(
+            browser, webbrowser.BackgroundBrowser
+        )
+    except webbrowser.Error:
+        return False
+
+
+def _ended_words(followed: FollowedJob, now: float) -> str:
+    """Return what is known of a job that has ended without its history."""
+    status = followed.status()
+    if status is None:
+        return followed.unreadable
+    lines = list(job_details(status, now))
+    if status.summary is not None:
+        lines = [lines[0], "", *summary_lines(status.summary)]
+    return "\n".join([*lines, "", followed.unreadable])

@@ -1,0 +1,104 @@
+"""What a service may be asked to change: asks first where something is lost, and tells what came of it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from distsum.service import messages as channel
+from distsum.wording import printable
+
+from .dialogs import Ask, AskNumber, Choice
+from .service_lines import job_words
+
+if TYPE_CHECKING:
+    from textual.app import App
+
+    from distsum.observe.workers import WorkerStatus
+    from distsum.service.messages import JobStatus, WorkerAction
+
+    from .remote import RemoteSource
+
+_KEPT_SECONDS: Final = 12.0
+"""A reason is longer than a word."""
+_WORKER_QUESTIONS: Final[dict[WorkerAction, tuple[str, str]]] = {
+    "drain": ("Drain worker {}? It leaves as soon as its task is done.", "Drain it"),
+    "shutdown": ("Shut down worker {} now? Its task goes back to the queue.", "Shut it down"),
+}
+_WORKER_DONE: Final[dict[WorkerAction, str]] = {
+    "pause": "worker {} gets no more tasks",
+    "resume": "worker {} gets tasks again",
+    "drain": "worker {} leaves when its task is done",
+    "shutdown": "worker {} leaves now",
+}
+
+
+class Steering:
+    """Asks a service for what changes something.
+
+    Args:
+        app: Shows questions and answers.
+        service: The service.
+    """
+
+    def __init__(self, app: App[Any], service: RemoteSource) -> None:
+        self._app = app
+        self._service = service
+
+    def cancel(self, status: JobStatus) -> None:
+        """Cancel a job, if somebody says so."""
+        if status.state in channel.ENDED:
+            self._tell(f"job {printable(status.job, 80)} has ended: {status.state}")
+            return
+        question = f"Cancel {job_words(status)}? What it has stored so far is removed."
+        self._confirm(
+            question, "Cancel the job", channel.Cancel(status.job), f"job {printable(status.job, 80)} is cancelled"
+        )
+
+    def prioritize(self, status: JobStatus) -> None:
+        """Give a job the priority that somebody says."""
+        if status.state in channel.ENDED:
+            self._tell(f"job {printable(status.job, 80)} has ended: {status.state}")
+            return
+
+        def answered(number: int | None) -> None:
+            if number is not None:
+                done = f"job {printable(status.job, 80)} has priority {number}"
+                self._ask(channel.SetPriority(status.job, number), done)
+
+        question = f"Which priority shall {job_words(status)} have? Jobs of a higher one go first; what runs goes on."
+        self._app.push_screen(AskNumber(question, status.priority), answered)
+
+    def command(self, worker: WorkerStatus, action: WorkerAction) -> None:
+        """Do something with a worker; where it goes away by that, if somebody says so."""
+        name = printable(worker.worker, 80)
+        request = channel.CommandWorker(worker.worker, action)
+        done = _WORKER_DONE[action].format(name)
+        if action not in _WORKER_QUESTIONS:
+            self._ask(request, done)
+            return
+        question, yes = _WORKER_QUESTIONS[action]
+        self._confirm(question.format(name), yes, request, done)
+
+    def _confirm(self, question: str, yes: str, request: channel.AnyRequest, done: str) -> None:
+        def answered(answer: str | None) -> None:
+            if answer == "yes":
+                self._ask(request, done)
+
+        self._app.push_screen(Ask(question, (Choice("no", "Change nothing"), Choice("yes", yes))), answered)
+
+    def _ask(self, request: channel.AnyRequest, done: str) -> None:
+        self._app.run_worker(self._asked(request, done))
+
+    async def _asked(self, request: channel.AnyRequest, done: str) -> None:
+        answer = await self._service.ask(request)
+        if isinstance(answer, channel.Refused):
+            self._tell(printable(answer.reason, 1000), refused=True)
+        else:
+            self._tell(done)
+
+    def _tell(self, words: str, *, refused: bool = False) -> None:
+        """Show words that may hold anything."""
+        if refused:
+            self._app.notify(words, title="not done", severity="error", timeout=_KEPT_SECONDS, markup=False)
+        else:
+            self._app.notify(words, markup=False)

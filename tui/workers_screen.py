@@ -1,0 +1,63 @@
+"""The list of workers: where they run, what they do, and how fast."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from textual.binding import Binding, BindingType
+
+from .list_screen import ListScreen
+from .service_lines import WORKER_COLUMNS, worker_rows
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from distsum.observe.workers import WorkerStatus
+    from distsum.service.messages import WorkerAction
+    from distsum.service.view import ServiceView
+
+    from .table_lines import Column, Row
+
+_EMPTY = (
+    "No worker is there.\n\n"
+    "On a machine that reaches the broker and the data, this starts one for each of its processors:\n\n"
+    "  distsum worker\n\n"
+    "`distsum fleet` has them on many hosts, over SSH."
+)
+
+
+class WorkersScreen(ListScreen):
+    """All workers of a service; they can be paused and sent away."""
+
+    NAME = "workers"
+    COLUMNS: ClassVar[Sequence[Column]] = WORKER_COLUMNS
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("p", "command('pause')", "Pause"),
+        Binding("e", "command('resume')", "Resume"),
+        Binding("d", "command('drain')", "Drain"),
+        Binding("x", "command('shutdown')", "Shut down"),
+        Binding("escape", "back", "Back"),
+    ]
+
+    def rows(self, view: ServiceView, now: float) -> list[Row]:
+        """Return one row a worker."""
+        return worker_rows(view.workers, now)
+
+    def empty(self, view: ServiceView) -> str:
+        """Return how there can be a worker."""
+        return _EMPTY
+
+    @property
+    def _chosen(self) -> WorkerStatus | None:
+        row = self.table.chosen
+        workers = self._view.workers if self._view is not None else ()
+        return next((each for each in workers if row is not None and each.worker == row.key), None)
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """Hide, beside what those may not do who only look, what there is nothing of."""
+        return False if action == "open" else super().check_action(action, parameters)
+
+    def action_command(self, action: WorkerAction) -> None:
+        """Do something with the chosen worker."""
+        if (worker := self._chosen) is not None:
+            self._app.steering.command(worker, action)
