@@ -108,8 +108,10 @@ def test_of_two_jobs_one_is_cancelled_from_the_list_and_the_other_goes_on(made, 
     with top(made) as screen:
         screen.wait_until(lambda: holds(screen, "Jobs ── "), "the list")
         screen.wait_until(lambda: holds(screen, job) and holds(screen, other), "both jobs")
-        screen.type(b"/" + other.encode() + b"\r")
-        screen.wait_until(lambda: not any(job in line for line in screen.shown), "that only one is listed")
+        screen.type(b"/")
+        screen.wait_until(lambda: holds(screen, "text that rows must hold"), "the filter")
+        screen.type(other.encode() + b"\r")
+        screen.wait_until(lambda: not holds(screen, job), "that only one is listed")
         screen.type(b"c")
         screen.wait_until(lambda: holds(screen, f"Cancel job {other}"), "the question")
         screen.type(b"\x1b[B\r")
