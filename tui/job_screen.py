@@ -334,7 +334,7 @@ class JobScreen(Screen[None]):
         """Ask for a text that lines must hold."""
         box = self.query_one("#filter", Input)
         box.display = True
-        box.focus()
+        self.set_focus(box)
 
     def on_input_changed(self, event: Input.Changed) -> None:
         """Filter while somebody types."""

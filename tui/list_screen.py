@@ -237,7 +237,7 @@ class ListScreen(Screen[None]):
         """Ask for a text that rows must hold."""
         box = self.query_one("#filter", Input)
         box.display = True
-        box.focus()
+        self.set_focus(box)
 
     def on_input_changed(self, event: Input.Changed) -> None:
         """Filter while somebody types."""
@@ -247,7 +247,7 @@ class ListScreen(Screen[None]):
     def on_input_submitted(self) -> None:
         """Keep the filter."""
         self.query_one("#filter").display = False
-        self.table.focus()
+        self.set_focus(self.table)
 
     def action_theme(self) -> None:
         """Take the next theme."""
