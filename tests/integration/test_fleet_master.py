@@ -1,0 +1,67 @@
+"""``distsum master --fleet``: a master that holds workers on other hosts, and changes their number while jobs run."""
+
+from __future__ import annotations
+
+import json
+import signal
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.command import wait_until
+from tests.fleetcontrol import worker_pids
+
+if TYPE_CHECKING:
+    from tests.fleetcontrol import Control
+    from tests.rabbitmq import Node
+
+pytestmark = pytest.mark.timeout(300)  # wheels are downloaded once, which may be slow
+
+
+def test_workers_come_and_go_while_a_job_runs_and_leave_with_their_master(
+    control: Control, rabbitmq: Node, expected: bytes, result
+) -> None:
+    hosts = control.hosts[:2]
+    store = "s3://tests/fleet-master"
+    control.write(hosts=dict.fromkeys((host.address for host in hosts), ""), store=store)
+    with rabbitmq.vhost() as vhost:
+        address, _, _ = control.environment["DISTSUM_BROKER"].rpartition("/")
+        broker = {"DISTSUM_BROKER": f"{address}/{vhost}"}
+
+        def there() -> int:
+            listed = json.loads(control.run("workers", "--json", **broker).stdout.splitlines()[-1])
+            return sum(each["state"] in {"idle", "busy"} for each in listed)
+
+        def scale(total: int) -> None:
+            done = control.run("workers", "--scale", str(total), "--json", **broker)
+            assert done.returncode == 0, done.stderr
+            assert json.loads(done.stdout) == {"wanted": total}
+
+        master = ("master", "--work-dir", store, "--fleet", "fleet.toml")
+        with control.started("master.log", *master, **broker) as process:
+            wait_until(lambda: "2 workers of the fleet ready" in control.said("master.log"), "two workers", 120)
+            for host in hosts:
+                host.slow_down("1mbit")
+            try:
+                job = control.submit(**broker)
+                wait_until(lambda: "busy" in control.run("workers", "--json", **broker).stdout, "a task under way")
+                scale(4)
+                wait_until(lambda: there() == 4, "four workers", 60)
+                assert [len(worker_pids(host)) for host in hosts] == [2, 2]
+                scale(1)
+            finally:
+                for host in hosts:
+                    host.speed_up()
+            wait_until(lambda: there() == 1, "one worker", 60)
+            scale(0)
+            wait_until(lambda: there() == 0, "no worker", 60)
+            scale(2)
+            waited = control.run("wait", job, "--json", **broker)
+            assert waited.returncode == 0, waited.stderr
+            assert result() == expected
+            wait_until(lambda: there() == 2, "two workers again", 60)
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(60) == 0
+    assert "drain 3 of 4" not in control.said("master.log"), "each host drains its own part"
+    assert "add 1 worker to 1" in control.said("master.log")
+    assert not any(host.processes() for host in hosts)
