@@ -383,6 +383,8 @@ class Rollout:
             told_to_end = await _first(kept, resized.wait(), released.wait())
             if released.is_set() or (holding and not resized.is_set()):
                 return bool(told_to_end)
+            if not resized.is_set() and (await session.found()).supervisor is not None:
+                continue  # another command's, which alone changes their number until it ends
             resized = self._resized
             try:
                 # The supervisor hears of us meanwhile, so that it does not end the workers.

@@ -32,10 +32,10 @@ def master_fleet(file: FileName, settings: Settings, address: BrokerAddress, *, 
 
     def make() -> Fleet:
         made = lends(os.fspath(file), settings, log.info, broker_given=broker_given, resizable=True)
-        if str(made.broker) != str(address):
+        if made.broker.vhost != address.vhost:  # hosts may know the broker by another name, and as another user
             raise UsageError(
                 f"--fleet {printable(os.fspath(file))}: its workers would go to {made.broker}, and this master serves "
-                f"{address}; set the same broker in both"
+                f"{address}; set the same virtual host in both"
             )
         fleet: Fleet = made
         return fleet
