@@ -51,6 +51,11 @@ bench *arguments:
 simulate *arguments:
     uv run python -m tests.simulation "$@"
 
+# Draw the README's pictures, from a run that was recorded once (--record records another); needs chromium
+[positional-arguments]
+pictures *arguments:
+    uv run python -m tests.pictures "$@"
+
 # Check the docs: links lead somewhere, examples are true
 docs:
     uv run pytest tests/integration/test_docs.py docs README.md

@@ -239,6 +239,13 @@ class Job:
             work=self.work_by_phase(),
             began_seconds=began_seconds,
             resumed=resumed,
+            fan_in=self.spec.fan_in,
+            exponent=self.spec.exponent,
+            count=self.spec.count,
+            dtype=self.spec.dtype,
+            input_bytes=self.record.input_bytes,
+            inputs=tuple(printable(self.input_uri(index)) for index in (0, self.spec.files - 1)),
+            command=tuple(printable(word) for word in equivalent_command(self.record)),
         )
 
     def stored_states(self, *, sweep: bool = False) -> tuple[bytes, ...]:
@@ -390,3 +397,19 @@ def check_like_first(
     apart = disagreement(found, layout, REDUCTIONS[reduction])
     if apart is not None:
         raise BadInputError(entry.uri, apart)
+
+
+def equivalent_command(record: JobRecord) -> tuple[str, ...]:
+    """Return the command that does the same as a job, by the same plan, with ``inputs.txt`` as the list of its inputs.
+
+    Workers and memory are left out: they are the machine's, and no bit depends on them.
+    """
+    spec, plan = record.spec, record.plan
+    words = ["distsum", spec.reduction, "@inputs.txt", "-o", os.fsdecode(record.output)]
+    words += ["--fan-in", str(plan.fan_in), "--partition", str(plan.partition), "--tiles", str(plan.tiles)]
+    words += ["--format", spec.format, "--out-dtype", spec.output_dtype.lstrip("<|=")]
+    if record.raw_dtype is not None:
+        words += ["--dtype", record.raw_dtype.lstrip("<|=")]
+    if spec.on_bad_input != "fail":
+        words += ["--on-bad-input", spec.on_bad_input]
+    return tuple(words)

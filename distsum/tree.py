@@ -163,3 +163,24 @@ class Tree(msgspec.Struct, frozen=True):
         [5, 2]
         """
         return self.width(phase - 1) - (self.width(phase) - self.tasks(phase))
+
+    def maker(self, phase: int, index: int) -> tuple[int, int]:
+        """Return the phase and index of the task that makes a node.
+
+        >>> tree = Tree(files=26, fan_in=5, exponent=1)
+        >>> tree.maker(2, 0), tree.maker(2, 1)
+        ((2, 0), (1, 5))
+        """
+        while self.passes_through(phase, index):
+            phase, index = phase - 1, self.children(phase, index)[0]
+        return phase, index
+
+    def tasks_below(self, phase: int, index: int) -> tuple[tuple[int, int], ...]:
+        """Return the tasks that make the children of a node, in order; none where those are the inputs themselves.
+
+        >>> Tree(files=26, fan_in=5, exponent=1).tasks_below(3, 0)
+        ((2, 0), (1, 5))
+        """
+        if phase <= 1:
+            return ()
+        return tuple(self.maker(phase - 1, child) for child in range(*self.children(phase, index)))

@@ -108,6 +108,21 @@ def exact_byte_size(size: int) -> str:
     return str(size)
 
 
+def time_words(seconds: float) -> str:
+    """Return a time as people say it.
+
+    >>> time_words(0.42), time_words(75), time_words(7322), time_words(200_000)
+    ('0.4 s', '1 min 15 s', '2 h 02 min', '2 d 07 h')
+    """
+    if round(seconds, 1) < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02} s"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02} min" if hours < 48 else f"{hours // 24} d {hours % 24:02} h"
+
+
 def parse_byte_size(text: str) -> int:
     """Return the bytes that a size such as ``512MiB``, ``2GB`` or ``65536`` stands for.
 

@@ -106,6 +106,7 @@ class Terminal:
 
     Attributes:
         process: The command.
+        bytes_shown: What it has written, in all.
         frames: What the wide screen has shown, each time that it changed.
     """
 
@@ -117,6 +118,7 @@ class Terminal:
         self._screens = [pyte.Screen(columns, lines), pyte.Screen(self.WIDE, lines)]
         self._streams = [pyte.ByteStream(screen) for screen in self._screens]
         self.frames: list[list[str]] = []
+        self.bytes_shown = 0
         # The first terminal that the leader of a session opens becomes its own: from there its signals come.
         self.process = subprocess.Popen(
             ["sh", "-c", 'exec "$@" <"$0" >"$0" 2>&1', os.ttyname(ours), *COMMAND, *arguments],
@@ -167,6 +169,7 @@ class Terminal:
             data = os.read(self._master, 1 << 16)
         except OSError:  # as Linux says that the other end is closed
             return False
+        self.bytes_shown += len(data)
         for stream in self._streams:
             stream.feed(data)
         frame = [line.rstrip() for line in self._screens[1].display if line.strip()]

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Final, Literal
 
 from textual.app import App
 from textual.theme import Theme
 
+from distsum.machine import usable_cpus
+
 from .job_screen import JobScreen
+from .source import Thrift
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -17,6 +21,8 @@ if TYPE_CHECKING:
     from .source import Source
 
 FRAME_SECONDS: Final = 0.1
+_RUN_SHARE: Final = 0.02
+"""Of the machine's processors: what drawing may take from a run that they all work for."""
 Leaving = Literal["leave", "stop"]
 """How somebody left: to let the job go on, or to stop it."""
 
@@ -59,6 +65,7 @@ class JobApp(App[Leaving]):
         self.source = source
         self.owns_run = owns_run
         self.glyphs = glyphs or self.no_color
+        self._thrift = Thrift(_RUN_SHARE * usable_cpus())
         self.on_mounted: Callable[[], None] | None = None
         self.register_theme(HIGH_CONTRAST)
 
@@ -73,7 +80,11 @@ class JobApp(App[Leaving]):
             self.on_mounted()
 
     def pull(self) -> None:
-        """Draw the newest view."""
+        """Draw the newest view, unless drawing takes too much from a run in this process, or the terminal is behind."""
+        if self._terminal_is_behind():
+            return
+        if self.owns_run and not self._thrift.allows(time.monotonic(), time.thread_time()):
+            return
         view = self.source.newest()
         if view is None and self.source.over():
             self.exit("leave")  # It could not begin; why is told when the screen is gone.
@@ -82,6 +93,16 @@ class JobApp(App[Leaving]):
         if screen is not None:
             screen.show(view)
             screen.notice(self.source.notice())
+
+    def _terminal_is_behind(self) -> bool:
+        """Whether the terminal has not taken the last frame yet.
+
+        Textual would queue thirty of them, and what answers a key would come after them all: seconds late on a slow
+        line. A frame that is left out is one that nobody misses.
+        """
+        writer = getattr(self._driver, "_writer_thread", None)
+        queue = getattr(writer, "_queue", None)  # Private: where Textual changes it, frames are queued as before.
+        return queue is not None and queue.qsize() > 0
 
     async def action_quit(self) -> None:
         """Leave, but not without asking where that would end something."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from distsum.embedded import Stop
 
@@ -12,12 +13,14 @@ from .source import LiveSource
 from .terminal import check_terminal, heed_signals, load
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from distsum.cli.screen import ShowRun
     from distsum.observe.snapshot import Snapshot
     from distsum.observe.view import JobView
     from distsum.request import Summary
+
+_HEEDED: Final = (signal.SIGTERM, signal.SIGHUP)
 
 
 def prepare() -> ShowRun:
@@ -68,7 +71,9 @@ def show_run(
     try:
         app = load().JobApp(source, owns_run=True)
         app.on_mounted = lambda: heed_signals(lambda: app.exit("stop"))
-        if app.run() == "leave":
+        with _handlers_kept():
+            leaving = app.run()
+        if leaving == "leave":
             left.set()
             _wait(ended, stop)
     finally:
@@ -80,6 +85,17 @@ def show_run(
     if isinstance(result, BaseException):
         raise result
     return result
+
+
+@contextlib.contextmanager
+def _handlers_kept() -> Iterator[None]:
+    """Put back what the caller does about signals: an event loop takes its handlers away, and leaves the system's."""
+    before = {number: signal.getsignal(number) for number in _HEEDED}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _wait(ended: threading.Event, stop: Stop) -> None:

@@ -8,7 +8,7 @@ import time
 from statistics import median
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
-from distsum.observe.ledger import ledger_lines, totals_words
+from distsum.observe.ledger import LEDGER_MARKS, ledger_lines, totals_words
 from distsum.observe.rates import BACKUP_MARK, FAILED_MARK, SLICE_SECONDS
 from distsum.wording import counted, digits, printable, size_unit, size_words
 
@@ -31,7 +31,6 @@ Line = tuple[Span, ...]
 
 BLOCKS: Final = " ▁▂▃▄▅▆▇█"
 _MARKS: Final = {BACKUP_MARK: "↯", FAILED_MARK: "!"}
-_LEDGER_MARKS: Final = {"started": "↯", "won": "✓", "lost": "✗", "cancelled": "-", "moot": "-", "declined": "·"}
 _LEDGER_ROLES: Final[dict[str, Role]] = {"started": "warn", "won": "good", "declined": "dim"}
 MOST_WORKERS: Final = 200
 _SLOW: Final = 0.5
@@ -236,7 +235,7 @@ def straggler_lines(view: JobView, width: int) -> list[Line]:
         lines.append((Span(f"{counted(report.cut, 'earlier entry', 'earlier entries')} not kept", "dim"),))
     for line in ledger_lines(report.entries):
         role = _LEDGER_ROLES.get(line.what, "plain")
-        lines += _timed(report.began_seconds + line.seconds, f"{_LEDGER_MARKS[line.what]} {line.text}", role, width)
+        lines += _timed(report.began_seconds + line.seconds, f"{LEDGER_MARKS[line.what]} {line.text}", role, width)
     return lines or [(Span("no task has been slow enough for a second worker", "dim"),)]
 
 

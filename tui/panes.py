@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
 _ROLES: set[str] = {"lines--plain", "lines--dim", "lines--strong", "lines--good", "lines--warn", "lines--bad"}
 _STYLES = """
-    > .lines--plain { color: $text; }
-    > .lines--dim { color: $text-muted; }
-    > .lines--strong { color: $text; text-style: bold; }
+    > .lines--plain { color: $foreground; }
+    > .lines--dim { color: $foreground; text-style: dim; }
+    > .lines--strong { color: $foreground; text-style: bold; }
     > .lines--good { color: $text-primary; }
     > .lines--warn { color: $text-warning; }
     > .lines--bad { color: $text-error; text-style: bold; }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Final, Protocol
 
 if TYPE_CHECKING:
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
 SPEEDS: Final = (0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 100.0)
 _MOST_BEHIND: Final = 4
 """Steps of a history that are gone in one frame at most, so that keys are answered meanwhile."""
+_LONGEST_SECONDS: Final = 0.5
+"""From one frame to the next, however much they cost."""
 
 
 class Source(Protocol):
@@ -54,6 +57,33 @@ class LiveSource:
     def notice(self) -> str:
         """Return nothing: it is this process."""
         return ""
+
+
+class Thrift:
+    """Says when the next frame may be drawn, so that drawing takes no more than a share of one processor's time.
+
+    Args:
+        share: Of one processor, more than 1 for more than one.
+    """
+
+    def __init__(self, share: float) -> None:
+        self._share = share
+        self._last_seconds = -math.inf
+        self._spent_seconds = 0.0
+
+    def allows(self, now: float, spent_seconds: float) -> bool:
+        """Return whether a frame may be drawn now; if so, it counts as drawn.
+
+        Args:
+            now: Seconds by a clock that only goes forward.
+            spent_seconds: Processor time that the thread which draws has taken in all; what it has taken since the last
+                frame is what that has cost.
+        """
+        wait = min(_LONGEST_SECONDS, (spent_seconds - self._spent_seconds) / self._share)
+        if now - self._last_seconds < wait:
+            return False
+        self._last_seconds, self._spent_seconds = now, spent_seconds
+        return True
 
 
 class ReplaySource:

@@ -91,8 +91,8 @@ class TreeMap(Widget, can_focus=True):
 
     COMPONENT_CLASSES: ClassVar[set[str]] = {"tree--text", "tree--dim", "tree--cursor"}
     DEFAULT_CSS = """
-    TreeMap > .tree--text { color: $text; }
-    TreeMap > .tree--dim { color: $text-muted; }
+    TreeMap > .tree--text { color: $foreground; }
+    TreeMap > .tree--dim { color: $foreground; text-style: dim; }
     TreeMap > .tree--cursor { text-style: bold reverse; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [

@@ -98,6 +98,13 @@ _COMMANDS = {
         "Show how a job is doing.",
         "And what waits at the broker; or what was done about stragglers. With --history it needs neither.",
     ),
+    "report": (
+        "report:report",
+        "JOB|FILE -o FILE [OPTIONS]",
+        "Write a report of a job that has ended.",
+        "One page of HTML: summary, tree, time line of the workers, stragglers with the reasons, and what went wrong. "
+        "It opens without a network.",
+    ),
     "wait": (
         "service:wait",
         "JOB [OPTIONS]",

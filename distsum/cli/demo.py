@@ -12,12 +12,12 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from distsum.cli.options import NoSpeculation, Speculation, settings_of, speculation_flag
-from distsum.cli.progress import Progress, summary_lines, time_words
+from distsum.cli.progress import Progress, summary_lines
 from distsum.cli.screen import OnScreen, on_screen
 from distsum.cli.streams import say
 from distsum.cli.verify import verification_lines
 from distsum.errors import StorageError
-from distsum.wording import printable, size_words
+from distsum.wording import printable, size_words, time_words
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

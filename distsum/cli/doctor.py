@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from distsum.cli import streams
-from distsum.cli.options import FileName, Json, RunFlags, as_given, plain, settings_of
-from distsum.cli.service import Broker, Management
+from distsum.cli.options import Broker, FileName, Json, RunFlags, as_given, plain, settings_of
+from distsum.cli.service import Management
 from distsum.errors import UsageError
 
 if TYPE_CHECKING:

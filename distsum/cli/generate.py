@@ -11,8 +11,8 @@ from cyclopts import Parameter
 
 from distsum.cli import streams
 from distsum.cli.options import FileName, Force, Json, Quiet, RunFlags, as_given, settings_of, whole_number
-from distsum.cli.progress import Line, on_terminal, time_words
-from distsum.wording import counted, printable, size_words
+from distsum.cli.progress import Line, on_terminal
+from distsum.wording import counted, printable, size_words, time_words
 
 
 def generate(

@@ -129,6 +129,14 @@ NoSpeculation = Annotated[
     bool,
     Parameter(name="--no-speculation", negative=(), show_default=False, help="Never give a task to a second worker."),
 ]
+Broker = Annotated[
+    str | None,
+    Parameter(
+        name="--broker",
+        metavar="URI",
+        help="amqp://USER:PASSWORD@HOST/VHOST. Better set DISTSUM_BROKER: others see a command's arguments.",
+    ),
+]
 Force = Annotated[bool, Parameter(name="--force", negative=(), show_default=False, help="Replace what is there.")]
 Quiet = Annotated[bool | None, Parameter(name="--quiet", help="Say nothing but errors. [default: no]")]
 Json = Annotated[

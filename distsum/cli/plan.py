@@ -23,9 +23,8 @@ from distsum.cli.options import (
     plain,
     settings_of,
 )
-from distsum.cli.progress import time_words
 from distsum.request import ReductionName
-from distsum.wording import byte_size, counted, size_words
+from distsum.wording import byte_size, counted, size_words, time_words
 
 if TYPE_CHECKING:
     from distsum.planning import Candidate, PlanReport

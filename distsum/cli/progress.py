@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 from distsum.cli import streams
 from distsum.observe.ledger import totals_words
-from distsum.wording import counted, digits, printable, size_unit, size_words
+from distsum.wording import counted, digits, printable, size_unit, size_words, time_words
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -39,21 +39,6 @@ def count_words(count: float) -> str:
         return f"{count:,.0f}"
     unit, factor = next(each for each in _COUNT_UNITS if count / each[1] < 999.5 or each == _COUNT_UNITS[-1])
     return f"{digits(count / factor)}{unit}"
-
-
-def time_words(seconds: float) -> str:
-    """Return a time as people say it.
-
-    >>> time_words(0.42), time_words(75), time_words(7322), time_words(200_000)
-    ('0.4 s', '1 min 15 s', '2 h 02 min', '2 d 07 h')
-    """
-    if round(seconds, 1) < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes < 60:
-        return f"{minutes} min {rest:02} s"
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02} min" if hours < 48 else f"{hours // 24} d {hours % 24:02} h"
 
 
 def short_time_words(seconds: float) -> str:

@@ -63,7 +63,7 @@ History = Annotated[
         name="--history",
         metavar="FILE",
         converter=as_given,
-        help="Where everything that happens is stored, for distsum status --history. [default: nowhere]",
+        help="Where everything that happens is stored, for distsum report and replay. [default: nowhere]",
     ),
 ]
 _ONLY_IN_WORDS = frozenset({"shape", "dtype", "order", "workers_lost", "phase_seconds", "worker_seconds"})

@@ -20,6 +20,7 @@ from distsum.cli import streams
 from distsum.cli.master_fleet import master_fleet
 from distsum.cli.options import (
     NO_FLAGS,
+    Broker,
     FileName,
     Force,
     Inputs,
@@ -37,10 +38,10 @@ from distsum.cli.options import (
     speculation_flag,
     whole_number,
 )
-from distsum.cli.progress import Progress, snapshot_lines, summary_lines, time_words
+from distsum.cli.progress import Progress, snapshot_lines, summary_lines
 from distsum.errors import DistsumError, InterruptedRunError, UsageError
 from distsum.request import LogLevel, ReductionName
-from distsum.wording import counted, printable, size_words
+from distsum.wording import counted, printable, size_words, time_words
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -56,14 +57,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-Broker = Annotated[
-    str | None,
-    Parameter(
-        name="--broker",
-        metavar="URI",
-        help="amqp://USER:PASSWORD@HOST/VHOST. Better set DISTSUM_BROKER: others see a command's arguments.",
-    ),
-]
 S3Deadline = Annotated[
     str | None,
     Parameter(
@@ -564,13 +557,12 @@ def _show_ledger(report: LedgerReport, *, as_json: bool) -> None:
 
 def ledger_report_lines(report: LedgerReport) -> list[str]:
     """Return a job's ledger as lines: what was cut, then each entry with the time of day, and the totals."""
-    from distsum.observe.ledger import ledger_lines, totals_words
+    from distsum.observe.ledger import LEDGER_MARKS, ledger_lines, totals_words
 
-    marks = {"started": "↯", "won": "✓", "lost": "✗", "cancelled": "-", "moot": "-", "declined": "·"}
     lines = [f"{counted(report.cut, 'earlier entry', 'earlier entries')} left out"] if report.cut else []
     for line in ledger_lines(report.entries):
         clock = time.strftime("%H:%M:%S", time.localtime(report.began_seconds + line.seconds))
-        lines.append(f"{clock} {marks[line.what]} {line.text}")
+        lines.append(f"{clock} {LEDGER_MARKS[line.what]} {line.text}")
     lines.append(totals_words(report.totals, report.bytes_read))
     return lines if report.remark is None else [*lines, report.remark]
 

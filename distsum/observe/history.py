@@ -49,6 +49,7 @@ _BLOCK_BYTES: Final = 64 << 10
 _MOST_BLOCK_BYTES: Final = 16 << 20
 """A block that claims to be longer, packed or unpacked, is damaged."""
 _MOST_EVENT_BYTES: Final = 1 << 20
+_MOST_SECONDS: Final = 1e9
 _HEARTBEAT_SECONDS: Final = 1.0
 _LEVEL: Final = 3
 _RARE_SHARE: Final = 8
@@ -68,6 +69,14 @@ class HistoryHeader(msgspec.Struct, frozen=True, kw_only=True, tag="header"):
         work: What each phase takes, by the plan.
         began_seconds: When the clock of its events began, in seconds of the Unix epoch.
         resumed: Whether an earlier master has begun the job, of which this tells nothing.
+        fan_in: Children of a node of the canonical tree; 0 in what was stored before this and all below was told.
+        exponent: k of the partition ``fan_in ** k``.
+        count: Numbers in each input.
+        dtype: numpy ``dtype.str`` of the inputs.
+        input_bytes: Bytes of all inputs.
+        inputs: The first and the last input, harmless to show.
+        command: What does the same again: a command and its arguments, harmless to show; ``@inputs.txt`` stands for a
+            list of the inputs.
     """
 
     job: str
@@ -77,6 +86,13 @@ class HistoryHeader(msgspec.Struct, frozen=True, kw_only=True, tag="header"):
     work: tuple[PhaseWork, ...]
     began_seconds: float
     resumed: bool = False
+    fan_in: int = 0
+    exponent: int = 0
+    count: int = 0
+    dtype: str = ""
+    input_bytes: int = 0
+    inputs: tuple[str, ...] = ()
+    command: tuple[str, ...] = ()
 
 
 class _Events(msgspec.Struct, frozen=True, tag="events"):
@@ -241,6 +257,7 @@ class History:
 
     Attributes:
         header: What it is of.
+        version: Of the distsum that has written it, harmless to show.
         remark: What is to be known of it, in a sentence, once its events have been gone through; None of a whole one.
 
     Raises:
@@ -256,12 +273,13 @@ class History:
         found = _FIRST_LINE.match(first)
         if found is None:
             raise HistoryError(f"{self._name} is no history of a job; --history makes them, and `distsum master`")
-        version, protocol, by = int(found[1]), int(found[2]), found[3].decode("ascii", "replace")
+        version, protocol = int(found[1]), int(found[2])
+        self.version = printable(found[3].decode("ascii", "replace"))
         if (version, protocol) != (VERSION, PROTOCOL):
             raise HistoryError(
                 f"{self._name} is a history of version {version}, protocol {protocol}, and this is distsum "
                 f"{__version__}, which reads version {VERSION}, protocol {PROTOCOL}; "
-                f"read it with distsum {printable(by)}"
+                f"read it with distsum {self.version}"
             )
         try:
             header, self._begin = self._block(len(found[0]))
@@ -288,7 +306,7 @@ class History:
                 if not isinstance(block, _Events):
                     raise _DamagedError(f"a second header stands before byte {place:,}")
                 for seconds, event in block.events:
-                    self._check(event)
+                    self._check(seconds, event)
                     yield seconds, event
                     played += 1
         except _DamagedError as error:
@@ -320,8 +338,10 @@ class History:
         except (zlib.error, msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise _DamagedError(f"it is damaged at byte {place:,} ({printable(str(error), 80)})") from None
 
-    def _check(self, event: msgspec.Struct) -> None:
+    def _check(self, seconds: float, event: msgspec.Struct) -> None:
         """Make sure that an event can be of this job."""
+        if not 0.0 <= seconds < _MOST_SECONDS:
+            raise _DamagedError(f"it tells of something {seconds:g} s after its beginning")
         task = getattr(event, "task", None)
         phases = len(self.header.work)
         if isinstance(task, TaskId) and not 1 <= task.phase <= phases:

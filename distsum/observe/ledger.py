@@ -221,6 +221,10 @@ class Ledger:
 # Words ----------------------------------------------------------------------------------------------------------------
 
 
+LEDGER_MARKS: Final = {"started": "↯", "won": "✓", "lost": "✗", "cancelled": "-", "moot": "-", "declined": "·"}
+"""A sign for what a line of the ledger tells of."""
+
+
 class LedgerLine(msgspec.Struct, frozen=True):
     """One line of the ledger as people read it: when, what it tells of, and the sentence."""
 
@@ -275,7 +279,7 @@ def totals_words(totals: BackupTotals, bytes_read: int) -> str:
     if totals.declined:
         parts.append(f"{totals.declined:,} declined")
     if totals.won:
-        parts.append(f"saved about {_time(totals.saved_seconds)}")
+        parts.append(f"saved about {duration_words(totals.saved_seconds)}")
     if totals.wasted_bytes:
         share = totals.wasted_share(bytes_read)
         parts.append(f"{size_words(totals.wasted_bytes)} read in vain ({100 * share:.1f} %)")
@@ -297,8 +301,8 @@ def _started_words(entry: BackupEntry) -> str:
     parts = [_suspicion_words(entry.reason, evidence)]
     if (rate := _relative_rate(evidence)) is not None:
         parts.append(f"reads at {rate:.2f}x its peers")
-    left = "no end in sight" if evidence.left_seconds is None else f"left {_time(evidence.left_seconds)}"
-    copy = "" if evidence.copy_seconds is None else f", a copy takes {_time(evidence.copy_seconds)}"
+    left = "no end in sight" if evidence.left_seconds is None else f"left {duration_words(evidence.left_seconds)}"
+    copy = "" if evidence.copy_seconds is None else f", a copy takes {duration_words(evidence.copy_seconds)}"
     parts.append(left + copy)
     if entry.helpers:
         parts.append(f"{counted(len(entry.helpers), 'more worker')} share it")
@@ -308,13 +312,13 @@ def _started_words(entry: BackupEntry) -> str:
 
 def _ended_words(entry: BackupEntry) -> str:
     backup, first = _name(entry.worker), _name(entry.of_worker)
-    took = _time(entry.took_seconds or 0.0)
+    took = duration_words(entry.took_seconds or 0.0)
     children = counted(entry.children, "child", "children")
     match entry.outcome:
         case "won":
             saved = "no end of that was in sight"
             if entry.saved_seconds is not None:
-                saved = f"saved about {_time(entry.saved_seconds)}"
+                saved = f"saved about {duration_words(entry.saved_seconds)}"
             parts = [f"{backup} won in {took}", f"{first} cancelled", saved]
             if entry.children:
                 # Which of the two has used them is not told.
@@ -348,35 +352,35 @@ def _declined_words(entry: DeclinedEntry) -> str:
         case _:
             why = "no worker is idle that might be faster"
     done = f" but {100 * evidence.progress:.0f} % done" if evidence.progress else ""
-    what = f"{_time(evidence.elapsed_seconds)}{done}"
+    what = f"{duration_words(evidence.elapsed_seconds)}{done}"
     return f"{task_words(entry.task)}  {_name(entry.worker)} not copied: {what}; {why}"
 
 
 def _gain_words(evidence: Evidence) -> str:
     left, copy, gain = evidence.left_seconds or 0.0, evidence.copy_seconds or 0.0, evidence.gain_times
     if left < copy:
-        return f"left {_time(left)} < copy {_time(copy)}"
+        return f"left {duration_words(left)} < copy {duration_words(copy)}"
     if gain is not None:
-        return f"left {_time(left)} is not over {gain:g} x copy {_time(copy)}"
-    return f"left {_time(left)} is not much more than copy {_time(copy)}"
+        return f"left {duration_words(left)} is not over {gain:g} x copy {duration_words(copy)}"
+    return f"left {duration_words(left)} is not much more than copy {duration_words(copy)}"
 
 
 def _suspicion_words(reason: BackupReason, evidence: Evidence) -> str:
     """Return the rule that an attempt met, with its limit where that is known."""
-    elapsed, times, limit = _time(evidence.elapsed_seconds), evidence.limit_times, evidence.limit_seconds
+    elapsed, times, limit = duration_words(evidence.elapsed_seconds), evidence.limit_times, evidence.limit_seconds
     match reason:
         case "slow_attempt" if times and limit and evidence.mean_seconds:
             of_mean = math.isclose(limit, times * evidence.mean_seconds)
-            return f"{elapsed} > {times:g} x {'mean' if of_mean else 'median'} {_time(limit / times)}"
+            return f"{elapsed} > {times:g} x {'mean' if of_mean else 'median'} {duration_words(limit / times)}"
         case "slow_attempt" if evidence.mean_seconds:
             ratio = evidence.elapsed_seconds / evidence.mean_seconds
-            return f"{elapsed} = {ratio:.1f} x mean {_time(evidence.mean_seconds)}"
+            return f"{elapsed} = {ratio:.1f} x mean {duration_words(evidence.mean_seconds)}"
         case "slow_worker" if evidence.slowness is not None:
             least = "" if times is None else f" (slow from {times:g} x)"
             return f"{elapsed} on a worker whose last tasks took {evidence.slowness:.1f} x the mean{least}"
         case "silent":
-            longest = "" if limit is None else f" > {_time(limit)}"
-            return f"silent for {_time(evidence.silent_seconds)}{longest}"
+            longest = "" if limit is None else f" > {duration_words(limit)}"
+            return f"silent for {duration_words(evidence.silent_seconds)}{longest}"
         case "last_tasks":
             return f"{elapsed}, of the last {counted(evidence.tasks - evidence.done, 'task')}"
     done = f"{elapsed} for {100 * evidence.progress:.0f} % of it"
@@ -384,9 +388,11 @@ def _suspicion_words(reason: BackupReason, evidence: Evidence) -> str:
         return done
     # Where no end is in sight it takes more than any limit, and the rest of the sentence says so.
     total = (
-        "" if evidence.left_seconds is None else f", {_time(evidence.elapsed_seconds + evidence.left_seconds)} in all"
+        ""
+        if evidence.left_seconds is None
+        else f", {duration_words(evidence.elapsed_seconds + evidence.left_seconds)} in all"
     )
-    return f"{done}{total} > {times:g} x usual {_time(limit / times)}"
+    return f"{done}{total} > {times:g} x usual {duration_words(limit / times)}"
 
 
 def _relative_rate(evidence: Evidence) -> float | None:
@@ -396,7 +402,12 @@ def _relative_rate(evidence: Evidence) -> float | None:
     return evidence.progress * evidence.mean_seconds / evidence.elapsed_seconds
 
 
-def _time(seconds: float) -> str:
+def duration_words(seconds: float) -> str:
+    """Return a time as sentences of the ledger tell it.
+
+    >>> duration_words(0.42), duration_words(42), duration_words(130), duration_words(7322)
+    ('0.4s', '42s', '2m10s', '2h02m')
+    """
     if seconds < 9.95:
         return f"{seconds:.1f}s"
     if round(seconds) < 100:

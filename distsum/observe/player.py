@@ -32,6 +32,7 @@ class Player:
     Attributes:
         header: What it is of.
         end_seconds: The time of its last event.
+        done: The states to begin with, as ``TaskStates`` takes them.
         remark: What is to be known of it, in a sentence; None of a whole one.
         seconds: The moment that is shown.
 
@@ -47,7 +48,7 @@ class Player:
         for seconds, event in history.events():
             self.end_seconds = max(self.end_seconds, seconds)
             seen.take(event)
-        self._done, unplaced = seen.done()
+        self.done, unplaced = seen.done()
         remarks = [history.remark] if history.remark is not None else []
         if self.header.resumed:
             remarks.append("an earlier master had begun the job, and what it did is not told")
@@ -92,7 +93,7 @@ class Player:
     def _begin(self) -> tuple[JobFold, Iterator[tuple[float, msgspec.Struct]]]:
         header = self.header
         tally = JobTally(header.work, lambda index: b"input %d" % index)
-        fold = JobFold(tally, header.work, header.output, header.began_seconds, self._done, self.remark)
+        fold = JobFold(tally, header.work, header.output, header.began_seconds, self.done, self.remark)
         return fold, self._history.events()
 
 

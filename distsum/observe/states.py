@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
+from itertools import accumulate
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -108,6 +110,55 @@ def aggregate(states: NDArray[np.uint8], each: int) -> NDArray[np.uint8]:
 _FEW: Final = 32
 
 
+class TaskPlaces:
+    """Where each task of a job stands in a list of all: phase by phase, and in a phase tile by tile.
+
+    Args:
+        work: What each phase takes, by the plan. The last phase has one task a tile.
+
+    Attributes:
+        total: Tasks of all phases.
+        tiles: Tiles of each phase.
+
+    >>> from distsum.observe.snapshot import PhaseWork
+    >>> places = TaskPlaces((PhaseWork(6, 30, 0), PhaseWork(2, 6, 0)))
+    >>> places.place(TaskId("job", 1, 1, 2)), places.place(TaskId("job", 2, 1, 0)), places.place(TaskId("job", 1, 0, 3))
+    (5, 7, None)
+    >>> places.task("job", 5), places.task("job", 7)
+    (TaskId(job='job', phase=1, tile=1, index=2), TaskId(job='job', phase=2, tile=1, index=0))
+    """
+
+    def __init__(self, work: tuple[PhaseWork, ...]) -> None:
+        self.tiles = work[-1].tasks if work else 1
+        self._widths = [each.tasks // self.tiles for each in work]
+        self._begins = list(accumulate((each.tasks for each in work), initial=0))
+        self.total = self._begins[-1]
+
+    def place(self, task: TaskId) -> int | None:
+        """Return a task's place; None of one that the plan does not have."""
+        if not 1 <= task.phase <= len(self._widths):
+            return None
+        width = self._widths[task.phase - 1]
+        if not (0 <= task.index < width and 0 <= task.tile < self.tiles):
+            return None
+        return self._begins[task.phase - 1] + task.tile * width + task.index
+
+    def begin(self, phase: int) -> int:
+        """Return the place of a phase's first task."""
+        return self._begins[phase - 1]
+
+    def task(self, job: str, place: int) -> TaskId:
+        """Return the task at a place."""
+        phase = bisect_right(self._begins, place)
+        return TaskId(job, phase, *divmod(place - self._begins[phase - 1], self._widths[phase - 1]))
+
+    def phases(self) -> NDArray[np.uint8]:
+        """Return the phase of each place."""
+        import numpy as np
+
+        return np.repeat(np.arange(1, len(self._widths) + 1, dtype=np.uint8), np.diff(self._begins))
+
+
 class TaskStates:
     """The states of a job's tasks, kept up to date from its events; an event costs about a microsecond.
 
@@ -117,9 +168,8 @@ class TaskStates:
     """
 
     def __init__(self, work: tuple[PhaseWork, ...], done: Iterable[bytes] = ()) -> None:
-        self._tiles = work[-1].tasks if work else 1
+        self._places = TaskPlaces(work)
         self._states = [bytearray(each.tasks) for each in work]
-        self._widths = [each.tasks // self._tiles for each in work]
         self._backups: dict[TaskId, set[int]] = {}
         for states, given in zip(self._states, done, strict=False):
             states[:] = given
@@ -159,7 +209,8 @@ class TaskStates:
     def phases(self) -> tuple[PhaseStates, ...]:
         """Return a copy of all states; a million tasks take some 50 microseconds."""
         return tuple(
-            PhaseStates(number, bytes(states), self._tiles) for number, states in enumerate(self._states, start=1)
+            PhaseStates(number, bytes(states), self._places.tiles)
+            for number, states in enumerate(self._states, start=1)
         )
 
     def _fail(self, event: TaskFailed) -> None:
@@ -186,9 +237,5 @@ class TaskStates:
             place[0][place[1]] = state
 
     def _place(self, task: TaskId) -> tuple[bytearray, int] | None:
-        if not 1 <= task.phase <= len(self._states):
-            return None
-        width = self._widths[task.phase - 1]
-        if not (0 <= task.index < width and 0 <= task.tile < self._tiles):
-            return None
-        return self._states[task.phase - 1], task.tile * width + task.index
+        place = self._places.place(task)
+        return None if place is None else (self._states[task.phase - 1], place - self._places.begin(task.phase))

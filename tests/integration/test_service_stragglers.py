@@ -68,6 +68,9 @@ def test_a_backup_wins_against_a_worker_that_is_frozen_and_the_ledger_tells_of_i
     (entry,) = backups(report)
     assert (entry["reason"], entry["of_worker"], entry["outcome"]) == ("silent", name, "won")
     assert entry["evidence"]["silent_seconds"] > entry["evidence"]["limit_seconds"] == 3.0
+    page = service.run("report", job, "-o", "-").stdout  # as the master says where it is, and that is S3
+    assert f"job {job}" in page
+    assert f"{name} -&gt; {entry['worker']}" in page
     said = service.run("status", job, "--stragglers").stdout
     assert f"{name} -> {entry['worker']}  silent for " in said
     assert " > 3.0s; " in said

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from distsum.brokers.address import BrokerAddress
 from distsum.cli.demo import account_lines
-from distsum.cli.progress import Progress, size_words, summary_lines, time_words
+from distsum.cli.progress import Progress, size_words, summary_lines
 from distsum.cli.verify import verification_lines
 from distsum.embedded import run
 from distsum.generate import generate
@@ -23,6 +23,7 @@ from distsum.request import Options
 from distsum.service.rabbitmq import connect
 from distsum.stores.routing import RoutingStore
 from distsum.verification import verify
+from distsum.wording import time_words
 from tests.stack.processes import ServerError, Tether, tail
 from tests.stack.rabbitmq import temporary_vhost
 from tests.stack.running import BUCKET, running, servers, start

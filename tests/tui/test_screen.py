@@ -14,7 +14,7 @@ import msgspec
 import pytest
 from distsum.tui.app import JobApp
 from distsum.tui.job_screen import PANES, THEMES, JobScreen
-from distsum.tui.palette import GLYPHS
+from distsum.tui.palette import GLYPHS, contrast
 from distsum.tui.panes import LinesPane, Scrubber, Tabs
 from distsum.tui.source import LiveSource, ReplaySource
 from distsum.tui.tree_map import TreeMap
@@ -260,6 +260,23 @@ def test_t_goes_through_the_themes_and_the_map_has_their_colours():
     shown(live(), steps=steps)
     assert [theme for theme, _ in seen] == [*THEMES[1:], THEMES[0]]
     assert [ground for _, ground in seen] == ["#ffffff", "#121212", "#121212"]
+
+
+@pytest.mark.parametrize("theme", THEMES)
+def test_words_stand_out_from_their_ground_in_every_theme(theme):
+    """WCAG asks for a contrast of 3 at least, for what is large or bold; what is dim is meant to be weaker."""
+
+    async def steps(app, pilot):
+        app.theme = theme
+        await settled(app, pilot)
+        for strip in app.screen._compositor.render_strips()[:-1]:  # the last line is Textual's own
+            for text, style, _ in strip:
+                if re.search(r"\w\w", text):
+                    both = [colour.get_truecolor() for colour in (style.color, style.bgcolor)]
+                    ratio = contrast(*(f"#{each.red:02x}{each.green:02x}{each.blue:02x}" for each in both))
+                    assert ratio >= 3, f"{text!r} is {style}"
+
+    shown(live(), steps=steps)
 
 
 def test_the_help_names_every_key_that_does_something_and_no_other():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import time
 
 import pytest
 
@@ -113,6 +114,42 @@ def test_a_stored_history_is_played_from_the_command_line(many, short_path):
         run.wait_until(lambda: holds(run, "3,000 files"), "what it is of")
         run.type(b"q")
         assert run.finish() == 0
+
+
+def test_a_terminal_that_takes_nothing_is_sent_no_more_frames_so_that_keys_are_answered_soon(many, short_path):
+    with on_screen(many, short_path, *ENDLESS) as run:
+        run.wait_until(lambda: holds(run, "RUNNING"), "the run")
+        before = run.bytes_shown
+        time.sleep(3)  # the time in which frames would pile up
+        run.process.send_signal(signal.SIGTERM)
+        assert run.finish() == 130
+        assert run.bytes_shown - before < 30_000, "that is many frames"
+
+
+def demo_on_screen(short_path):
+    return Terminal("demo", "--tui", cwd=short_path, env={"TMPDIR": str(short_path)}, columns=120, lines=36)
+
+
+def test_the_demo_is_shown_then_verified_and_leaves_nothing(short_path):
+    with demo_on_screen(short_path) as run:
+        run.wait_until(lambda: holds(run, "DONE"), "the end of the run")
+        run.wait_until(lambda: holds(run, "mean of 625 files"), "what it is of")
+        assert len(list(short_path.iterdir())) == 1
+        run.type(b"q")
+        assert run.finish() == 0
+        assert holds(run, "within the bound")
+        assert holds(run, "the folder is removed again")
+        assert not run.cursor_hidden
+    assert list(short_path.iterdir()) == []
+
+
+def test_a_demo_that_is_ended_on_its_screen_leaves_nothing(short_path):
+    with demo_on_screen(short_path) as run:
+        run.wait_until(lambda: holds(run, "1 Tree"), "the screen")
+        run.process.send_signal(signal.SIGTERM)
+        assert run.finish() in {0, 130}, "0 where its result was there already"
+        assert not run.cursor_hidden
+    assert list(short_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("early", [True, False])

@@ -22,11 +22,10 @@ from distsum.cli.progress import (
     short_time_words,
     snapshot_lines,
     summary_lines,
-    time_words,
 )
 from distsum.observe.snapshot import PhaseProgress, Snapshot
 from distsum.request import BackupTotals, PlanSummary, SkippedInput, Summary
-from distsum.wording import size_words
+from distsum.wording import size_words, time_words
 
 COLUMNS = 80
 HOSTILE = "a\x1b[2Jb\nc\u202e\x9b31m[bold red]\udcff"
