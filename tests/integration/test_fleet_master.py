@@ -87,10 +87,14 @@ def test_a_standby_holds_no_worker_and_brings_the_fleet_up_when_it_takes_over(co
             before = worker_pids(host)
             with control.started("second.log", *master, **broker) as second:
                 wait_until(lambda: "serving" in control.said("second.log"), "a standby")
-                assert worker_pids(host) == before
+                # In the time that this takes, a standby that held the fleet would have told of it.
+                assert control.run("workers", "--scale", "2", **broker).returncode == 0
+                wait_until(lambda: "2 ready" in control.said("first.log"), "a second worker", 60)
+                assert host.address not in control.said("second.log")
+                assert "of the fleet" not in control.said("second.log")
                 first.kill()
                 wait_until(lambda: ready in control.said("second.log"), "a worker of the standby", 90)
-                wait_until(lambda: len(worker_pids(host)) == 1 and worker_pids(host) != before, "its own worker", 90)
+                wait_until(lambda: len(pids := worker_pids(host)) == 1 and pids != before, "its own worker", 90)
                 second.send_signal(signal.SIGTERM)
                 assert second.wait(60) == 0
     assert not host.processes()
