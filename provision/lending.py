@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from distsum.brokers.address import BrokerAddress
     from distsum.config import Settings
 
-    from .rollout import Report
+    from .rollout import Report, Rollout
 
 DRAIN_SECONDS: Final = 300.0
 """How long workers may take to finish what they do for other jobs."""
@@ -33,6 +33,7 @@ class Loan:
         settings: Where the broker is, if the file does not say, and its management API.
         broker_given: Whether the settings' broker counts more than the file's.
         say: Tells a person something.
+        resizable: Whether their number may change, so that hosts without workers are held, too.
 
     Attributes:
         broker: Where the workers find their tasks.
@@ -43,9 +44,12 @@ class Loan:
         UsageError: It names no broker or store, and nothing else does.
     """
 
-    def __init__(self, file: str, settings: Settings, say: Callable[[str], None], *, broker_given: bool) -> None:
+    def __init__(
+        self, file: str, settings: Settings, say: Callable[[str], None], *, broker_given: bool, resizable: bool = False
+    ) -> None:
         fleet = read_fleet(file)
         self._hosts = fleet.hosts
+        self._resizable = resizable
         self._say = say
         self._control = Control(
             fleet,
@@ -64,6 +68,8 @@ class Loan:
         self.broker: BrokerAddress = broker
         self.store: str = fleet.store
         self._release = Release()
+        self._rollout: Rollout | None = None
+        self._total: int | None = None
 
     async def hold(self, on_ready: Callable[[int], None]) -> None:
         """Bring the hosts up, and hold their workers until they are released; cancelling ends them at once.
@@ -83,7 +89,10 @@ class Loan:
                 on_ready(sum(worker.state == "ready" for each in first.values() for worker in each.workers))
 
         async with self._control.rollout(starts=True, on_report=take) as rollout:
-            await rollout.hold(self._release)
+            self._rollout = rollout
+            if self._total is not None:
+                rollout.resize(self._total)
+            await rollout.hold(self._release, resizable=self._resizable)
             if rollout.fresh:
                 for report in await rollout.down(rollout.fresh):
                     if report.fault is not None:
@@ -97,6 +106,16 @@ class Loan:
         """
         self._release.at_once = at_once
         self._release.set()
+
+    def scale(self, total: int) -> None:
+        """Begin to have another number of workers in all, from the event loop that holds them.
+
+        Args:
+            total: How many; hosts share them in proportion to the file, and those too many finish their tasks.
+        """
+        self._total = total
+        if self._rollout is not None:
+            self._rollout.resize(total)
 
     def _say_of(self, host: str, words: str) -> None:
         self._say(f"{printable(host)}: {printable(words, 2000)}")

@@ -12,7 +12,7 @@ from distsum.errors import DistsumError
 from .environment import Wheels, gather
 from .faults import HostFault
 from .host_session import HostSession, LogPlace, Means, broker_user, worker_prefix
-from .planning import Found, Start, Stop, Switch, Wanted, Worker, actions, spread
+from .planning import Found, Scale, Start, Stop, Switch, Wanted, Worker, actions, spread
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from .users import Users
 
 _QUEUES_SECONDS: Final = 15.0
+_LOOK_AGAIN_SECONDS: Final = 5.0
+"""Between looks at a host with nothing to hold: what another command or master held there may have ended."""
 _RETRY_SECONDS: Final = (1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
 
 
@@ -119,9 +121,10 @@ class Rollout:
         self._total = total
         self._on_report = on_report
         self._shares: dict[str, int] = {}
-        self._unprobed = len(hosts)
+        self._counted: set[str] = set()
         self._probed = asyncio.Event()
         self._seen: set[str] = set()
+        self._resized = asyncio.Event()
         self.fresh: list[Host] = []
 
     async def plan(self) -> list[Report]:
@@ -137,13 +140,23 @@ class Rollout:
         """Bring every host to what is wanted, with workers that live on without this command."""
         return await self._each(lambda session: self._bring_up(session, detached=True))
 
-    async def hold(self, released: Release) -> list[Report]:
+    def resize(self, total: int) -> None:
+        """Have another number of workers in all on hosts that are held: begun at once, and told of by ``say``."""
+        self._total = total
+        before, self._resized = self._resized, asyncio.Event()
+        before.set()
+
+    async def hold(self, released: Release, *, resizable: bool = False) -> list[Report]:
         """Bring every host to what is wanted, and hold the workers until released; then drain and end them.
 
         A host whose connection ends is connected and brought up again. Hosts whose workers are held by others, or are
         detached, are left alone once they are as wanted.
+
+        Args:
+            released: Ends it.
+            resizable: Whether hosts with nothing to hold are waited with, too, for ``resize`` to give them workers.
         """
-        reports = await asyncio.gather(*(self._held(host, released) for host in self._hosts))
+        reports = await asyncio.gather(*(self._held(host, released, resizable=resizable) for host in self._hosts))
         return list(reports)
 
     async def status(self) -> list[Report]:
@@ -293,13 +306,14 @@ class Rollout:
 
     def _was_probed(self, host: Host, workers: int | None) -> None:
         """Note a host's share, or that it has none; when all are known, those who wait for their part go on."""
-        if host.name in self._shares or self._probed.is_set():
-            return
+        late = workers is not None and host.name not in self._shares and host.name in self._counted
         if workers is not None:
-            self._shares[host.name] = workers
-        self._unprobed -= 1
-        if self._unprobed == 0:
+            self._shares.setdefault(host.name, workers)
+        self._counted.add(host.name)
+        if len(self._counted) == len(self._hosts):
             self._probed.set()
+        if late and self._total is not None:
+            self.resize(self._total)  # the others have its part
 
     async def _bring_up(self, session: HostSession, *, detached: bool) -> Report:
         facts, found, steps = await self._planned(session)
@@ -311,22 +325,26 @@ class Rollout:
             found = await session.await_ready(found.supervisor.wanted)
         return _report(session, found, steps)
 
-    async def _held(self, host: Host, released: Release) -> Report:
+    async def _held(self, host: Host, released: Release, *, resizable: bool) -> Report:
         pauses = iter(_RETRY_SECONDS)
         first: Report | None = None
+        said = ""
         while True:
             try:
                 async with self._connections.to(host) as connection:
                     session = HostSession(self._means, host, connection)
+                    resized = self._resized  # before the number is read, so that none is missed
                     report = await self._bring_up(session, detached=False)
                     if first is None:
                         first = report
                         self._on_report(report)
-                    if session.holding is None:
+                    if session.holding is None and not resizable:
                         return first
-                    pauses = iter(_RETRY_SECONDS)
-                    told_to_end = await _first(session.hold(), released.wait())
+                    pauses, said = iter(_RETRY_SECONDS), ""
+                    told_to_end = await self._held_in_size(session, resized, released)
                     if released.is_set():
+                        if session.holding is None:
+                            return first
                         if released.at_once:
                             session.drain_seconds = 0.0
                         await session.carry_out(Stop(len(report.workers)), None, detached=False)
@@ -339,8 +357,11 @@ class Rollout:
                 if first is None:
                     first = Report(host=host.name, fault=str(fault), unreachable=fault.unreachable)
                     self._on_report(first)
-                    return first
-                self._means.say(host.name, str(fault))
+                    if not resizable:
+                        return first
+                elif str(fault) != said:
+                    self._means.say(host.name, str(fault))
+                said = str(fault)
             finally:
                 self._was_probed(host, None)
             if released.is_set():
@@ -349,6 +370,41 @@ class Rollout:
             await _first(asyncio.sleep(pause), released.wait())
             if released.is_set():
                 return first
+
+    async def _held_in_size(self, session: HostSession, resized: asyncio.Event, released: Release) -> bool:
+        """Hold a host through changes of the number of workers; return what ``HostSession.hold`` does, or at release.
+
+        Raises:
+            HostFault: The host cannot be reached any more.
+        """
+        while True:
+            holding = session.holding is not None
+            kept = session.hold() if holding else asyncio.sleep(_LOOK_AGAIN_SECONDS, result=False)
+            told_to_end = await _first(kept, resized.wait(), released.wait())
+            if released.is_set() or (holding and not resized.is_set()):
+                return bool(told_to_end)
+            if not resized.is_set() and (await session.found()).supervisor is not None:
+                continue  # another command's, which alone changes their number until it ends
+            resized = self._resized
+            try:
+                # The supervisor hears of us meanwhile, so that it does not end the workers.
+                if session.holding is None:
+                    await self._resize(session)
+                else:
+                    await _first(self._resize(session), session.hold())
+            except HostFault as fault:
+                if fault.unreachable:
+                    raise
+                self._means.say(session.host.name, str(fault))  # its other workers go on
+
+    async def _resize(self, session: HostSession) -> None:
+        facts, _, steps = await self._planned(session)
+        for step in steps:
+            await session.carry_out(step, facts, detached=False)
+        for step in steps:
+            if isinstance(step, Start) or (isinstance(step, Scale) and step.workers > step.before):
+                await session.await_ready(step.workers)
+                self._means.say(session.host.name, f"{step.workers} ready")
 
     async def _upgraded(self, session: HostSession) -> Report:
         facts, found, steps = await self._planned(session, upgrade=True)

@@ -91,9 +91,9 @@ class Control:
             process.kill()
             process.wait()
 
-    def submit(self, *arguments: str) -> str:
+    def submit(self, *arguments: str, **environment: str) -> str:
         """Submit the mean of the inputs in tasks of five; return the job's id."""
-        done = self.run("submit", "mean", INPUTS, "-o", OUTPUT, "-p", "5", "--force", *arguments)
+        done = self.run("submit", "mean", INPUTS, "-o", OUTPUT, "-p", "5", "--force", *arguments, **environment)
         assert done.returncode == 0, done.stderr
         return done.stdout.strip()
 

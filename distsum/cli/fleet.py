@@ -17,6 +17,7 @@ from concurrent.futures import wait as wait_for
 from typing import TYPE_CHECKING, Any, Final, Protocol, Self
 
 from distsum.cli import streams
+from distsum.cli.lender import lender
 from distsum.cli.options import paths_of
 from distsum.cli.service import follow, interrupted_by, make_folder, service_options, submit_job
 from distsum.errors import InterruptedRunError, UnreachableError, UsageError
@@ -32,8 +33,6 @@ if TYPE_CHECKING:
     from distsum.request import ReductionName
     from distsum.service.client import ServiceClient
 
-LENDERS: Final = "distsum.fleets"
-"""Entry point group of what brings workers to other hosts: a class with the arguments and methods of ``Loan``."""
 _MASTER_SECONDS: Final = 60.0
 """How long a master may take to answer, be it this process's own."""
 _ANSWER_SECONDS: Final = 20.0
@@ -86,7 +85,7 @@ def run_on_fleet(
         if not settings.quiet:
             streams.say(f"distsum: {line}")
 
-    loan: Loan = _lender()(os.fspath(file), settings, say, broker_given=broker_given)
+    loan: Loan = lender()(os.fspath(file), settings, say, broker_given=broker_given)
     options = service_options(flags, settings, force=force)
     _check_job(inputs, output, settings, force=force)
     with interrupted_by(signal.SIGTERM), _Beside(loan, settings, say) as beside, _client(loan) as client:
@@ -108,15 +107,6 @@ def run_on_fleet(
             goes_on=f"job {job} is stored; the same command goes on with it, and so does a master that serves "
             f"{printable(loan.store)}",
         )
-
-
-def _lender() -> Any:
-    from importlib.metadata import entry_points
-
-    found = list(entry_points(group=LENDERS))
-    if len(found) != 1:
-        raise UsageError(f"--fleet: {'no' if not found else 'more than one'} package brings workers to other hosts")
-    return found[0].load()
 
 
 def _check_job(inputs: Sequence[FileName], output: FileName, settings: Settings, *, force: bool) -> None:

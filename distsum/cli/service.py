@@ -17,6 +17,7 @@ from cyclopts import Parameter
 from distsum import __version__
 from distsum.brokers.topology import DEAD
 from distsum.cli import streams
+from distsum.cli.master_fleet import master_fleet
 from distsum.cli.options import (
     NO_FLAGS,
     Broker,
@@ -103,6 +104,14 @@ def master(
     metrics_host: Annotated[
         str, Parameter(metavar="ADDRESS", help="Where to listen for that: whoever reaches it may read the figures.")
     ] = "127.0.0.1",
+    fleet: Annotated[
+        FileName | None,
+        Parameter(
+            metavar="FILE",
+            converter=as_given,
+            help="Hold the workers of this fleet.toml while it serves; `distsum workers --scale` changes their number.",
+        ),
+    ] = None,
     speculation: Speculation = None,
     no_speculation: NoSpeculation = False,
     log_json: LogJson = None,
@@ -129,6 +138,7 @@ def master(
         raise UsageError("master needs --work-dir, a folder that it and all workers reach")
     port = None if metrics_port is None else whole_number("--metrics-port", metrics_port)
     address = _address(settings)
+    scaling = None if fleet is None else master_fleet(fleet, settings, address, broker_given=broker is not None)
     work = absolute_folder(os.fsencode(settings.work_dir))
     if not is_remote(work):
         make_folder(work, "--work-dir")  # clients look whether they see it, too
@@ -144,6 +154,7 @@ def master(
                 on_ready=lambda: log.info("ready"),
                 management=settings.management,
                 metrics=metrics,
+                scaling=scaling,
                 speculation=settings.speculation,
             )
             asyncio.run(_until_terminated(serving))
@@ -468,10 +479,14 @@ def workers(
     resume: Annotated[str | None, Parameter(metavar="WORKER", help="Give it tasks again.")] = None,
     drain: Annotated[str | None, Parameter(metavar="WORKER", help="Send it away when its task is done.")] = None,
     shutdown: Annotated[str | None, Parameter(metavar="WORKER", help="Send it away at once.")] = None,
+    scale: Annotated[
+        str | None, Parameter(metavar="N", help="Have so many in all on the hosts of the master's fleet.")
+    ] = None,
     broker: Broker = None,
     json: Json = False,
 ) -> None:
-    """List the workers, or do something with one."""
+    """List the workers, do something with one, or have another number of them."""
+    total = None if scale is None else whole_number("--scale", scale)
     wanted: list[tuple[WorkerAction, str | None]] = [
         ("pause", pause),
         ("resume", resume),
@@ -483,7 +498,12 @@ def workers(
             if name is not None:
                 client.command_worker(name, action)
                 streams.say(f"worker {name}: {action}")
-        if any(name is not None for _, name in wanted):
+        if total is not None:
+            client.scale_workers(total)
+            streams.say(f"the fleet is to have {counted(total, 'worker')}; the master's log tells of it")
+            if json:
+                streams.emit(json_module.dumps({"wanted": total}))
+        if total is not None or any(name is not None for _, name in wanted):
             return
         found = client.workers()
     if json:

@@ -278,6 +278,20 @@ class ServiceClient:
         """
         self._ask(channel.CommandWorker(worker, action), channel.Done)
 
+    def scale_workers(self, total: int) -> None:
+        """Begin to have another number of workers in all on the hosts of the master's fleet.
+
+        It is answered at once. Those too many finish their tasks before they leave.
+
+        Args:
+            total: From 0 to 10,000; hosts share it in proportion to the fleet's file.
+
+        Raises:
+            ServiceError: The master has no fleet, or the number is out of range.
+            UnreachableError: No master answers.
+        """
+        self._ask(channel.ScaleWorkers(total), channel.Done)
+
     def queues(self) -> channel.Queues:
         """Return how many messages wait where.
 

@@ -72,6 +72,12 @@ class CommandWorker(Request, frozen=True):
     action: WorkerAction
 
 
+class ScaleWorkers(Request, frozen=True):
+    """Have another number of workers in all on the hosts of the master's fleet; those too many finish their tasks."""
+
+    total: int
+
+
 class ListQueues(Request, frozen=True):
     """Tell how many messages wait where."""
 
@@ -102,6 +108,7 @@ AnyRequest = (
     | SetPriority
     | ListWorkers
     | CommandWorker
+    | ScaleWorkers
     | ListQueues
     | Watch
     | Diagnose

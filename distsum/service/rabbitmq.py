@@ -17,6 +17,7 @@ from distsum.errors import SupersededError, UnreachableError
 from distsum.service import messages as channel
 from distsum.service.client import ServiceClient
 from distsum.service.queue_figures import QueueFigures
+from distsum.service.scaling import Scaling
 from distsum.service.server import Service
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ async def serve(
     speculation: SpeculationSettings | None = None,
     management: BrokerAddress | None = None,
     metrics: Metrics | None = None,
+    scaling: Scaling | None = None,
 ) -> None:
     """Serve a virtual host until cancelled; where another master does so, wait until it is gone.
 
@@ -56,6 +58,7 @@ async def serve(
         speculation: What is done about stragglers; None for the default.
         management: The broker's management API, which tells more of its queues.
         metrics: Figures to keep.
+        scaling: A fleet that is held while workers and clients are served, and let go before that ends.
 
     Raises:
         UnreachableError: There is no broker, or it does not let us in.
@@ -66,7 +69,9 @@ async def serve(
     begun = False
     while True:
         try:
-            await _serve_term(address, store, work, on_ready, master, speculation, management, metrics)
+            await _serve_term(
+                address, store, work, on_ready, master, speculation, management, metrics, scaling or Scaling()
+            )
         except SupersededError as error:
             # What this process believes of jobs and workers is out of date, so it begins anew: it waits for its turn,
             # and then takes over what is stored.
@@ -90,6 +95,7 @@ async def _serve_term(
     speculation: SpeculationSettings | None,
     management: BrokerAddress | None,
     metrics: Metrics | None,
+    scaling: Scaling,
 ) -> None:
     """Serve until cancelled, or until another process may have served meanwhile.
 
@@ -115,7 +121,7 @@ async def _serve_term(
     async def tell(key: str, frame: bytes) -> bool:
         return await server.tell(key, frame)
 
-    service = Service(store, work, broker, figures, master, speculation, metrics, tell)
+    service = Service(store, work, broker, figures, master, speculation, metrics, tell, scaling)
 
     def answering(decoder: msgspec.msgpack.Decoder[channel.AnyRequest]) -> Callable[[bytes], Awaitable[bytes]]:
         async def answer(question: bytes) -> bytes:
@@ -141,6 +147,7 @@ async def _serve_term(
         if metrics is not None:
             metrics.attach(service.gauges)
         on_ready()
+        scaling.begin()
         ended = asyncio.ensure_future(service.wait())
         try:
             await asyncio.wait({ended, failed}, return_when=asyncio.FIRST_COMPLETED)
@@ -152,8 +159,11 @@ async def _serve_term(
     finally:
         if metrics is not None:
             metrics.detach()
-        await server.close()
-        await service.close()
+        try:
+            await scaling.end()  # while what the workers still finish is taken
+        finally:
+            await server.close()
+            await service.close()
 
 
 def connect(address: BrokerAddress, store: Store, patience_seconds: float) -> ServiceClient:

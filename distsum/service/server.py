@@ -56,6 +56,7 @@ from distsum.service import messages as channel
 from distsum.service import overview
 from distsum.service.feeds import Feeds
 from distsum.service.records import DamagedRecordError, Outcome, Records, Ticket, ended_status
+from distsum.service.scaling import Scaling
 from distsum.service.served_job import ServedJob
 from distsum.wording import printable
 
@@ -136,6 +137,7 @@ class Service:
         tracker: Settings of the tracker.
         observer: Told of everything.
         tell: Sends a frame to all who look at what the key names; returns whether it could be sent.
+        scaling: Its fleet, if it has one; begun and ended by who serves.
     """
 
     def __init__(
@@ -148,12 +150,14 @@ class Service:
         speculation: SpeculationSettings | None = None,
         observer: Observer | None = None,
         tell: Callable[[str, bytes], Awaitable[bool]] | None = None,
+        scaling: Scaling | None = None,
     ) -> None:
         self._store = store
         self._records = Records(store, work)
         self._work = work
         self._broker = broker
         self._figures = figures
+        self._scaling = scaling or Scaling()
         self._master_settings = master or MasterSettings()
         self._tracker_settings = TrackerSettings(
             retry_storage=True, first_attempt=time.time_ns(), speculation=speculation or SpeculationSettings()
@@ -523,6 +527,8 @@ class Service:
                 return channel.Workers(self._workers.statuses())
             case channel.CommandWorker():
                 return self._command_worker(request)
+            case channel.ScaleWorkers():
+                return self._scaling.answer(request)
             case channel.ListQueues():
                 return await self._queues()
             case channel.Watch():

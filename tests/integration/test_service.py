@@ -100,6 +100,8 @@ def test_what_cannot_be_done_is_said_before_anything_is_stored(tmp_path: Path, i
             made.client.cancel("nonsense")
         with pytest.raises(ServiceError, match="no worker"):
             made.client.command_worker("nonsense", "pause")
+        with pytest.raises(ServiceError, match="has no fleet"):
+            made.client.scale_workers(2)
         with pytest.raises(ServiceError, match="not queued"):
             made.client.set_priority("nonsense", 1)
         assert made.client.jobs() == ()

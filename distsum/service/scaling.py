@@ -1,0 +1,90 @@
+"""A master's own fleet: workers on other hosts, held as long as it serves, and as many as clients ask for."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING, Final, Protocol
+
+from distsum.errors import DistsumError
+from distsum.service import messages as channel
+from distsum.wording import counted
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+log = logging.getLogger(__name__)
+
+MOST_WORKERS: Final = 10_000
+"""More than any fleet has; a number beyond it is a slip."""
+
+
+class Fleet(Protocol):
+    """Workers on other hosts, held once."""
+
+    async def hold(self, on_ready: Callable[[int], None]) -> None:
+        """Bring them up, tell how many are ready, and hold them until they are released; cancelling ends them."""
+        ...
+
+    def release(self, *, at_once: bool) -> None:
+        """Let them go, with their tasks at hand finished or not."""
+        ...
+
+    def scale(self, total: int) -> None:
+        """Begin to have so many in all; those too many finish their tasks."""
+        ...
+
+
+class Scaling:
+    """Holds a fleet while this master serves, and only then: one that waits for its turn has none.
+
+    Args:
+        make: Gives a fleet that was not held yet, for each time that this master serves; None where it has none.
+    """
+
+    def __init__(self, make: Callable[[], Fleet] | None = None) -> None:
+        self._make = make
+        self._fleet: Fleet | None = None
+        self._holding: asyncio.Task[None] | None = None
+
+    def begin(self) -> None:
+        """Begin to bring the workers up; from the event loop, when clients and workers are served."""
+        if self._make is None:
+            return
+        try:
+            self._fleet = self._make()
+        except DistsumError as error:  # its file was changed since the start; jobs go on
+            log.error("the fleet cannot be held: %s", error)  # noqa: TRY400 - no fault of ours
+            return
+        self._holding = asyncio.create_task(self._hold(self._fleet))
+
+    async def end(self) -> None:
+        """Let the workers finish their tasks, and let them go; cancelling this ends them at once."""
+        fleet, holding = self._fleet, self._holding
+        self._fleet = self._holding = None
+        if fleet is None or holding is None:
+            return
+        if not holding.done():
+            log.info("the fleet's workers finish their tasks, and are let go")
+        fleet.release(at_once=False)
+        await holding  # cancelling this wait cancels the task, too
+
+    def answer(self, request: channel.ScaleWorkers) -> channel.AnyReply:
+        """Begin to have another number of workers, or say why not."""
+        if self._make is None:
+            return channel.Refused("the master has no fleet; start it with --fleet FILE, or use `distsum fleet scale`")
+        total = request.total
+        if not 0 <= total <= MOST_WORKERS:
+            return channel.Refused(f"{total} workers: the number must be from 0 to {MOST_WORKERS:,}")
+        if self._fleet is None or self._holding is None or self._holding.done():
+            return channel.Refused("the master holds no host of its fleet now; its log says why")
+        log.info("the fleet is to have %s, as a client asks", counted(total, "worker"))
+        self._fleet.scale(total)
+        return channel.Done()
+
+    async def _hold(self, fleet: Fleet) -> None:
+        try:
+            await fleet.hold(lambda ready: log.info("%s of the fleet ready", counted(ready, "worker")))
+        except DistsumError as error:
+            # Jobs go on with workers that came by other ways.
+            log.error("the fleet is not held any more: %s", error)  # noqa: TRY400 - no fault of ours
