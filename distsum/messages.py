@@ -330,6 +330,13 @@ class ChangePriority(Message, frozen=True):
     priority: int
 
 
+class SwitchSpeculation(Message, frozen=True):
+    """Begin no more backups of a running job's tasks, or do again as the settings say; those under way go on."""
+
+    job: str
+    on: bool
+
+
 class StartPhase(Message, frozen=True):
     """Say what is ready."""
 
@@ -594,6 +601,13 @@ class BackupEnded(Message, frozen=True):
     children: int = 0
 
 
+class SpeculationSwitched(Message, frozen=True):
+    """Somebody has asked that a job's stragglers get no more backups, or that they do again."""
+
+    job: str
+    on: bool
+
+
 class NodeReopened(Message, frozen=True):
     """A node is to be made that was thought done: its stored partial is missing or damaged.
 
@@ -653,6 +667,7 @@ JobEvent = (
     | BackupStarted
     | BackupDeclined
     | BackupEnded
+    | SpeculationSwitched
     | NodeReopened
     | Heartbeat
 )

@@ -11,6 +11,7 @@ from distsum.messages import TaskId
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from collections.abc import Set as AbstractSet
 
 _SLOWNESS_MEMORY = 0.5
 """How much of a worker's slowness is its earlier tasks'."""
@@ -208,7 +209,15 @@ class Known(msgspec.Struct):
             (task_id, number, holder) for (_, task_id, number), holder in zip(sorted(waiting), holders, strict=False)
         ]
 
-    def view(self, now: float, idle: list[Idle], *, youngest_seconds: float, silence_seconds: float) -> View:
+    def view(
+        self,
+        now: float,
+        idle: list[Idle],
+        *,
+        youngest_seconds: float,
+        silence_seconds: float,
+        without: AbstractSet[str] = frozenset(),
+    ) -> View:
         """Return what a look for stragglers sees.
 
         Args:
@@ -216,9 +225,12 @@ class Known(msgspec.Struct):
             idle: As of ``idle``.
             youngest_seconds: Younger attempts are left out, but for those of slow and silent workers.
             silence_seconds: Silence after which a worker without a task is taken to have got one from the queue.
+            without: Jobs that are left out.
         """
         running: dict[tuple[str, int], list[Running]] = {}
         for task_id, task in self.tasks.items():
+            if task_id.job in without:
+                continue
             whole = task.whole if len(task.attempts) > 1 else task.attempts
             for number, attempt in whole.items():
                 worker = self.workers.get(attempt.worker) if attempt.worker is not None else None
@@ -245,6 +257,8 @@ class Known(msgspec.Struct):
                     )
                 )
         for task_id, number, holder in self._stuck(now, silence_seconds) if idle else ():
+            if task_id.job in without:
+                continue
             task, worker = self.tasks[task_id], self.workers[holder]
             running.setdefault((task_id.job, task_id.phase), []).append(
                 Running(

@@ -33,6 +33,8 @@ from distsum.messages import (
     ShareTask,
     Shutdown,
     SlotsChanged,
+    SpeculationSwitched,
+    SwitchSpeculation,
     TaskBlocked,
     TaskDeadLettered,
     TaskFailed,
@@ -103,6 +105,8 @@ class TaskTracker:
         self._tasks = self._known.tasks
         self._refusals: dict[tuple[str, str], set[str]] = {}
         """Who may not go where tasks of a job would lead them, by job and place."""
+        self._not_copied: set[str] = set()
+        """Jobs of which somebody has asked that they get no backups."""
         self._taking = 0
         self._slots = 0
         self._successes = 0
@@ -154,6 +158,8 @@ class TaskTracker:
                 self._dismiss(message)
             case CancelJob():
                 self._cancel(message.job)
+            case SwitchSpeculation():
+                self._switch_speculation(message)
 
     def check(self) -> None:
         """Raise AssertionError where the state contradicts itself; called by simulations after each message."""
@@ -168,6 +174,7 @@ class TaskTracker:
         assert known.backups == sum(len(task.backups) for task in self._tasks.values())
         assert all(figures.done <= figures.tasks for figures in known.phases.values())
         assert all(task.backups.keys() <= task.attempts.keys() for task in self._tasks.values())
+        assert self._not_copied <= {job for job, _ in known.phases}
 
     def _tell_slots(self) -> None:
         """Keep the queue as long as the settings say: with no worker yet, one task waits for the first."""
@@ -320,6 +327,7 @@ class TaskTracker:
             del self._known.phases[key]
         for place in [place for place in self._refusals if place[0] == job]:
             del self._refusals[place]
+        self._not_copied.discard(job)
 
     # Tasks ------------------------------------------------------------------------------------------------------------
 
@@ -540,12 +548,24 @@ class TaskTracker:
         if not idle and not message.periodic:
             return
         youngest = settings.min_seconds if guarded else 0.0
-        view = self._known.view(now, idle, youngest_seconds=youngest, silence_seconds=silence)
+        view = self._known.view(now, idle, youngest_seconds=youngest, silence_seconds=silence, without=self._not_copied)
         for decision in decide(view, settings):
             if isinstance(decision, StartBackup):
                 self._start_backup(decision)
             else:
                 self._decline(decision)
+
+    def _switch_speculation(self, message: SwitchSpeculation) -> None:
+        job = message.job
+        known = any(each == job for each, _ in self._known.phases)
+        if not known or message.on == (job not in self._not_copied):
+            return  # it has ended meanwhile, or it is so already
+        if message.on:
+            self._not_copied.discard(job)
+        else:
+            self._not_copied.add(job)
+        self._context.emit(SpeculationSwitched(job, message.on))
+        self._look_soon()
 
     def _start_backup(self, decision: StartBackup) -> None:
         running = decision.running

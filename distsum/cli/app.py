@@ -113,6 +113,7 @@ _COMMANDS = {
     ),
     "cancel": ("service:cancel", "JOB [OPTIONS]", "Stop a job, and remove what it has left.", ""),
     "prioritize": ("service:prioritize", "JOB N [OPTIONS]", "Give a job another priority.", "What runs goes on."),
+    "speculate": ("service:speculate", "JOB SWITCH [OPTIONS]", "Give a job's stragglers backups, or no more.", ""),
     "workers": (
         "service:workers",
         "[OPTIONS]",

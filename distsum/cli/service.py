@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 import time
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import msgspec
 from cyclopts import Parameter
@@ -471,6 +471,19 @@ def prioritize(
     with _client(settings_of(broker=broker)) as client:
         client.set_priority(job, number)
     streams.say(f"job {job} has priority {number}")
+
+
+def speculate(
+    job: JobId,
+    switch: Annotated[Literal["on", "off"], Parameter(name="SWITCH", help="Whether its stragglers get backups.")],
+    /,
+    *,
+    broker: Broker = None,
+) -> None:
+    """Give the stragglers of a running job no more backups, or give them some again; those under way go on."""
+    with _client(settings_of(broker=broker)) as client:
+        client.switch_speculation(job, on=switch == "on")
+    streams.say(f"stragglers of job {job} get {'backups again' if switch == 'on' else 'no more backups'}")
 
 
 def workers(

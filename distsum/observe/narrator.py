@@ -15,6 +15,7 @@ from distsum.messages import (
     JobStarted,
     JobSucceeded,
     NodeReopened,
+    SpeculationSwitched,
     TaskFailed,
     TaskRetried,
     TaskReturned,
@@ -67,6 +68,10 @@ class Narrator:
                 return _of_worker(event)
             case JobQueued() | JobStarted() | JobSucceeded() | JobFailed():
                 return self._of_job(event)
+            case SpeculationSwitched():
+                what = "get backups again" if event.on else "get no more backups"
+                words = f"stragglers of job {event.job} {what}: asked for by a person"
+                return Line(logging.INFO, words, concerning(job=event.job))
         return None
 
     def _of_task(

@@ -261,6 +261,17 @@ class ServiceClient:
         """
         self._ask(channel.SetPriority(job, priority), channel.Done)
 
+    def switch_speculation(self, job: str, *, on: bool) -> None:
+        """Have no more backups of a running job's stragglers begun, or again as the master's settings say.
+
+        Backups under way go on. Another master that takes over does as its settings say.
+
+        Raises:
+            ServiceError: There is no such job, it is not running, or the master begins no backups at all.
+            UnreachableError: No master answers.
+        """
+        self._ask(channel.SwitchSpeculation(job, on), channel.Done)
+
     def workers(self) -> tuple[WorkerStatus, ...]:
         """Return the workers, the last that are gone among them.
 

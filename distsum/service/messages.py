@@ -58,6 +58,13 @@ class SetPriority(Request, frozen=True):
     priority: int
 
 
+class SwitchSpeculation(Request, frozen=True):
+    """Begin no more backups of a running job's stragglers, or do so again."""
+
+    job: str
+    on: bool
+
+
 class ListWorkers(Request, frozen=True):
     """List the workers."""
 
@@ -106,6 +113,7 @@ AnyRequest = (
     | GetStragglers
     | Cancel
     | SetPriority
+    | SwitchSpeculation
     | ListWorkers
     | CommandWorker
     | ScaleWorkers

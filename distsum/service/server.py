@@ -41,6 +41,7 @@ from distsum.messages import (
     RunTask,
     Shutdown,
     SubmitJob,
+    SwitchSpeculation,
     TellWorker,
     WorkerJoined,
     WorkerLost,
@@ -523,6 +524,8 @@ class Service:
                 return await self._cancel(request.job)
             case channel.SetPriority():
                 return await self._set_priority(request)
+            case channel.SwitchSpeculation():
+                return self._switch_speculation(request)
             case channel.ListWorkers():
                 return channel.Workers(self._workers.statuses())
             case channel.CommandWorker():
@@ -661,6 +664,15 @@ class Service:
         except StorageError as error:
             return str(error)
         return None
+
+    def _switch_speculation(self, request: channel.SwitchSpeculation) -> channel.AnyReply:
+        served = self._served.get(request.job)
+        if served is None or served.state != "running":
+            return channel.Refused(f"job {printable(request.job, 80)} is not running")
+        if self._tracker_settings.speculation.policy == "none":
+            return channel.Refused("this master begins no backups at all: its speculation policy is none")
+        self._system.deliver(TRACKER, SwitchSpeculation(request.job, request.on))
+        return channel.Done()
 
     async def _set_priority(self, request: channel.SetPriority) -> channel.AnyReply:
         name = request.job

@@ -29,8 +29,8 @@ from tests.reference import reference_reduce
 from tests.straggling import Hold
 
 COMMANDS = ["mean", "sum", "min", "max", "plan", "verify", "generate", "gc", "demo", "config"]
-SERVICE = ["master", "worker", "submit", "jobs", "status", "wait", "cancel", "prioritize", "workers", "doctor"]
-COMMANDS += [*SERVICE, "broker"]
+SERVICE = ["master", "worker", "submit", "jobs", "status", "wait", "cancel", "prioritize", "speculate", "workers"]
+COMMANDS += [*SERVICE, "doctor", "broker"]
 RUN_OPTIONS = [
     "--workers -w",
     "--partition -p",
@@ -70,6 +70,7 @@ OPTIONS = {
     "wait": ["JOB", "--broker", "--timeout", "--quiet", "--json"],
     "cancel": ["JOB", "--broker"],
     "prioritize": ["JOB", "N", "--broker"],
+    "speculate": ["JOB", "SWITCH", "--broker"],
     "workers": ["--pause", "--resume", "--drain", "--shutdown", "--broker", "--json"],
     "doctor": ["--broker", "--work-dir", "--management", "--json"],
     "broker": ["setup"],

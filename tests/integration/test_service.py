@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from typing import TYPE_CHECKING, Any
@@ -162,7 +163,10 @@ def tasks(made: Serving) -> list[Any]:
     return [each.task for each in made.client.workers()]
 
 
-def test_a_queued_job_can_be_cancelled_and_moved_ahead(tmp_path: Path, inputs: list[bytes]) -> None:
+def test_a_queued_job_can_be_cancelled_and_moved_ahead(
+    tmp_path: Path, inputs: list[bytes], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
     with serving(tmp_path / "work", workers=1, master=MasterSettings(running_jobs=1)) as made:
         # With its only worker paused nothing moves.
         wait_until(made.client.workers, "a worker")
@@ -177,6 +181,11 @@ def test_a_queued_job_can_be_cancelled_and_moved_ahead(tmp_path: Path, inputs: l
         made.client.set_priority(third, 7)
         wait_until(lambda: made.client.status(third).state == "running", "the third job's start")
         assert made.client.status(third).priority == 7
+        for on, told in ((False, "get no more backups"), (True, "get backups again")):
+            made.client.switch_speculation(third, on=on)
+            wait_until(lambda told=told: f"stragglers of job {third} {told}" in caplog.text, "its switch")
+        with pytest.raises(ServiceError, match="is not running"):
+            made.client.switch_speculation(second, on=False)
         made.client.command_worker(worker.worker, "resume")
         for job in (first, third):
             made.client.wait(job, 60)

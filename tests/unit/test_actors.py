@@ -35,7 +35,9 @@ from distsum.messages import (
     ResumeWorker,
     RunTask,
     Shutdown,
+    SpeculationSwitched,
     SubmitJob,
+    SwitchSpeculation,
     TaskDeadLettered,
     TaskFailed,
     TaskId,
@@ -678,3 +680,30 @@ def test_without_speculation_nothing_is_copied() -> None:
     stragglers(system)
     system.advance(30.0)
     assert assigned(system) == []
+
+
+def test_a_job_whose_speculation_is_switched_off_gets_no_backups_until_it_is_switched_on() -> None:
+    system = system_with(spec(50), workers=12)
+    stragglers(system)
+    system.tell(TRACKER, SwitchSpeculation("job", on=False))
+    system.tell(TRACKER, SwitchSpeculation("job", on=False))
+    system.advance(1.5)
+    assert assigned(system) == []
+    system.tell(TRACKER, SwitchSpeculation("job", on=True))
+    system.advance(1.0)
+    assert assigned(system)
+    switched = [event for event in system.events if isinstance(event, SpeculationSwitched)]
+    assert switched == [SpeculationSwitched("job", on=False), SpeculationSwitched("job", on=True)]
+
+
+def test_switching_the_speculation_of_one_job_concerns_no_other_and_ends_with_the_job() -> None:
+    system = system_with(spec(50), workers=12)
+    system.tell(TRACKER, SwitchSpeculation("another", on=False))
+    stragglers(system)
+    system.advance(1.0)
+    assert assigned(system)
+    system.tell(TRACKER, SwitchSpeculation("job", on=False))
+    system.tell(MASTER, CancelJob("job"))
+    system.tell(TRACKER, SwitchSpeculation("job", on=False))
+    switched = [event for event in system.events if isinstance(event, SpeculationSwitched)]
+    assert switched == [SpeculationSwitched("job", on=False)]
