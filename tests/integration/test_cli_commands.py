@@ -29,8 +29,9 @@ from tests.reference import reference_reduce
 from tests.straggling import Hold
 
 COMMANDS = ["mean", "sum", "min", "max", "plan", "verify", "generate", "gc", "demo", "config"]
-SERVICE = ["master", "worker", "submit", "jobs", "status", "wait", "cancel", "prioritize", "speculate", "workers"]
-COMMANDS += [*SERVICE, "doctor", "broker"]
+SERVICE = ["master", "worker", "submit", "jobs", "status", "report"]
+COMMANDS += [*SERVICE, "wait", "cancel", "prioritize", "speculate", "workers", "doctor", "broker"]
+OTHERS = ["fleet", "replay", "serve", "top"]
 RUN_OPTIONS = [
     "--workers -w",
     "--partition -p",
@@ -60,18 +61,28 @@ OPTIONS = {
     "demo": SPECULATION_OPTIONS,
     "config": ["--json"],
     "master": [
-        *("--broker", "--work-dir", "--management", "--metrics-port", "--metrics-host", "--log-json", "--log-level"),
+        *(
+            "--broker",
+            "--work-dir",
+            "--management",
+            "--metrics-port",
+            "--metrics-host",
+            "--fleet",
+            "--log-json",
+            "--log-level",
+        ),
         *SPECULATION_OPTIONS,
     ],
     "worker": ["--broker", "--slots", "--serve", "--log-json", "--log-level"],
     "submit": ["REDUCTION", "INPUT", "--output -o", "--broker", "--priority", "--wait", *RUN_OPTIONS, "--quiet"],
     "jobs": ["--broker", "--json"],
     "status": ["JOB", "--stragglers", "--history", "--broker", "--json"],
+    "report": ["JOB", "--output -o", "--force", "--broker", "--work-dir"],
     "wait": ["JOB", "--broker", "--timeout", "--quiet", "--json"],
     "cancel": ["JOB", "--broker"],
     "prioritize": ["JOB", "N", "--broker"],
     "speculate": ["JOB", "SWITCH", "--broker"],
-    "workers": ["--pause", "--resume", "--drain", "--shutdown", "--broker", "--json"],
+    "workers": ["--pause", "--resume", "--drain", "--shutdown", "--scale", "--broker", "--json"],
     "doctor": ["--broker", "--work-dir", "--management", "--json"],
     "broker": ["setup"],
 }
@@ -120,7 +131,7 @@ def test_the_help_lists_every_command_with_what_it_does(help_pages, name):
     done = help_pages[name].result()
     assert (done.returncode, done.stderr) == (0, "")
     rows = {line.split()[1]: line.split()[2:-1] for line in done.stdout.splitlines() if line.startswith("│")}
-    assert [*COMMANDS, "fleet", "replay", "--install-completion", "--help", "--version"] == list(rows)
+    assert [*COMMANDS, *OTHERS, "--install-completion", "--help", "--version"] == list(rows)
     assert all(len(words) >= 3 for words in rows.values()), "a command without an explanation"
     assert max(map(len, done.stdout.splitlines())) <= 80
 
