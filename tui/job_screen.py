@@ -73,7 +73,7 @@ class JobScreen(Screen[None]):
     JobScreen #log { height: 6; }
     JobScreen.one #side, JobScreen.one #io, JobScreen.one #stragglers, JobScreen.one #log { height: 1fr; width: 1fr; }
     JobScreen.one.flat .pane { border: none; }
-    JobScreen #filter { height: 1; border: none; padding: 0; dock: bottom; }
+    JobScreen #filter { height: 1; border: none; padding: 0; }
     """
     AUTO_FOCUS = "#tree"
     BINDINGS: ClassVar[list[BindingType]] = [

@@ -52,7 +52,7 @@ class ListScreen(Screen[None]):
     ListScreen #details { height: 3; padding: 0 1; }
     ListScreen.low #details { height: 1; padding: 0; }
     ListScreen.low #overview { display: none; }
-    ListScreen #filter { height: 1; border: none; padding: 0; dock: bottom; }
+    ListScreen #filter { height: 1; border: none; padding: 0; }
     """
     AUTO_FOCUS = "#table"
     BINDINGS: ClassVar[list[BindingType]] = [

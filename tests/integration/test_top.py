@@ -104,6 +104,36 @@ def test_a_job_that_has_ended_is_seen_by_its_history(made, job):
         assert screen.finish() == 0
 
 
+def test_of_two_jobs_one_is_cancelled_from_the_list_and_the_other_goes_on(made, job):
+    other = made.submit("out/cancelled.npy")
+    with top(made) as screen:
+        screen.wait_until(lambda: holds(screen, "Jobs ── "), "the list")
+        screen.wait_until(lambda: holds(screen, job) and holds(screen, other), "both jobs")
+        screen.type(b"/")
+        screen.wait_until(lambda: holds(screen, "text that rows must hold"), "the filter")
+        screen.type(other.encode() + b"\r")
+        screen.wait_until(lambda: not holds(screen, job), "that only one is listed")
+        screen.type(b"c")
+        screen.wait_until(lambda: holds(screen, f"Cancel job {other}"), "the question")
+        screen.type(b"\x1b[B\r")
+        screen.wait_until(lambda: holds(screen, f"job {other} is cancelled"), "the answer")
+        screen.wait_until(lambda: holds(screen, "✗ cancelled"), "that the list says so")
+        assert made.wait_ended(other).state == "cancelled"
+        screen.type(b"w")
+        screen.wait_until(lambda: holds(screen, "Workers ── 2"), "the workers")
+        screen.type(b"p")
+        screen.wait_until(lambda: holds(screen, "‖ paused"), "that the list says so")
+        screen.type(b"e")
+        screen.wait_until(lambda: not holds(screen, "‖ paused"), "that it works again")
+        screen.type(b"u")
+        screen.wait_until(lambda: holds(screen, "distsum.results"), "the queues")
+        screen.type(b"q")
+        assert screen.finish() == 0
+        assert not screen.cursor_hidden
+    made.released()
+    assert made.wait_ended(job).state == "succeeded"
+
+
 def test_without_a_terminal_a_broker_or_the_right_password_it_says_so_in_one_line(made):
     done = made.run("top")
     assert done.returncode == 2

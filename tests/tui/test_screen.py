@@ -202,6 +202,8 @@ def test_n_says_so_where_nothing_was_slow():
 
 
 def test_slash_keeps_lines_that_hold_a_text_and_tells_how_many_do_not():
+    _, lines = shown(live(), "slash", *"joi")
+    assert "joi" in lines, "what is typed is seen"
     _, lines = shown(live(), "slash", *"joined", "enter", "5", "f")
     joined = [line for line in lines if "joined from" in line]
     assert len(joined) == 16

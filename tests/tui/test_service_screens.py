@@ -338,6 +338,7 @@ def test_where_the_chosen_one_is_gone_its_place_is_chosen():
 
 
 def test_slash_keeps_rows_that_hold_a_text_also_in_what_is_not_shown():
+    assert "typed" in Stage().show("slash", *"typed", size=(80, 24)).lines, "what is typed is seen"
     stage = Stage().show("slash", *"16", "enter", size=(80, 24))
     assert stage.keys == [FAILED_JOB], "its reason has it"
     assert "6 rows without “16”" in stage.text
