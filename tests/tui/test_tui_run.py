@@ -123,7 +123,8 @@ def test_a_terminal_that_takes_nothing_is_sent_no_more_frames_so_that_keys_are_a
         time.sleep(3)  # the time in which frames would pile up
         run.process.send_signal(signal.SIGTERM)
         assert run.finish() == 130
-        assert run.bytes_shown - before < 30_000, "that is many frames"
+        # Thirty frames that wait make 58,000 bytes, the one or two that may do so up to 31,000.
+        assert run.bytes_shown - before < 45_000, "that is many frames"
 
 
 def demo_on_screen(short_path):
