@@ -13,6 +13,7 @@ from distsum.observe.ledger import BackupEntry
 from distsum.observe.states import NAMES
 
 from .dialogs import Ask, Choice, Help, keys_of
+from .filter_box import FilterBox
 from .lines import (
     Span,
     fitted,
@@ -73,7 +74,6 @@ class JobScreen(Screen[None]):
     JobScreen #log { height: 6; }
     JobScreen.one #side, JobScreen.one #io, JobScreen.one #stragglers, JobScreen.one #log { height: 1fr; width: 1fr; }
     JobScreen.one.flat .pane { border: none; }
-    JobScreen #filter { height: 1; border: none; padding: 0; }
     """
     AUTO_FOCUS = "#tree"
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -155,12 +155,11 @@ class JobScreen(Screen[None]):
         yield self._lines["stragglers"]
         yield self._lines["log"]
         yield self._scrubber
-        yield Input(id="filter", placeholder="text that lines must hold; Enter keeps it, Escape clears it")
+        yield FilterBox("lines")
         yield Footer(show_command_palette=False)
 
     def on_mount(self) -> None:
         """Arrange what there is."""
-        self.query_one("#filter").display = False
         self.app.theme_changed_signal.subscribe(self, lambda _: self._repaint())
         self._ready = True
         self._repaint()
@@ -332,9 +331,7 @@ class JobScreen(Screen[None]):
 
     def action_filter(self) -> None:
         """Ask for a text that lines must hold."""
-        box = self.query_one("#filter", Input)
-        box.display = True
-        self.set_focus(box)
+        self.query_one(FilterBox).open()
 
     def on_input_changed(self, event: Input.Changed) -> None:
         """Filter while somebody types."""
@@ -343,14 +340,12 @@ class JobScreen(Screen[None]):
 
     def on_input_submitted(self) -> None:
         """Keep the filter."""
-        self.query_one("#filter").display = False
+        self.query_one(FilterBox).close(clear=False)
         self._pane().focus()
 
     def action_clear_filter(self) -> None:
         """Show all lines again."""
-        box = self.query_one("#filter", Input)
-        box.value = ""
-        box.display = False
+        self.query_one(FilterBox).close(clear=True)
         self._pane().focus()
 
     def action_help(self) -> None:

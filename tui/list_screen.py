@@ -10,6 +10,7 @@ from textual.screen import Screen
 from textual.widgets import Footer, Input
 
 from .dialogs import Help, keys_of
+from .filter_box import FilterBox
 from .lines import Line, Span, fitted
 from .panes import FixedLines, Tabs
 from .service_lines import overview_line
@@ -52,7 +53,6 @@ class ListScreen(Screen[None]):
     ListScreen #details { height: 3; padding: 0 1; }
     ListScreen.low #details { height: 1; padding: 0; }
     ListScreen.low #overview { display: none; }
-    ListScreen #filter { height: 1; border: none; padding: 0; }
     """
     AUTO_FOCUS = "#table"
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -112,12 +112,11 @@ class ListScreen(Screen[None]):
         yield self._overview
         yield self.table
         yield self._details
-        yield Input(id="filter", placeholder="text that rows must hold; Enter keeps it, Escape clears it")
+        yield FilterBox("rows")
         yield Footer(show_command_palette=False)
 
     def on_mount(self) -> None:
         """Arrange what there is."""
-        self.query_one("#filter").display = False
         self._ready = True
         self._arrange()
 
@@ -209,10 +208,8 @@ class ListScreen(Screen[None]):
 
     def action_back(self) -> None:
         """Show all rows again, or go back to where one came from."""
-        if self._filter or self.query_one("#filter").display:
-            box = self.query_one("#filter", Input)
-            box.value = ""
-            box.display = False
+        if self._filter or self.query_one(FilterBox).display:
+            self.query_one(FilterBox).close(clear=True)
             self.table.focus()
         else:
             self._app.back()
@@ -235,9 +232,7 @@ class ListScreen(Screen[None]):
 
     def action_filter(self) -> None:
         """Ask for a text that rows must hold."""
-        box = self.query_one("#filter", Input)
-        box.display = True
-        self.set_focus(box)
+        self.query_one(FilterBox).open()
 
     def on_input_changed(self, event: Input.Changed) -> None:
         """Filter while somebody types."""
@@ -246,7 +241,7 @@ class ListScreen(Screen[None]):
 
     def on_input_submitted(self) -> None:
         """Keep the filter."""
-        self.query_one("#filter").display = False
+        self.query_one(FilterBox).close(clear=False)
         self.set_focus(self.table)
 
     def action_theme(self) -> None:

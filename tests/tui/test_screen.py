@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-import time
 from typing import NamedTuple
 
 import msgspec
@@ -25,16 +24,6 @@ from tests.screens import check_looks, settled, text_of
 
 LATE = 0.96
 """Of the recorded run: some backups have ended, and one races."""
-
-
-@pytest.fixture(autouse=True)
-def utc(monkeypatch):
-    monkeypatch.setenv("TZ", "UTC")
-    monkeypatch.delenv("NO_COLOR", raising=False)
-    time.tzset()
-    yield
-    monkeypatch.undo()
-    time.tzset()
 
 
 def player_at(share, content=None):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-import time
 
 import msgspec
 import pytest
@@ -42,16 +41,6 @@ FIRST, SECOND = "7f3a90c1d2e4", "9c00aa12b3c4"
 DONE_JOB, FAILED_JOB = "0a11ce550001", "0a11ce550002"
 WAVE = [0, 3, 9, 20, 41, 30, 12, 8]
 """Tasks that were ready, second by second."""
-
-
-@pytest.fixture(autouse=True)
-def utc(monkeypatch):
-    monkeypatch.setenv("TZ", "UTC")
-    monkeypatch.delenv("NO_COLOR", raising=False)
-    time.tzset()
-    yield
-    monkeypatch.undo()
-    time.tzset()
 
 
 class Stage:
