@@ -107,7 +107,7 @@ def cpu_seconds(process: subprocess.Popen[bytes]) -> float:
 def watched(made: Cluster) -> list[dict[str, object]]:
     """Run a job again and again, with nobody looking and with viewers."""
     made.run(*DISTSUM, "generate", f"s3://{BUCKET}/in", "--files", str(FILES), "--count", str(COUNT), "--quiet")
-    made.start("master", "master", "--work-dir", f"s3://{BUCKET}/work")
+    made.start("master", "master", "--work-dir", f"s3://{BUCKET}/scratch")
     made.run(*DISTSUM, "jobs")  # which waits for it
     made.start("worker", "worker", "--slots", "2")
     await_workers(made, 2)
@@ -119,7 +119,7 @@ def watched(made: Cluster) -> list[dict[str, object]]:
     told = {}
     for turn in range(2 * ROUNDS + 2):
         count = (0, VIEWERS)[turn % 2]
-        made.run(*python(TIDY, f"s3://{BUCKET}/work/partials"))
+        made.run(*python(TIDY, f"s3://{BUCKET}/scratch/partials"))
         with looking(made, count):
             before = cpu_seconds(master)
             told = json.loads(made.run(*submit).splitlines()[-1])
