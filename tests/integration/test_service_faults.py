@@ -47,9 +47,9 @@ if TYPE_CHECKING:
 
 
 STOPPED_SECONDS = 40.0
-SLOTS_FREE_SECONDS = 4.0
-"""A second is promised, and kept where the machine has little else to do."""
 """Longer than the broker waits for a sign of a connection, which is twice a heartbeat."""
+SLOTS_FREE_SECONDS = 4.0
+"""More than the second that is promised: where inputs are read and S3 does not answer, it takes up to two."""
 
 # Some start many processes, one after the other, which takes its time on a machine that has other things to do.
 pytestmark = pytest.mark.timeout(400)
