@@ -135,7 +135,13 @@ def _summary(report: JobReport) -> str:
             f"{size_words(tally.bytes_read / max(seconds, 1e-3))}/s",
         ),
         ("written", "bytes_written", tally.bytes_written, size_words(tally.bytes_written), "partials and result"),
-        ("workers", "workers", made, f"{made:,}", f"on {counted(len(hosts), 'host')}, {tally.workers_lost:,} lost"),
+        (
+            "at work",
+            "workers",
+            made,
+            counted(made, "worker"),
+            f"on {counted(len(hosts), 'host')}, {tally.workers_lost:,} lost",
+        ),
         (
             "busy",
             "busy_share",

@@ -37,11 +37,12 @@ def test_a_run_is_reported_with_the_figures_of_its_summary(run):
         assert found.figures[figure] == told[name] > 0
     assert found.figures["attempts"] == told["attempts"]
     assert found.figures["backups"] == told["backups"]["started"]
-    assert found.figures["workers"] == told["workers"] == 2
+    accounts = told["worker_accounts"]
+    # On a loaded machine one of the two may do all before the other has started; the page counts those that did some.
+    assert found.figures["workers"] == sum(account["tasks"] > 0 for account in accounts) > 0
     assert found.figures["seconds"] <= told["seconds"]
-    busy = {account["worker"]: account for account in told["worker_accounts"]}
     for kind in ("reading", "adding", "storing"):
-        assert found.figures[kind] == pytest.approx(sum(each["seconds"][kind] for each in busy.values()))
+        assert found.figures[kind] == pytest.approx(sum(account["seconds"][kind] for account in accounts))
     assert found.figures["input_bytes"] == 60 * (100 * 8 + 128)
     assert "mean of 60 files" in found.text
     assert str(folder / "o.npy") in found.text
