@@ -51,7 +51,11 @@ class Following:
 
 
 class Asked:
-    """In place of what carries requests; notes them, and answers as it is told."""
+    """In place of what carries requests; notes them, and answers as it is told.
+
+    Args:
+        answer: What it answers; an error is raised, and a function is given the request.
+    """
 
     def __init__(self, answer=None):
         self.requests = []
@@ -61,7 +65,7 @@ class Asked:
         self.requests.append(request)
         if isinstance(self.answer, Exception):
             raise self.answer
-        return self.answer
+        return self.answer(request) if callable(self.answer) else self.answer
 
     def close(self):
         """Nothing is open."""

@@ -32,7 +32,7 @@ _TITLES: Final = ("Jobs", "Workers", "Queues")
 _LOW: Final = 16
 """Lines below which only what is most important is shown."""
 _DETAILS: Final = 3
-STEERING: Final = frozenset({"cancel", "prioritize", "command"})
+STEERING: Final = frozenset({"cancel", "prioritize", "command", "submit"})
 """Actions that change something, which nobody is offered who only looks."""
 _LEGEND: Final = (
     "A click chooses a row, two open it; a click on a title sorts by it. "
@@ -254,4 +254,4 @@ class ListScreen(Screen[None]):
 
     def action_leave(self) -> None:
         """Leave; jobs go on."""
-        self.app.exit("leave")
+        self._app.leave()

@@ -6,7 +6,11 @@ import time
 import webbrowser
 from typing import TYPE_CHECKING, Final
 
+import msgspec
+
 from distsum.cli.progress import summary_lines
+from distsum.cli.wanted import Wanted
+from distsum.errors import DistsumError
 from distsum.service.messages import ENDED
 from distsum.wording import printable
 
@@ -19,6 +23,7 @@ from .remote import FollowedJob
 from .served_job_screen import ServedJobScreen
 from .service_lines import QueueTraces, job_details
 from .steering import Steering
+from .submit_screen import SubmitScreen
 from .workers_screen import WorkersScreen
 
 if TYPE_CHECKING:
@@ -49,6 +54,7 @@ class ServiceApp(ScreenApp):
         steering: Asks for what changes something.
         traces: What was ready in the queues during the last minute.
         clock: As given.
+        draft: What was written of a job that is not submitted yet.
     """
 
     def __init__(
@@ -65,6 +71,7 @@ class ServiceApp(ScreenApp):
         self.steering = Steering(self, service)
         self.traces = QueueTraces()
         self.clock = clock
+        self.draft = Wanted()
         self._job = job
         self._chosen = False
 
@@ -83,6 +90,9 @@ class ServiceApp(ScreenApp):
                 return
             if isinstance(screen, ListScreen):
                 screen.show(view, self.service.notice())
+                return
+            if isinstance(screen, SubmitScreen):
+                screen.show(self.service.notice())
                 return
 
     def _choose_first(self, view: ServiceView | None) -> None:
@@ -138,6 +148,26 @@ class ServiceApp(ScreenApp):
         if isinstance(screen, ServedJobScreen):
             screen.followed.close()
         self.pop_screen()
+
+    def leave(self) -> None:
+        """Leave; jobs go on."""
+        self.exit("leave")
+
+    def write_job(self) -> None:
+        """Show the form for a new job, with what was written before."""
+        self._chosen = True
+        try:
+            self.push_screen(SubmitScreen(self.draft))
+        except DistsumError as error:
+            self.notify(printable(str(error), 1000), title="not done", severity="error", markup=False)
+        self.call_next(self.pull)
+
+    def submitted(self, job: str, wanted: Wanted) -> None:
+        """Show a job that the form has submitted, from the list; the next one is another, of the same kind."""
+        self.draft = msgspec.structs.replace(wanted, output="")
+        self.go("jobs")
+        self.open_job(job)
+        self.notify(f"job {job} is submitted", markup=False)
 
     def open_page(self, url: str) -> None:
         """Open a page of somebody else's in a browser; where there is none beside this screen, tell where it is."""

@@ -85,7 +85,7 @@ _COMMANDS = {
         "SIGTERM lets the tasks at hand be finished; a second one ends them, and others do them again.",
     ),
     "submit": (
-        "service:submit",
+        "submitting:submit",
         "REDUCTION INPUT... -o OUT [OPTIONS]",
         "Have a job done by the service.",
         "Its id is printed when it is stored: it will run, whatever happens. All of it must lie where the workers "

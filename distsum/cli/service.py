@@ -11,7 +11,6 @@ import sys
 import time
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import msgspec
 from cyclopts import Parameter
 
 from distsum import __version__
@@ -19,28 +18,23 @@ from distsum.brokers.topology import DEAD
 from distsum.cli import streams
 from distsum.cli.master_fleet import master_fleet
 from distsum.cli.options import (
-    NO_FLAGS,
     Broker,
     FileName,
-    Force,
-    Inputs,
     Json,
     NoSpeculation,
-    Output,
     Quiet,
     RunFlags,
     Speculation,
     as_given,
-    options_of,
-    paths_of,
     plain,
+    priority_of,
     settings_of,
     speculation_flag,
     whole_number,
 )
 from distsum.cli.progress import Progress, snapshot_lines, summary_lines
 from distsum.errors import DistsumError, InterruptedRunError, UsageError
-from distsum.request import LogLevel, ReductionName
+from distsum.request import LogLevel
 from distsum.wording import counted, printable, size_words, time_words
 
 if TYPE_CHECKING:
@@ -51,7 +45,7 @@ if TYPE_CHECKING:
     from distsum.observe.ledger import LedgerReport
     from distsum.observe.metrics import Metrics
     from distsum.observe.workers import WorkerStatus
-    from distsum.request import Options, Summary
+    from distsum.request import Summary
     from distsum.service.client import ServiceClient
     from distsum.service.messages import JobStatus, Queues, WorkerAction
 
@@ -137,7 +131,7 @@ def master(
     if settings.work_dir is None:
         raise UsageError("master needs --work-dir, a folder that it and all workers reach")
     port = None if metrics_port is None else whole_number("--metrics-port", metrics_port)
-    address = _address(settings)
+    address = address_of(settings)
     scaling = None if fleet is None else master_fleet(fleet, settings, address, broker_given=broker is not None)
     work = absolute_folder(os.fsencode(settings.work_dir))
     if not is_remote(work):
@@ -255,91 +249,11 @@ def worker(
     settings = settings_of(broker=broker, s3_deadline=s3_deadline, serve=serve, log_json=log_json, log_level=log_level)
     places = [served_place(os.fsencode(place)) for place in settings.serve or ()]
     count = usable_cpus() if slots is None else whole_number("--slots", slots, 1)
-    address = _address(settings)
+    address = address_of(settings)
     style = LogStyle(settings.log_level, settings.log_json)
     return _logged(
         settings, lambda: Slots(address, count, places, log_style=style, s3_deadline_seconds=settings.s3_deadline).run()
     )
-
-
-def submit(
-    reduction: Annotated[ReductionName, Parameter(name="REDUCTION", help="mean, sum, min or max.")],
-    /,
-    *inputs: Inputs,
-    output: Output,
-    broker: Broker = None,
-    priority: Annotated[str, Parameter(metavar="N", help="Jobs of a higher one go first.")] = "0",
-    wait: Annotated[bool, Parameter(negative=(), show_default=False, help="Follow the job to its end.")] = False,
-    flags: RunFlags = NO_FLAGS,
-    force: Force = False,
-    quiet: Quiet = None,
-    json: Json = False,
-) -> None:
-    """Have a job done by the service, and print its id: it is stored, and will run."""
-    settings = settings_of(flags, quiet=quiet, broker=broker)
-    options = service_options(flags, settings, force=force)
-    with _client(settings) as client:
-        job = submit_job(client, reduction, inputs, output, options, settings, priority)
-        if wait:
-            follow(client, job, settings, as_json=json)
-        else:
-            streams.emit(json_module.dumps({"job": job}) if json else job)
-
-
-def run_there(
-    reduction: ReductionName,
-    inputs: Sequence[FileName],
-    output: FileName,
-    flags: RunFlags,
-    settings: Settings,
-    *,
-    force: bool,
-    as_json: bool,
-) -> None:
-    """Have a job done by the service as if it were done here: follow it, and tell the same of it in the end."""
-    options = service_options(flags, settings, force=force)
-    with _client(settings) as client:
-        job = submit_job(client, reduction, inputs, output, options, settings)
-        if not settings.quiet:
-            streams.say(f"job {job} of {_address(settings)}")
-        follow(client, job, settings, as_json=as_json)
-
-
-def service_options(flags: RunFlags, settings: Settings, *, force: bool) -> Options:
-    """Return how a job of the service is to run.
-
-    Its work folder is the service's, and its workers are those that the service has: what lower layers set of both is
-    meant for runs on this machine. As an option, the number of workers is that to plan for.
-
-    Raises:
-        UsageError: A work folder is given as an option.
-    """
-    if flags.work_dir is not None:
-        raise UsageError(
-            f"--work-dir {printable(str(flags.work_dir))}: a service keeps jobs in its own work folder; leave it out"
-        )
-    workers = settings.workers if flags.workers is not None else None
-    return msgspec.structs.replace(options_of(settings, force=force, digest=True), work_dir=None, workers=workers)
-
-
-def submit_job(
-    client: ServiceClient,
-    reduction: ReductionName,
-    inputs: Sequence[FileName],
-    output: FileName,
-    options: Options,
-    settings: Settings,
-    priority: str = "0",
-    *,
-    joins: bool = False,
-) -> str:
-    """Submit a job, or with ``joins`` find it where it is under way already; return its id."""
-    try:
-        number = int(priority)
-    except ValueError:
-        raise UsageError(f"--priority {printable(priority, 80)}: must be a whole number") from None
-    paths = paths_of(inputs, settings)
-    return client.submit_job(reduction, paths, os.fsencode(output), options, priority=number, joins=joins)
 
 
 def follow(client: ServiceClient, job: str, settings: Settings, *, as_json: bool, goes_on: str | None = None) -> None:
@@ -383,7 +297,7 @@ def interrupted_by(number: signal.Signals) -> Iterator[None]:
 
 def jobs(*, broker: Broker = None, json: Json = False) -> None:
     """List the jobs: the last that have ended, then all others."""
-    with _client(settings_of(broker=broker)) as client:
+    with client_of(settings_of(broker=broker)) as client:
         found = client.jobs()
     if json:
         streams.emit(json_module.dumps([plain(status) for status in found]))
@@ -415,7 +329,7 @@ def status(
         _show_replay(os.fsencode(history), stragglers=stragglers, as_json=json)
         return
     assert job is not None
-    with _client(settings_of(broker=broker)) as client:
+    with client_of(settings_of(broker=broker)) as client:
         if stragglers:
             _show_ledger(client.stragglers(job), as_json=json)
             return
@@ -438,7 +352,7 @@ def wait(
     """Wait for a job's end; the exit code is the one that the job would have given."""
     settings = settings_of(quiet=quiet, broker=broker)
     seconds = None if timeout is None else float(whole_number("--timeout", timeout))
-    with _client(settings) as client:
+    with client_of(settings) as client:
         if seconds is None:
             follow(client, job, settings, as_json=json)
             return
@@ -451,7 +365,7 @@ def wait(
 
 def cancel(job: JobId, /, *, broker: Broker = None) -> None:
     """Stop a job, and remove what it has left."""
-    with _client(settings_of(broker=broker)) as client:
+    with client_of(settings_of(broker=broker)) as client:
         client.cancel(job)
     streams.say(f"job {job} is cancelled")
 
@@ -464,11 +378,8 @@ def prioritize(
     broker: Broker = None,
 ) -> None:
     """Give a job another priority; what runs goes on."""
-    try:
-        number = int(priority)
-    except ValueError:
-        raise UsageError(f"{printable(priority, 80)}: must be a whole number") from None
-    with _client(settings_of(broker=broker)) as client:
+    number = priority_of("N", priority)
+    with client_of(settings_of(broker=broker)) as client:
         client.set_priority(job, number)
     streams.say(f"job {job} has priority {number}")
 
@@ -481,7 +392,7 @@ def speculate(
     broker: Broker = None,
 ) -> None:
     """Give the stragglers of a running job no more backups, or give them some again; those under way go on."""
-    with _client(settings_of(broker=broker)) as client:
+    with client_of(settings_of(broker=broker)) as client:
         client.switch_speculation(job, on=switch == "on")
     streams.say(f"stragglers of job {job} get {'backups again' if switch == 'on' else 'no more backups'}")
 
@@ -506,7 +417,7 @@ def workers(
         ("drain", drain),
         ("shutdown", shutdown),
     ]
-    with _client(settings_of(broker=broker)) as client:
+    with client_of(settings_of(broker=broker)) as client:
         for action, name in wanted:
             if name is not None:
                 client.command_worker(name, action)
@@ -663,14 +574,20 @@ def _table(rows: Sequence[tuple[str, ...]]) -> list[str]:
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
 
 
-def _address(settings: Settings) -> BrokerAddress:
+def address_of(settings: Settings) -> BrokerAddress:
+    """Return the broker's address.
+
+    Raises:
+        UsageError: None is named.
+    """
     if settings.broker is None:
         raise UsageError("no broker is named; set DISTSUM_BROKER, broker in distsum.toml, or --broker")
     return settings.broker
 
 
-def _client(settings: Settings) -> ServiceClient:
+def client_of(settings: Settings) -> ServiceClient:
+    """Return a client of the broker's service; nothing is asked yet."""
     from distsum.service.rabbitmq import connect
     from distsum.stores.routing import RoutingStore
 
-    return connect(_address(settings), RoutingStore(), _PATIENCE_SECONDS)
+    return connect(address_of(settings), RoutingStore(), _PATIENCE_SECONDS)
