@@ -191,8 +191,8 @@ def worker(name, state="busy", **more):
 MASTER = MasterStatus(version="0.9.0", host="head", pid=99, work="s3://lab/work", began_seconds=NOW - 7322.0)
 
 
-def service(jobs=(), workers=(), queues=None):
-    return ServiceView(jobs=tuple(jobs), workers=tuple(workers), queues=queues, master=MASTER)
+def service(jobs=(), workers=(), queues=None, fleet=None):
+    return ServiceView(jobs=tuple(jobs), workers=tuple(workers), queues=queues, master=MASTER, fleet=fleet)
 
 
 def busy_service():

@@ -32,7 +32,7 @@ _TITLES: Final = ("Jobs", "Workers", "Queues")
 _LOW: Final = 16
 """Lines below which only what is most important is shown."""
 _DETAILS: Final = 3
-STEERING: Final = frozenset({"cancel", "prioritize", "command", "submit"})
+STEERING: Final = frozenset({"cancel", "prioritize", "command", "scale", "submit"})
 """Actions that change something, which nobody is offered who only looks."""
 _LEGEND: Final = (
     "A click chooses a row, two open it; a click on a title sorts by it. "
@@ -99,6 +99,10 @@ class ListScreen(Screen[None]):
         """Return what is said below the table."""
         return row.details if row is not None else ()
 
+    def remark(self, view: ServiceView) -> str:
+        """Return what is said beside the number of rows; nothing, unless a list says otherwise."""
+        return ""
+
     # Drawing ----------------------------------------------------------------------------------------------------------
 
     @property
@@ -152,6 +156,8 @@ class ListScreen(Screen[None]):
             self.table.border_title = f"{_TITLES[LISTS.index(self.NAME)]} ── {len(found):,}" + (
                 f" of {len(rows):,}" if remark else ""
             )
+            if more := self.remark(view):
+                self.table.border_title += f" ── {more}"
         self._show_details()
 
     def _show_details(self) -> None:
