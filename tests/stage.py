@@ -27,12 +27,12 @@ class Stage:
         told: Notifications.
     """
 
-    def __init__(self, view=None, *, answer=None, store=None, read_only=False, job=None):
+    def __init__(self, view=None, *, answer=None, store=None, read_only=False, job=None, **more):
         self.viewer = Following(busy_service() if view is None else view)
         self.asked = Asked(answer)
         self.store = store
         source = source_of(self.viewer, self.asked, store, read_only=read_only)
-        self.app = ServiceApp(source, job, frame_seconds=3600.0, clock=lambda: NOW)
+        self.app = ServiceApp(source, job, frame_seconds=3600.0, clock=lambda: NOW, **more)
         for second in range(60):
             number = WAVE[second // 4 % len(WAVE)]
             queues = [Queue(each.name, number, 0, 1) for each in busy_service().queues.queues[:1]]

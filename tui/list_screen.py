@@ -61,6 +61,7 @@ class ListScreen(Screen[None]):
         Binding("enter", "open", "Open"),
         Binding("escape", "back", "Back, or clear the filter", show=False),
         Binding("slash", "filter", "Filter", key_display="/"),
+        Binding("l", "log", "Log"),
         Binding("s", "sort(1)", "Sort"),
         Binding("S", "sort(-1)", "Sort by the column before", show=False),
         Binding("r", "turn", "Turn the order round", show=False),
@@ -180,6 +181,8 @@ class ListScreen(Screen[None]):
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """Hide what those may not do who only look."""
+        if action == "log":
+            return self._app.log_lines is not None
         return not self._app.service.read_only if action in STEERING else True
 
     def on_table_chosen(self) -> None:
@@ -219,6 +222,10 @@ class ListScreen(Screen[None]):
             self.table.focus()
         else:
             self._app.back()
+
+    def action_log(self) -> None:
+        """Show what the master logs, where it is in this process."""
+        self._app.show_log()
 
     def action_sort(self, step: int) -> None:
         """Sort by the next column, or the one before; after the last one, as they come."""

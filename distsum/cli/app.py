@@ -72,14 +72,14 @@ _COMMANDS = {
         "~/.config/distsum/config.toml, then defaults.",
     ),
     "master": (
-        "service:master",
-        "--broker URI --work-dir URI",
+        "processes:master",
+        "--broker URI --work-dir URI [OPTIONS]",
         "Serve many jobs on workers of many machines.",
         "Where another master serves the same virtual host, wait until it is gone and go on with its jobs. SIGTERM "
         "ends it; jobs stay.",
     ),
     "worker": (
-        "service:worker",
+        "processes:worker",
         "--broker URI [--slots N]",
         "Do tasks for a master.",
         "SIGTERM lets the tasks at hand be finished; a second one ends them, and others do them again.",

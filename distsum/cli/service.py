@@ -1,4 +1,4 @@
-"""The commands of the service: its two kinds of process, and what clients ask it."""
+"""What clients ask the service: the commands that look at it and steer it."""
 
 from __future__ import annotations
 
@@ -7,43 +7,34 @@ import json as json_module
 import logging
 import os
 import signal
-import sys
 import time
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
-from distsum import __version__
 from distsum.brokers.topology import DEAD
 from distsum.cli import streams
-from distsum.cli.master_fleet import master_fleet
 from distsum.cli.options import (
     Broker,
     FileName,
     Json,
-    NoSpeculation,
     Quiet,
-    RunFlags,
-    Speculation,
     as_given,
     plain,
     priority_of,
     settings_of,
-    speculation_flag,
     whole_number,
 )
 from distsum.cli.progress import Progress, snapshot_lines, summary_lines
-from distsum.errors import DistsumError, InterruptedRunError, UsageError
-from distsum.request import LogLevel
+from distsum.errors import InterruptedRunError, UsageError
 from distsum.wording import counted, printable, size_words, time_words
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
     from distsum.brokers.address import BrokerAddress
     from distsum.config import Settings
     from distsum.observe.ledger import LedgerReport
-    from distsum.observe.metrics import Metrics
     from distsum.observe.workers import WorkerStatus
     from distsum.request import Summary
     from distsum.service.client import ServiceClient
@@ -51,209 +42,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-S3Deadline = Annotated[
-    str | None,
-    Parameter(
-        name="--s3-deadline",
-        metavar="SECONDS",
-        help="Ask S3 again for so long where it does not answer, then give up. [default: 180]",
-    ),
-]
 JobId = Annotated[str, Parameter(name="JOB", help="Its id, as submit has printed it.")]
-LogJson = Annotated[
-    bool | None,
-    Parameter(name="--log-json", help="Log JSON objects, one a line, for what collects logs. [default: no]"),
-]
-Level = Annotated[
-    LogLevel | None,
-    Parameter(
-        name="--log-level",
-        metavar="LEVEL",
-        help="debug tells of every task, too; info, warning, error. [default: info]",
-    ),
-]
-Management = Annotated[
-    str | None,
-    Parameter(
-        name="--management",
-        metavar="URI",
-        help="http://USER:PASSWORD@HOST:PORT of RabbitMQ's management API. Better set DISTSUM_MANAGEMENT.",
-    ),
-]
 _PATIENCE_SECONDS = 20.0
-
-
-def master(
-    *,
-    broker: Broker = None,
-    work_dir: Annotated[
-        FileName | None,
-        Parameter(metavar="URI", converter=as_given, help="Folder of jobs and partials, which all workers reach."),
-    ] = None,
-    s3_deadline: S3Deadline = None,
-    management: Management = None,
-    metrics_port: Annotated[
-        str | None, Parameter(metavar="N", help="Serve figures for Prometheus at this port; 0 is any. [default: none]")
-    ] = None,
-    metrics_host: Annotated[
-        str, Parameter(metavar="ADDRESS", help="Where to listen for that: whoever reaches it may read the figures.")
-    ] = "127.0.0.1",
-    fleet: Annotated[
-        FileName | None,
-        Parameter(
-            metavar="FILE",
-            converter=as_given,
-            help="Hold the workers of this fleet.toml while it serves; `distsum workers --scale` changes their number.",
-        ),
-    ] = None,
-    speculation: Speculation = None,
-    no_speculation: NoSpeculation = False,
-    log_json: LogJson = None,
-    log_level: Level = None,
-) -> int:
-    """Serve a broker's virtual host: take jobs, and have workers do them."""
-    import asyncio
-    from contextlib import closing
-
-    from distsum.service.rabbitmq import serve
-    from distsum.stores.routing import RoutingStore, absolute_folder, is_remote
-
-    wanted = speculation_flag(speculation, off=no_speculation)
-    settings = settings_of(
-        RunFlags(work_dir=work_dir),
-        broker=broker,
-        s3_deadline=s3_deadline,
-        management=management,
-        speculation=wanted,
-        log_json=log_json,
-        log_level=log_level,
-    )
-    if settings.work_dir is None:
-        raise UsageError("master needs --work-dir, a folder that it and all workers reach")
-    port = None if metrics_port is None else whole_number("--metrics-port", metrics_port)
-    address = address_of(settings)
-    scaling = None if fleet is None else master_fleet(fleet, settings, address, broker_given=broker is not None)
-    work = absolute_folder(os.fsencode(settings.work_dir))
-    if not is_remote(work):
-        make_folder(work, "--work-dir")  # clients look whether they see it, too
-
-    def run() -> int:
-        words = printable(work)
-        log.info("serving %s, with work in %s; distsum %s, process %d", address, words, __version__, os.getpid())
-        with closing(RoutingStore(settings.s3_deadline)) as store, _metrics(port, metrics_host) as metrics:
-            serving = serve(
-                address,
-                store,
-                work,
-                on_ready=lambda: log.info("ready"),
-                management=settings.management,
-                metrics=metrics,
-                scaling=scaling,
-                speculation=settings.speculation,
-            )
-            asyncio.run(_until_terminated(serving))
-        return 0
-
-    return _logged(settings, run)
-
-
-def _logged(settings: Settings, run: Callable[[], int]) -> int:
-    """Run a process of the service; where its log is JSON, the error that it ends with is, too."""
-    from distsum.logs import LogStyle, begin_logging
-
-    secrets = [secret for each in (settings.broker, settings.management) if each is not None for secret in each.secrets]
-    begin_logging(sys.stderr, LogStyle(settings.log_level, settings.log_json), secrets=secrets)
-    try:
-        return run()
-    except DistsumError as error:
-        if not settings.log_json:
-            raise
-        log.error("%s", error)  # noqa: TRY400 - a person's own mistake has no traceback
-        return error.exit_code
-    except Exception:
-        if not settings.log_json:
-            raise
-        log.exception("this is a fault in distsum; please report it")
-        return DistsumError.exit_code
-
-
-@contextlib.contextmanager
-def _metrics(port: int | None, host: str) -> Iterator[Metrics | None]:
-    """Serve the figures for Prometheus, if that is asked for, until the end of the block."""
-    if port is None:
-        yield None
-        return
-    from distsum.observe.metrics import Metrics, served
-
-    metrics = Metrics()
-    with served(metrics, host, port) as url:
-        log.info("figures for Prometheus are at %s", url)
-        yield metrics
-
-
-def make_folder(folder: bytes, option: str) -> None:
-    """Make a folder unless it is there.
-
-    Args:
-        folder: Its path.
-        option: What names it.
-
-    Raises:
-        UsageError: It cannot be made.
-    """
-    try:
-        os.makedirs(folder, exist_ok=True)
-    except OSError as error:
-        raise UsageError(
-            f"{option} {printable(folder)}: this folder cannot be made ({error.strerror}); choose another"
-        ) from None
-
-
-async def _until_terminated(serving: Any) -> None:
-    """Run until SIGTERM, which ends it in peace."""
-    import asyncio
-
-    task = asyncio.ensure_future(serving)
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
-    try:
-        await task
-    except asyncio.CancelledError:
-        log.info("ended; jobs go on when there is a master again")
-
-
-def worker(
-    *,
-    broker: Broker = None,
-    slots: Annotated[
-        str | None, Parameter(metavar="N", help="Tasks at a time, each in a process. [default: one a CPU]")
-    ] = None,
-    s3_deadline: S3Deadline = None,
-    log_json: LogJson = None,
-    log_level: Level = None,
-    serve: Annotated[
-        list[str] | None,
-        Parameter(
-            negative=(),
-            metavar="PLACE",
-            help="Read and write nothing but what lies in this folder or below s3://BUCKET/PREFIX; may be given "
-            "several times. [default: everything]",
-        ),
-    ] = None,
-) -> int:
-    """Do tasks for a master. SIGTERM lets those at hand be finished; a second one ends them."""
-    from distsum.logs import LogStyle
-    from distsum.machine import usable_cpus
-    from distsum.stores.served import served_place
-    from distsum.worker.slots import Slots
-
-    settings = settings_of(broker=broker, s3_deadline=s3_deadline, serve=serve, log_json=log_json, log_level=log_level)
-    places = [served_place(os.fsencode(place)) for place in settings.serve or ()]
-    count = usable_cpus() if slots is None else whole_number("--slots", slots, 1)
-    address = address_of(settings)
-    style = LogStyle(settings.log_level, settings.log_json)
-    return _logged(
-        settings, lambda: Slots(address, count, places, log_style=style, s3_deadline_seconds=settings.s3_deadline).run()
-    )
 
 
 def follow(client: ServiceClient, job: str, settings: Settings, *, as_json: bool, goes_on: str | None = None) -> None:
