@@ -13,6 +13,7 @@ import secrets
 import time
 from collections import Counter
 from functools import partial
+from itertools import count
 from typing import TYPE_CHECKING, Final, Protocol
 
 import msgspec
@@ -29,6 +30,8 @@ from distsum.logs import concerning
 from distsum.messages import (
     PROTOCOL,
     AssignTask,
+    BackupAnswered,
+    BackUpTask,
     CancelJob,
     ChangePriority,
     DismissWorker,
@@ -50,6 +53,7 @@ from distsum.messages import (
     WorkerResumed,
 )
 from distsum.observe.gauges import Gauges, QueueGauge
+from distsum.observe.ledger import task_words
 from distsum.observe.narrator import Narrator
 from distsum.observe.workers import WorkerTable
 from distsum.partials import node_context
@@ -66,7 +70,7 @@ if TYPE_CHECKING:
 
     from distsum.brokers.base import Broker
     from distsum.jobs import Job
-    from distsum.messages import FromBroker, FromWorker
+    from distsum.messages import FromBroker, FromWorker, TaskId
     from distsum.observe.ledger import LedgerReport
     from distsum.request import Summary
     from distsum.stores.base import Store
@@ -177,6 +181,8 @@ class Service:
         self._recalled = False
         self._tasks: set[asyncio.Task[None]] = set()
         self._accepting: dict[str, asyncio.Lock] = {}
+        self._asked_backups: dict[int, asyncio.Future[BackupAnswered]] = {}
+        self._requests = count()
         self._began = time.time()
         self._token = secrets.token_hex(16).encode()
         self._serving = asyncio.Event()
@@ -320,6 +326,10 @@ class Service:
             if served is not None and not served.finished.done():
                 served.state = "finishing"
                 served.finished.set_result(message)
+        elif isinstance(message, BackupAnswered):
+            asked = self._asked_backups.get(message.request)
+            if asked is not None and not asked.done():
+                asked.set_result(message)
 
     def _take_event(self, event: msgspec.Struct) -> None:
         self._workers.take(event, time.time())
@@ -353,7 +363,8 @@ class Service:
     # Jobs -------------------------------------------------------------------------------------------------------------
 
     def _serve(self, job: Job, ticket: Ticket, *, resumed: bool = False, cancelled: bool = False) -> None:
-        served = ServedJob(job, ticket, resumed=resumed, cancelled=cancelled)
+        speculation = self._tracker_settings.speculation.policy != "none"
+        served = ServedJob(job, ticket, resumed=resumed, cancelled=cancelled, speculation=speculation)
         self._served[job.spec.job] = served
         self._spawn(self._run_job(served))
 
@@ -528,6 +539,8 @@ class Service:
                 return await self._set_priority(request)
             case channel.SwitchSpeculation():
                 return self._switch_speculation(request)
+            case channel.BackUp():
+                return await self._back_up(request.task)
             case channel.ListWorkers():
                 return channel.Workers(self._workers.statuses())
             case channel.CommandWorker():
@@ -686,6 +699,25 @@ class Service:
             return channel.Refused("this master begins no backups at all: its speculation policy is none")
         self._system.deliver(TRACKER, SwitchSpeculation(request.job, request.on))
         return channel.Done()
+
+    async def _back_up(self, task: TaskId) -> channel.AnyReply:
+        served = self._served.get(task.job)
+        if served is None or served.state != "running":
+            return channel.Refused(f"job {printable(task.job, 80)} is not running")
+        if (reason := served.lacks(task)) is not None:
+            return channel.Refused(reason)
+        number = next(self._requests)
+        answered = self._asked_backups[number] = asyncio.get_running_loop().create_future()
+        try:
+            self._system.deliver(TRACKER, BackUpTask(task, number))
+            answer = await asyncio.wait_for(answered, _TELLING_SECONDS)
+        except TimeoutError:
+            return channel.Refused(f"the master is too busy to say whether {task_words(task)} gets a backup; ask again")
+        finally:
+            del self._asked_backups[number]
+        if (started := answer.started) is None:
+            return channel.Refused(f"{task_words(task)} of job {task.job} {answer.refusal}")
+        return channel.BackedUp(started.worker, started.of_worker, started.helpers)
 
     async def _set_priority(self, request: channel.SetPriority) -> channel.AnyReply:
         name = request.job
