@@ -155,10 +155,6 @@ class Form(VerticalScroll, can_focus=False, inherit_bindings=False):
     Form .row { height: auto; }
     Form.narrow .row { layout: vertical; }
     """
-    BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("up", "go(-1)", "Field above", show=False),
-        Binding("down", "go(1)", "Field below", show=False),
-    ]
 
     def __init__(self, rows: Sequence[Sequence[Entry]]) -> None:
         super().__init__(id="form")
@@ -171,8 +167,18 @@ class Form(VerticalScroll, can_focus=False, inherit_bindings=False):
             with Horizontal(classes="row"):
                 yield from row
 
-    def action_go(self, step: int) -> None:
+    @property
+    def written_into(self) -> str | None:
+        """The field that keys write into; None where they go elsewhere."""
+        focused = self.screen.focused
+        return next((name for name, entry in self.entries.items() if entry.editor is focused), None)
+
+    def go(self, step: int) -> None:
         """Go to another field; round at the ends."""
         names = list(self.entries)
-        here = next((place for place, name in enumerate(names) if self.entries[name].editor.has_focus), 0)
-        self.entries[names[(here + step) % len(names)]].editor.focus()
+        here = self.written_into
+        self.write_into(names[((names.index(here) if here else 0) + step) % len(names)])
+
+    def write_into(self, name: str) -> None:
+        """Let keys write into a field; also those that were typed ahead."""
+        self.screen.set_focus(self.entries[name].editor)

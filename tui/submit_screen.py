@@ -81,10 +81,13 @@ class SubmitScreen(Screen[None]):
         Binding("enter", "submit", "Submit", priority=True),
         Binding("escape", "stop", "Stop", priority=True),
         Binding("escape", "back", "Back", priority=True),
+        # Before the field sees them: what is typed ahead after them is meant for the next field.
+        Binding("up", "field(-1)", "Field above", show=False, priority=True),
+        Binding("down", "field(1)", "Field below", show=False, priority=True),
         Binding("tab", "app.focus_next", "Next field", priority=True),
         Binding("f1", "help", "Help", key_display="F1"),
         Binding("ctrl+c,ctrl+q", "leave", "Leave", key_display="^q", priority=True),
-        Binding("shift+tab", "app.focus_previous", "Field before", show=False),
+        Binding("shift+tab", "app.focus_previous", "Field before", show=False, priority=True),
     ]
 
     def __init__(self, wanted: Wanted) -> None:
@@ -159,7 +162,7 @@ class SubmitScreen(Screen[None]):
         """Arrange what there is, and let keys write."""
         self._ready = True
         self._form.border_title = "Job"
-        self._form.entries["inputs"].editor.focus()
+        self._form.write_into("inputs")
         self._arrange()
 
     def on_resize(self, _: events.Resize) -> None:
@@ -192,7 +195,9 @@ class SubmitScreen(Screen[None]):
             # What stands just above is not said again.
             entry.tell(found.get(name, "").removeprefix(f"--{name.replace('_', '-')} {printable(entry.value, 80)}: "))
         most = 1 if self.has_class("low") else _COMMAND_LINES
-        self._command.show(command_lines(wanted, width - 2, most))
+        command = command_lines(wanted, width - 2, most)
+        self._command.styles.height = len(command)
+        self._command.show(command)
         self._draw_plan(wanted)
         if (offers := (self._doing, self._planned)) != self._offers:
             self._offers = offers
@@ -232,6 +237,8 @@ class SubmitScreen(Screen[None]):
                 return not self._doing and self._planned
             case "stop":
                 return self._doing in {"planning", "submitting"}
+            case "field":
+                return self._form.written_into is not None
             case "back":
                 return not self._doing
         return True
@@ -240,11 +247,15 @@ class SubmitScreen(Screen[None]):
         """Tell what comes of what was written."""
         self._draw()
 
+    def action_field(self, step: int) -> None:
+        """Go to another field."""
+        self._form.go(step)
+
     def action_plan(self) -> None:
         """Show what would run."""
         wanted = self.wanted
         if (flaw := next(iter(flaws(wanted)), None)) is not None:
-            self._form.entries[flaw].editor.focus()
+            self._form.write_into(flaw)
             return
         self._begin("planning", self._plan_it(wanted))
 
@@ -328,7 +339,7 @@ class SubmitScreen(Screen[None]):
         entry = self._form.entries.get(field or "")
         self._fault = wanted, None if entry is None else field, str(error)
         if entry is not None and self.is_current:
-            entry.editor.focus()
+            self._form.write_into(entry.field)
 
     async def _asked(
         self, call: Callable[[ServiceClient, RoutingStore, Wanted, threading.Event], Any], wanted: Wanted

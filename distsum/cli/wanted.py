@@ -195,13 +195,14 @@ def submit_wanted(client: ServiceClient, store: RoutingStore, wanted: Wanted, st
 
 
 def _checked(store: RoutingStore, wanted: Wanted, stop: Event) -> tuple[Sequence[bytes], Options, int]:
-    if not wanted.output:
+    names = input_words(wanted.inputs)
+    if names and not wanted.output:
         raise OutputError("it is not said where the result is to be written; name a file, here or in S3")
     priority = priority_of("--priority", wanted.priority)
     flags = RunFlags(**{name: text for name, text in wanted.options.items() if text})  # type: ignore[arg-type]
     settings = settings_of(flags)
     options = service_options(flags, settings, force=wanted.force)
-    return _Heeded(paths_of(input_words(wanted.inputs), settings, store), stop), options, priority
+    return _Heeded(paths_of(names, settings, store), stop), options, priority
 
 
 class _Heeded(Sequence[bytes]):

@@ -483,6 +483,30 @@ def test_arrows_space_and_a_click_choose_one_of_some_words(folder):
     Writing(folder).show(steps=steps)
 
 
+def test_keys_that_are_typed_ahead_go_where_they_are_meant_to(folder):
+    async def steps(form):
+        await form.pilot.press(*"ab", "down", *"cd", "tab", *"25", "up", "up", "x")
+        await form.pilot.pause()
+        wanted = form.app.screen.wanted
+        assert (wanted.inputs, wanted.output, wanted.options) == ("abx", "cd", {"partition": "25"})
+
+    Writing(folder).show(steps=steps)
+
+
+def test_a_long_command_has_the_lines_that_it_needs_and_no_more_than_three(folder):
+    async def steps(form):
+        form.write(inputs=" ".join(f"s3://lab/run{number}" for number in range(12)))
+        await settled(form.app, form.pilot)
+        at = next(place for place, line in enumerate(text_of(form.app)) if "$ distsum" in line)
+        assert "s3://lab/run11 -o OUT" in text_of(form.app)[at + 1]
+        assert "Plan" in text_of(form.app)[at + 2]
+        form.write(inputs="x" * 4096)
+        await settled(form.app, form.pilot)
+        assert "characters of it" in text_of(form.app)[-2]
+
+    Writing(folder).show(steps=steps)
+
+
 def test_all_lines_that_are_pasted_are_taken(folder):
     async def steps(form):
         form.form.entries["inputs"].editor.post_message(events.Paste("a.npy\nb.npy\n"))
@@ -506,7 +530,7 @@ def test_the_help_and_the_palette_name_what_keys_do(folder):
 
 
 def test_every_binding_names_an_action_that_is_there():
-    for kind in (SubmitScreen, Form, OneOf):
+    for kind in (SubmitScreen, OneOf):
         for binding in vars(kind)["BINDINGS"]:
             name = binding.action.partition("(")[0]
             assert hasattr(kind, f"action_{name}") or name.startswith("app."), binding
