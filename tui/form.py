@@ -109,9 +109,9 @@ class Entry(Vertical):
     DEFAULT_CSS = """
     Entry { height: auto; width: 1fr; padding-right: 1;
         & > Horizontal { height: 1; }
-        & .label { width: 12; color: $foreground; text-style: dim; }
+        & .label { width: 14; color: $foreground; text-style: dim; }
         &:focus-within .label { text-style: bold; }
-        & .flaw { display: none; color: $text-error; text-style: bold; padding-left: 12; }
+        & .flaw { display: none; color: $text-error; text-style: bold; padding-left: 14; }
     }
     """
 

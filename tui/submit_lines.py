@@ -23,7 +23,7 @@ class Field(NamedTuple):
 
     Attributes:
         name: That of ``Wanted`` or of an option in it.
-        label: What stands before it: the option's name where it is one.
+        label: What stands before it: the name of the option or argument, by which messages call it.
         hint: What stands in it while it is empty; empty of an option, where what counts without it stands there.
         choices: What it may be; none where it is a text.
     """
@@ -41,10 +41,10 @@ ROWS: Final[tuple[tuple[Field, ...], ...]] = (
     (Field("partition", "partition"), Field("memory", "memory")),
     (
         Field("format", "format", choices=("auto", "npy", "raw", "text")),
-        Field("on_bad_input", "bad inputs", choices=("fail", "skip")),
+        Field("on_bad_input", "on-bad-input", choices=("fail", "skip")),
     ),
-    (Field("dtype", "dtype", "of raw inputs: f8, >i4"), Field("out_dtype", "out dtype")),
-    (Field("force", "replace", choices=("no", "yes")), Field("fan_in", "fan-in")),
+    (Field("dtype", "dtype", "of raw inputs: f8, >i4"), Field("out_dtype", "out-dtype")),
+    (Field("force", "force", choices=("no", "yes")), Field("fan_in", "fan-in")),
 )
 """The fields, some side by side where there is room."""
 FIELDS: Final = {field.name: field for row in ROWS for field in row}
@@ -63,9 +63,9 @@ def command_lines(wanted: Wanted, width: int, most: int) -> list[Line]:
     """Return the command that would do the same, in at most so many lines; what is cut is told."""
     lines = textwrap.wrap(f"$ {printable(command_line(wanted), 10_000)}", max(8, width), break_on_hyphens=False)
     if len(lines) > most:
-        cut = sum(map(len, lines[most - 1 :]))
-        more = f" … {cut:,} characters of it"
-        lines[most - 1 :] = [fitted(lines[most - 1], max(1, width - len(more))) + more]
+        rest = " ".join(lines[most - 1 :])
+        kept = max(0, width - 14)
+        lines[most - 1 :] = [f"{rest[:kept]}… {len(rest) - kept:,} more"]
     return [(Span(line, "dim"),) for line in lines]
 
 

@@ -252,16 +252,29 @@ class SubmitScreen(Screen[None]):
         self._form.go(step)
 
     def action_plan(self) -> None:
-        """Show what would run."""
+        """Show what would run, when the field has taken what was typed before."""
+        (self.focused or self).call_later(self._plan_now)
+
+    def action_submit(self) -> None:
+        """Have it done, likewise; where a result may be replaced by that, if somebody says so."""
+        (self.focused or self).call_later(self._submit_now)
+
+    def _plan_now(self) -> None:
         wanted = self.wanted
+        if self._doing:
+            return
         if (flaw := next(iter(flaws(wanted)), None)) is not None:
             self._form.write_into(flaw)
             return
         self._begin("planning", self._plan_it(wanted))
 
-    def action_submit(self) -> None:
-        """Have it done; where a result may be replaced by that, if somebody says so."""
+    def _submit_now(self) -> None:
         wanted = self.wanted
+        if not self._planned:  # Something was typed meanwhile.
+            self._plan_now()
+            return
+        if self._doing:
+            return
         if not wanted.force:
             self._begin("submitting", self._submit_it(wanted))
             return
