@@ -110,7 +110,6 @@ class Entry(Vertical):
     Entry { height: auto; width: 1fr; padding-right: 1;
         & > Horizontal { height: 1; }
         & .label { width: 14; color: $foreground; text-style: dim; }
-        &:focus-within .label { text-style: bold; }
         & .flaw { display: none; color: $text-error; text-style: bold; padding-left: 14; }
     }
     """
