@@ -65,7 +65,7 @@ class Attempt(msgspec.Struct):
         backup: The number of the backup that it was to help; None where it makes the node.
         assigned: To whom it was handed past the queue; None where it is anyone's.
         worker: Who runs it; None while it waits.
-        started_seconds: When it began; of one that is queued, when that was done.
+        started_seconds: When it began; of one that has not, when it was queued or handed to its worker.
         told_seconds: When its progress was last told.
         progress: The share of its work that was done then.
         rate: What it does of its work in a second, by its last two heartbeats.
@@ -212,11 +212,26 @@ class Known(msgspec.Struct):
     def idle(self, now: float, silence_seconds: float) -> list[Idle]:
         """Return the workers with nothing to do that are heard, less as many as the queue will keep busy."""
         found = [
-            Idle(name, each.host, each.slowness)
+            Idle(name, each.host, each.slowness, now - each.heard_seconds)
             for name, each in self.workers.items()
             if each.idle and now - each.heard_seconds <= silence_seconds / 2
         ]
         return found[max(0, self.queued - len(self._stuck(now, silence_seconds))) :]
+
+    def unanswered(self, now: float, silence_seconds: float) -> list[str]:
+        """Return the workers that were handed an attempt past the queue, half a silence ago, and were not heard since.
+
+        Each looked idle, and has perhaps vanished. That it runs something would be heard within milliseconds.
+        """
+        found = []
+        for name, each in self.workers.items():
+            if each.assigned is None or now - each.heard_seconds <= silence_seconds / 2:
+                continue
+            task, number = each.assigned
+            attempt = self.tasks[task].attempts.get(number) if task in self.tasks else None
+            if attempt is not None and attempt.worker is None and now - attempt.started_seconds > silence_seconds / 2:
+                found.append(name)
+        return found
 
     def _holders(self, now: float, silence_seconds: float) -> list[str]:
         """Return the workers that were idle when they fell silent, the longest silent first.

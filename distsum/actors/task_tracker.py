@@ -257,9 +257,10 @@ class TaskTracker:
                 self._context.send(WORKERS, TellWorker(worker, Shutdown(known.dismissed)))
 
     def _withdraw(self, worker: str, known: KnownWorker) -> None:
-        """Take back what a worker was handed past the queue: the broker has given it a task at the same time.
+        """Take back what a worker was handed past the queue, since another worker may be idle.
 
-        It would only begin when it has done that one, and another worker may be idle.
+        The broker has given it a task at the same time, and it would only begin when it has done that one; or it has
+        not answered.
         """
         assert known.assigned is not None
         (task_id, number), known.assigned = known.assigned, None
@@ -586,6 +587,9 @@ class TaskTracker:
             return
         now, guarded = self._context.now(), settings.policy == "guarded"
         silence = settings.silence_seconds if guarded else math.inf
+        if message.periodic and self._known.backups:
+            for name in self._known.unanswered(now, silence):
+                self._withdraw(name, self._workers[name])
         full = self._known.queued >= len(self._workers)
         idle = [] if full else self._known.idle(now, silence)
         if not idle and not message.periodic:
@@ -654,7 +658,9 @@ class TaskTracker:
     def _assign(self, task_id: TaskId, task: OutTask, worker: str, child: int | None, backup: int | None = None) -> int:
         """Hand a worker an attempt at a task, or at one child of it for a backup, past the queue."""
         number = self._number()
-        task.attempts[number] = Attempt(child=child, backup=backup, assigned=worker)
+        task.attempts[number] = Attempt(
+            child=child, backup=backup, assigned=worker, started_seconds=self._context.now()
+        )
         self._workers[worker].assigned = task_id, number
         order = RunTask(task_id, task.work, attempt=number, resume=True, child=child)
         self._context.send(WORKERS, AssignTask(worker, order))

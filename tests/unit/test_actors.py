@@ -859,3 +859,26 @@ def test_a_loser_has_not_read_in_vain_what_the_winner_took_of_it() -> None:
     system.tell(TRACKER, succeeded(task, worker=started.worker, attempt=started.attempt, taken=(0,)))
     (ended,) = over(system)
     assert (ended.outcome, ended.wasted_bytes) == ("won", 0)
+
+
+def test_a_copy_is_taken_back_from_a_worker_that_does_not_answer_and_goes_to_the_next() -> None:
+    system, task = one_running()
+    started = asked(system, task).started
+    assert started is not None
+    (other,) = {"w2", "w3"} - {started.worker}
+    assigned(system)
+    for _ in range(5):  # half a silence, and then a look
+        system.advance(1.0)
+        for worker in ("w1", other):
+            running = task if worker == "w1" else None
+            system.tell(TRACKER, Heartbeat(worker, running, 0, attempt=system.attempts[task] if running else 0))
+    (ended,) = over(system)
+    assert (ended.attempt, ended.outcome) == (started.attempt, "moot")
+    again = asked(system, task).started
+    assert again is not None
+    assert again.worker == other
+    for _ in range(5):
+        system.tell(TRACKER, Heartbeat(other, None, 0))  # it is heard, and what it began got lost on the way
+        system.tell(TRACKER, Heartbeat("w1", task, 0, attempt=system.attempts[task]))
+        system.advance(1.0)
+    assert len(over(system)) == 1
