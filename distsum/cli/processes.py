@@ -118,6 +118,7 @@ def master(
         log_json=log_json,
         log_level=log_level,
     )
+    remark = _silence_remark(settings)
     if settings.work_dir is None:
         raise UsageError("master needs --work-dir, a folder that it and all workers reach")
     port = None if metrics_port is None else whole_number("--metrics-port", metrics_port)
@@ -131,6 +132,8 @@ def master(
     def run(stop: Stop) -> None:
         words = printable(work)
         log.info("serving %s, with work in %s; distsum %s, process %d", address, words, __version__, os.getpid())
+        if remark is not None:
+            log.warning("speculation: %s", remark)
         with closing(RoutingStore(settings.s3_deadline)) as store, _metrics(port, metrics_host) as metrics:
             serving = serve(
                 address,
@@ -148,6 +151,21 @@ def master(
         return _logged(settings, lambda: run(Stop()))
     kept = KeptLog(sys.stderr)
     return _logged(settings, lambda: show(run, address, kept), kept)
+
+
+def _silence_remark(settings: Settings) -> str | None:
+    """Return what is to be said of the silence after which a worker counts as frozen.
+
+    Raises:
+        UsageError: It is too short for the heartbeats of a service's workers.
+    """
+    from distsum.actors.speculation_words import check_silence
+    from distsum.worker.slots import HEARTBEAT_SECONDS
+
+    try:
+        return check_silence(settings.speculation, HEARTBEAT_SECONDS)
+    except ValueError as error:
+        raise UsageError(f"speculation: {error}") from None
 
 
 def _logged(settings: Settings, run: Callable[[], int | None], stream: SupportsWrite[str] | None = None) -> int:
