@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import socket
 import time
 import webbrowser
 from typing import TYPE_CHECKING, Final
@@ -109,11 +111,21 @@ class ServiceApp(ScreenApp):
                 self._show_job(screen)
                 return
             if isinstance(screen, ListScreen):
-                screen.show(view, self.service.notice())
+                screen.show(view, self._notice(view))
                 return
             if isinstance(screen, SubmitScreen | LogScreen):
-                screen.show(self.service.notice())
+                screen.show(self._notice(view))
                 return
+
+    def _notice(self, view: ServiceView | None) -> str:
+        """Return what is to be known of the way to the service, and of a master here that another one keeps waiting."""
+        found = self.service.notice()
+        if found or self.log_lines is None or view is None:
+            return found
+        master = view.master
+        if (master.host, master.pid) == (printable(socket.gethostname(), 200), os.getpid()):
+            return ""
+        return f"process {master.pid} on {printable(master.host, 80)} serves; the master in this one waits for its end"
 
     def _choose_first(self, view: ServiceView | None) -> None:
         """Open the job to begin with, once it is known which."""

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import io
+import os
 import re
+import socket
 
+import msgspec
 import pytest
 from distsum.tui.dialogs import Ask, Help
 from distsum.tui.jobs_screen import JobsScreen
@@ -114,6 +117,17 @@ def test_the_answer_is_to_stay_to_leave_or_to_stop(keys, answer):
 
 def test_the_screen_is_gone_when_the_master_has_ended():
     assert Stage(log=kept(), master_ended=lambda: True).show().answer == "leave"
+
+
+def test_it_is_told_while_the_master_waits_for_the_end_of_another():
+    waits = "process 99 on head serves; the master in this one waits for its end"
+    assert Stage(log=kept()).show().lines[0] == waits
+    stage = Stage(log=kept())
+    view = stage.viewer.service.view
+    own = msgspec.structs.replace(view.master, pid=os.getpid(), host=socket.gethostname())
+    stage.viewer.service.view = msgspec.structs.replace(view, master=own)
+    assert waits not in stage.show().text
+    assert waits not in Stage().show().text
 
 
 def test_where_the_master_is_elsewhere_there_is_no_log():
