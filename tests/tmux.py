@@ -37,7 +37,8 @@ class Tmux:
         self, folder: Path, *arguments: str, environment: dict[str, str], columns: int = 120, lines: int = 36
     ) -> None:
         self._name = uuid.uuid4().hex[:12]
-        self._environment = command.environment({"TMUX_TMPDIR": str(folder), "LANG": "C.UTF-8"} | environment)
+        ours = {"TMUX_TMPDIR": str(folder), "LANG": "C.UTF-8", "COLUMNS": "", "LINES": ""}
+        self._environment = command.environment(ours | environment)
         self._environment.pop("TMUX", None)  # The tests themselves may run in a tmux.
         size = ("-x", str(columns), "-y", str(lines))
         self._run("-f", os.devnull, "new-session", "-d", *size, "--", *COMMAND, *arguments)
