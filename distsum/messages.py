@@ -643,6 +643,17 @@ class LoserStopped(Message, frozen=True):
     more_bytes: int
 
 
+class WorkerFreed(Message, frozen=True):
+    """A worker has ended an attempt of which nothing else is told.
+
+    The task was done by then or its job cancelled, or the worker was to help others or to leave.
+    """
+
+    worker: str
+    task: TaskId
+    attempt: int
+
+
 class SpeculationSwitched(Message, frozen=True):
     """Somebody has asked that a job's stragglers get no more backups, or that they do again."""
 
@@ -710,6 +721,7 @@ JobEvent = (
     | BackupDeclined
     | BackupEnded
     | LoserStopped
+    | WorkerFreed
     | SpeculationSwitched
     | NodeReopened
     | Heartbeat

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from distsum.brokers.topology import DEAD, REFUSED, REQUESTS, RESULTS, TASKS, VIEWS
 from distsum.observe.ledger import task_words
+from distsum.observe.workers import GONE
 from distsum.service.messages import ENDED
 from distsum.wording import counted, printable, size_words
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
     from distsum.observe.workers import WorkerState, WorkerStatus
     from distsum.service.messages import JobState, JobStatus, Queue, Queues
-    from distsum.service.view import ServiceView
+    from distsum.service.view import FleetStatus, ServiceView
 
 _JOB_SIGNS: Final[dict[JobState, tuple[str, Role]]] = {
     "queued": ("·", "dim"),
@@ -44,12 +45,11 @@ _WORKER_SIGNS: Final[dict[WorkerState, tuple[str, Role]]] = {
     "busy": ("▶", "good"),
     "paused": ("‖", "warn"),
     "quarantined": ("!", "warn"),
+    "left": ("-", "dim"),
     "lost": ("!", "bad"),
     "refused": ("✗", "bad"),
 }
-GONE: Final = frozenset({"lost", "refused"})
-"""Workers in these states do not come back under their names."""
-_WORKER_ORDER: Final = ("quarantined", "paused", "busy", "idle", "refused", "lost")
+_WORKER_ORDER: Final = ("quarantined", "paused", "busy", "idle", "refused", "lost", "left")
 WORKER_COLUMNS: Final = (
     Column("state", 13),
     Column("worker", 12, grows=1),
@@ -222,7 +222,7 @@ def overview_line(view: ServiceView | None, now: float, width: int) -> Line:
 def worker_rows(workers: Sequence[WorkerStatus], now: float) -> list[Row]:
     """Return the workers: those first that want a look, then by name, and those last that are gone."""
     slots = Counter(each.host for each in workers if each.state not in GONE)
-    looked = {"quarantined": 0, "paused": 0, "refused": 2, "lost": 2}
+    looked = {"quarantined": 0, "paused": 0} | dict.fromkeys(GONE, 2)
     ordered = sorted(
         workers,
         key=lambda each: (rank := looked.get(each.state, 1), -each.heard_seconds if rank == 2 else 0, each.worker),
@@ -258,6 +258,20 @@ def _worker_details(each: WorkerStatus, slots: int, now: float) -> tuple[str, ..
         first += f", which has {counted(slots, 'slot')}; joined {clock_words(max(0.0, now - each.joined_seconds))} ago"
     read = f"{size_words(each.bytes_read)} read; a task took {size_words(each.peak_bytes)} at most"
     return (f"{each.state}: {printable(each.reason, 2000)}", first) if each.reason else (first, read)
+
+
+def workers_there(workers: Sequence[WorkerStatus]) -> int:
+    """Return how many workers are not gone."""
+    return sum(each.state not in GONE for each in workers)
+
+
+def fleet_words(fleet: FleetStatus | None) -> str:
+    """Return how many workers a master's fleet is to have; nothing of a master without one."""
+    if fleet is None:
+        return ""
+    if not fleet.held:
+        return "the master's fleet is not held; its log says why"
+    return "its fleet is looked at" if fleet.wanted is None else f"{fleet.wanted:,} asked of the fleet"
 
 
 # Queues ---------------------------------------------------------------------------------------------------------------

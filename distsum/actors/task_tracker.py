@@ -59,6 +59,7 @@ from distsum.messages import (
     TaskStarted,
     TaskSucceeded,
     TellWorker,
+    WorkerFreed,
     WorkerJoined,
     WorkerLost,
     WorkerPaused,
@@ -419,6 +420,7 @@ class TaskTracker:
         if task is None or message.attempt < task.first:
             # A second success: the same bytes are stored, and nothing is to do. Or one from before the job came again,
             # whose range of the result may have been written before that was begun anew.
+            self._context.emit(WorkerFreed(message.worker, message.task, message.attempt))
             return
         if message.child is not None:
             self._child_made(message, task)
@@ -516,10 +518,13 @@ class TaskTracker:
         self._stopped(message.attempt, message.bytes_read)
         task = self._tasks.get(message.task)
         if task is None or message.attempt not in task.attempts:
-            return  # told twice, or settled since
+            # Told twice, or settled since.
+            self._context.emit(WorkerFreed(message.worker, message.task, message.attempt))
+            return
         attempt = self._drop(message.task, task, message.attempt, message.bytes_read)
         if message.kind == "cancelled" or attempt.child is not None:
             # Its worker leaves, or it was to help others, who do without.
+            self._context.emit(WorkerFreed(message.worker, message.task, message.attempt))
             self._publish_if_none(message.task, task)
             return
         self._context.emit(message)

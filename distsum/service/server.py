@@ -55,7 +55,7 @@ from distsum.messages import (
 from distsum.observe.gauges import Gauges, QueueGauge
 from distsum.observe.ledger import task_words
 from distsum.observe.narrator import Narrator
-from distsum.observe.workers import WorkerTable
+from distsum.observe.workers import GONE, WorkerTable
 from distsum.partials import node_context
 from distsum.service import messages as channel
 from distsum.service import overview
@@ -79,6 +79,8 @@ log = logging.getLogger(__name__)
 
 _ENDED_KEPT: Final = 2_000
 """Jobs that have ended and are told of without reading their records again."""
+_READ_AT_ONCE: Final = 16
+"""Jobs that have ended and whose records are read side by side, each by a thread."""
 _RETRY_SECONDS: Final = (0.5, 2.0, 8.0)
 """Pauses before a record is stored again; the last one repeats."""
 _PREFLIGHT_SECONDS: Final = 8.0
@@ -185,7 +187,9 @@ class Service:
         self._token = secrets.token_hex(16).encode()
         self._serving = asyncio.Event()
         """Set while no other master can serve. What is stored must wait for it, and so must every answer."""
-        self._overview = overview.Overview(work, self._remembered_jobs, self._workers.statuses, self._queues)
+        self._overview = overview.Overview(
+            work, self._remembered_jobs, self._workers.statuses, self._queues, self._scaling.status
+        )
         self._feeds = Feeds(tell or _told_nobody, self._spawn, self._serving.is_set)
         self._fault: asyncio.Future[None]
         self._system: AsyncioSystem
@@ -503,8 +507,7 @@ class Service:
         )
 
     def _active(self) -> list[str]:
-        gone = {"lost", "refused"}
-        return [each.worker for each in self._workers.statuses() if each.state not in gone]
+        return [each.worker for each in self._workers.statuses() if each.state not in GONE]
 
     # Clients ----------------------------------------------------------------------------------------------------------
 
@@ -580,18 +583,29 @@ class Service:
         return channel.Done()
 
     async def _list_jobs(self, limit: int) -> channel.Jobs:
-        folders = await asyncio.to_thread(self._records.folders)
-        ended = [each.job for each in folders if each.ended and each.job not in self._served]
-        told = []
-        for name in ended:
-            with contextlib.suppress(StorageError):  # One that cannot be read must not hide the others.
-                if (status := await self._ended_job(name)) is not None:
-                    told.append(status)
+        folders = await asyncio.to_thread(self._records.folders) if limit > 0 else []
+        ended = [each for each in folders if each.ended and each.job not in self._served]
+        # There may be thousands, of which only the last are told.
+        ended.sort(key=lambda each: each.ended_ago_seconds or 0.0)
+        told: list[channel.JobStatus] = []
+        for start in range(0, len(ended), _READ_AT_ONCE):
+            found = await asyncio.gather(
+                *(self._ended_if_read(each.job) for each in ended[start : start + _READ_AT_ONCE])
+            )
+            told += [status for status in found if status is not None]
+            if len(told) >= limit:
+                break
         told.sort(key=lambda status: status.ended_seconds or 0.0)
         workers = len(self._active())
         return channel.Jobs(
             (*told[max(0, len(told) - limit) :], *(each.status(workers) for each in self._served.values()))
         )
+
+    async def _ended_if_read(self, name: str) -> channel.JobStatus | None:
+        """Return what is told of a job that has ended; None of one that cannot be read, which must not hide others."""
+        with contextlib.suppress(StorageError):
+            return await self._ended_job(name)
+        return None
 
     async def _get_job(self, name: str) -> channel.AnyReply:
         if (served := self._served.get(name)) is not None:

@@ -57,7 +57,7 @@ OPTIONS = {
     "plan": ["INPUT", "--output -o", "--reduction", *RUN_OPTIONS],
     "verify": ["RESULT", "INPUT", "--reduction", "--sample", "--seed", "--fan-in", "--on-bad-input", "--json"],
     "generate": ["DEST", "--files", "--count", "--dtype", "--format", "--seed", "--distribution", "--workers -w"],
-    "gc": ["PLACE", "--older-than", "--partials", "--dry-run", "--quiet", "--json"],
+    "gc": ["PLACE", "--older-than", "--partials", "--ended-jobs", "--dry-run", "--quiet", "--json"],
     "demo": SPECULATION_OPTIONS,
     "config": ["--json"],
     "master": [

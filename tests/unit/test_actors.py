@@ -48,6 +48,7 @@ from distsum.messages import (
     TaskStarted,
     TaskSucceeded,
     TellWorker,
+    WorkerFreed,
     WorkerJoined,
     WorkerLost,
     WorkerPaused,
@@ -161,7 +162,7 @@ def test_a_second_success_changes_nothing() -> None:
     events = len(system.events)
     system.tell(TRACKER, succeeded(first, worker="w2"))
     assert published(system) == []
-    assert len(system.events) == events
+    assert system.events[events:] == [WorkerFreed("w2", first, 1)]
 
 
 def test_a_node_with_one_child_is_no_task() -> None:
@@ -299,7 +300,7 @@ def test_an_attempt_of_an_unknown_task_is_ignored() -> None:
     events = len(system.events)
     system.tell(TRACKER, TaskStarted("w1", TaskId("old", 1, 0, 0), 1))
     system.tell(TRACKER, TaskFailed("w1", TaskId("old", 1, 0, 0), "error", "late"))
-    assert len(system.events) == events
+    assert system.events[events:] == [WorkerFreed("w1", TaskId("old", 1, 0, 0), 0)]
     assert system.take(CLIENT) == []
 
 
@@ -319,6 +320,13 @@ def test_cancelling_a_job_calls_back_what_workers_run_of_it() -> None:
             system.tell(TRACKER, TaskStarted(worker, task, 1))
     system.tell(MASTER, CancelJob("a"))
     assert told(system) == [("w1", CancelTask(mine, 1))]
+    system.events.clear()
+    # Who looks at workers sees at once that this one is free.
+    system.tell(TRACKER, TaskFailed("w1", mine, "cancelled", "cancelled", attempt=1))
+    assert system.events == [WorkerFreed("w1", mine, 1)]
+    system.events.clear()
+    system.tell(TRACKER, succeeded(mine, attempt=1))
+    assert system.events == [WorkerFreed("w1", mine, 1)]
 
 
 def test_jobs_beyond_the_limit_wait_in_order_and_priority_passes_them() -> None:

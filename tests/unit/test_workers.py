@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 
+from distsum.brokers.base import LEFT
 from distsum.messages import (
     Effort,
     Heartbeat,
@@ -13,6 +14,7 @@ from distsum.messages import (
     TaskId,
     TaskStarted,
     TaskSucceeded,
+    WorkerFreed,
     WorkerJoined,
     WorkerLost,
     WorkerPaused,
@@ -62,7 +64,7 @@ def test_rates_and_counts_come_from_what_is_done() -> None:
 
 def test_what_keeps_a_worker_from_working_is_told_with_its_reason() -> None:
     found = folded(
-        *(joined(name) for name in "abcd"),
+        *(joined(name) for name in "abcdf"),
         WorkerPaused("a", "asked for", quarantined=False),
         WorkerPaused("b", "3 failures", quarantined=True),
         WorkerPaused("c", "asked for", quarantined=False),
@@ -71,6 +73,7 @@ def test_what_keeps_a_worker_from_working_is_told_with_its_reason() -> None:
         WorkerRefused("e", "far", "version 0"),
         WorkerLost("e", "left because it was refused"),
         WorkerLost("unknown", "never seen"),
+        WorkerLost("f", LEFT),
     )
     assert {name: (status.state, status.reason) for name, status in found.items()} == {
         "a": ("paused", "asked for"),
@@ -78,7 +81,15 @@ def test_what_keeps_a_worker_from_working_is_told_with_its_reason() -> None:
         "c": ("idle", None),
         "d": ("lost", "no heartbeat"),
         "e": ("refused", "version 0"),
+        "f": ("left", None),
     }
+
+
+def test_a_worker_is_idle_when_it_has_ended_what_nobody_waits_for_but_not_when_it_is_at_another_task() -> None:
+    freed = WorkerFreed("w", TASK, 1)
+    (idle,) = folded(joined("w"), TaskStarted("w", TASK, 1), freed).values()
+    (busy,) = folded(joined("w"), TaskStarted("w", TaskId("j", 1, 0, 9), 1), freed).values()
+    assert (idle.state, busy.state) == ("idle", "busy")
 
 
 def test_only_the_last_of_those_that_are_gone_are_kept() -> None:
