@@ -209,6 +209,11 @@ class Effort(msgspec.Struct, frozen=True, array_like=True):
     peak_bytes: int
     checkpoint_seconds: float = 0.0
 
+    @property
+    def busy_seconds(self) -> float:
+        """Seconds in which it read, added or stored."""
+        return self.reading_seconds + self.adding_seconds + self.storing_seconds
+
 
 class TaskSucceeded(Message, frozen=True):
     """The node is stored, and in the last phase its range of the result is written.

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from distsum.actors.speculation import Durations, Idle, PhaseView, Running, View
-from distsum.messages import TaskId
+from distsum.messages import Effort, TaskId
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -192,6 +192,11 @@ class Rates(msgspec.Struct):
 
     bytes_read: int = 0
     seconds: float = 0.0
+
+    def count(self, effort: Effort) -> None:
+        """Count what an attempt took that has made a node."""
+        self.bytes_read += effort.bytes_read
+        self.seconds += effort.busy_seconds
 
     @property
     def bytes_per_second(self) -> float:

@@ -38,6 +38,7 @@ class ModelledStore:
         poison: Tasks that take down whoever works on them.
         results: What each tile's range of a job's result holds.
         children: Children inside tasks that are stored, by task.
+        errors: Share of attempts that fail now since the store does not do what it is asked.
     """
 
     def __init__(self) -> None:
@@ -46,6 +47,7 @@ class ModelledStore:
         self.poison: set[TaskId] = set()
         self.results: dict[str, dict[int, Covered]] = {}
         self.children: dict[TaskId, set[int]] = {}
+        self.errors = 0.0
         self._trees: dict[str, Tree] = {}
 
     def describe(self, spec: JobSpec) -> None:

@@ -452,9 +452,12 @@ class ModelledWorker:
         if task in self._store.poison:
             self.crash()
             return
-        if attempt.fails:
+        kind: FailureKind | None = self.model.failure_kind if attempt.fails else None
+        if self._store.errors > 0.0 and self._draw.random() < self._store.errors:
+            kind = "storage"
+        if kind is not None:
             self.failed[task] = self.failed.get(task, 0) + 1
-            self._end(self._failure(attempt.message, self.model.failure_kind, "OSError: flaky"))
+            self._end(self._failure(attempt.message, kind, "OSError: flaky"))
             return
         if (child := attempt.message.child) is not None:
             self._store.children.setdefault(task, set()).add(child)

@@ -130,6 +130,11 @@ class SimulatedCluster:
         return self._tracker.max_attempts
 
     @property
+    def retries_storage(self) -> bool:
+        """Whether a failure to read or write is tried again."""
+        return self._tracker.retry_storage
+
+    @property
     def open_jobs(self) -> tuple[str, ...]:
         """Jobs that were submitted and have not ended."""
         return tuple(self._open)

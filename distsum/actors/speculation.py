@@ -464,13 +464,18 @@ def _copy_seconds(phase: PhaseView, view: View) -> float:
 def _usual_seconds(phase: PhaseView, view: View) -> float:
     """Return what attempts under way will take, the one in the middle; 0 where that cannot be told.
 
-    Where there are few of them, by their bytes and what workers read of others.
+    Where there are few of them, by their bytes and what workers read of others; and where nobody has finished anything
+    yet, the fastest, since of two or three any may be the slow one.
     """
     known = sorted(each.progress_rate for each in phase.running if each.progress > 0.0)
     if len(known) > _PEERS:
         return 1.0 / max(known[len(known) // 2], 1e-9)
     sizes = [each.bytes_read / each.progress for each in phase.running if each.progress > 0.0]
-    return max(sizes) / view.bytes_per_second if sizes and view.bytes_per_second else 0.0
+    if sizes and view.bytes_per_second:
+        return max(sizes) / view.bytes_per_second
+    # Of a task that several are at, progress tells little: it leaps over what others have made.
+    alone = [each.progress_rate for each in phase.running if each.progress > 0.0 and not each.copies]
+    return 1.0 / max(*alone, 1e-9) if len(alone) > 1 else 0.0
 
 
 def _expected_seconds(running: Running) -> float:

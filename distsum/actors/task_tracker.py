@@ -425,6 +425,8 @@ class TaskTracker:
         if message.child is not None:
             self._child_made(message, task)
             return
+        if not message.reused:
+            self._known.rates.count(message.effort)
         figures = self._known.phases[message.task.job, message.task.phase]
         figures.done += 1
         if not (message.reused or task.helped):
@@ -445,22 +447,23 @@ class TaskTracker:
                 backup.wasted_bytes += bytes_read  # another has made it sooner
             else:
                 backup.children[message.child or 0] = bytes_read
+                self._known.rates.count(message.effort)
         self._context.emit(message)
 
     def _measure(self, message: TaskSucceeded, attempt: Attempt | None, durations: Durations) -> None:
         """Hold what a task took against its phase, and its worker against the others."""
-        effort = message.effort
-        busy = effort.reading_seconds + effort.adding_seconds + effort.storing_seconds
         begun = attempt is not None and attempt.worker == message.worker
-        seconds = self._context.now() - attempt.started_seconds if begun and attempt is not None else busy
+        seconds = (
+            self._context.now() - attempt.started_seconds
+            if begun and attempt is not None
+            else message.effort.busy_seconds
+        )
         known = self._workers.get(message.worker)
         # What takes milliseconds takes some times as long by chance, which tells nothing of the worker.
         long = max(seconds, durations.mean_seconds) >= self._settings.speculation.min_seconds
         if known is not None and long and durations.count >= SLOWNESS_TASKS:
             known.compare(seconds, durations.mean_seconds)
         durations.add(seconds)
-        self._known.rates.bytes_read += effort.bytes_read
-        self._known.rates.seconds += busy
 
     def _settle(self, task_id: TaskId, outcome: BackupOutcome, winner: TaskSucceeded | None = None) -> bool:
         """Take a task off, tell the master, and return whether it was there."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     import numpy as np
+
+STOPPED_SECONDS = 5.0
+"""In which who is called back must have told that it has stopped. A second is aimed at, and a machine may be busy."""
 
 # Processes are started one after the other here, which takes its time on a machine that has other things to do.
 pytestmark = pytest.mark.timeout(240)
@@ -80,7 +84,7 @@ def test_a_backup_wins_against_a_worker_that_is_frozen_and_the_ledger_tells_of_i
 
 
 def test_idle_workers_share_what_a_crawling_one_has_left_and_it_stops_reading(service, inputs):
-    service.start_master(DISTSUM_SPECULATION="min_seconds=0,slow=1e6")
+    master = service.start_master(DISTSUM_SPECULATION="min_seconds=0,slow=1e6", DISTSUM_LOG_LEVEL="debug")
     with in_front_of(service.server.endpoint) as crawling:
         # The third input of its first task comes byte by byte.
         crawling.choose = lambda request: Fault(stall=100, drip_seconds=0.2) if input_number(request) == 2 else None
@@ -106,6 +110,9 @@ def test_idle_workers_share_what_a_crawling_one_has_left_and_it_stops_reading(se
         # The copy has won, and the other has let go of what it was reading, which would have taken minutes.
         wait_until(lambda: crawling.open_bodies == 0, "the end of its reading", 10)
         wait_until(lambda: len(service.names("idle")) == 4, "its return")
+        master.wait_for("after it was called back")
+        (seconds,) = re.findall(r"the attempt has stopped ([0-9.]+) s after it was called back", master.said)
+        assert float(seconds) <= STOPPED_SECONDS
     (entry,) = backups(service.ask("status", job, "--stragglers"))
     assert entry["outcome"] == "won"
     assert entry["children"] >= 1

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from typing import TYPE_CHECKING
+import math
+from typing import TYPE_CHECKING, Final
 
 from distsum.actors.actor import MASTER, TRACKER, phase_address
 from distsum.actors.modelled_store import Covered
@@ -19,10 +20,22 @@ if TYPE_CHECKING:
     from distsum.messages import JobSpec
 
 
-class Invariants:
-    """Watches a cluster: after every message, and at the end of every job."""
+LOSER_SECONDS: Final = 1.0
+"""In which one that is called back must have stopped, where messages are quick."""
 
-    def __init__(self, cluster: SimulatedCluster) -> None:
+
+class Invariants:
+    """Watches a cluster: after every message, and at the end of every job.
+
+    Args:
+        cluster: The cluster.
+        calm: Whether messages are quick and nothing happens to workers, so that more must hold.
+
+    Attributes:
+        ended_seconds: When each job succeeded.
+    """
+
+    def __init__(self, cluster: SimulatedCluster, *, calm: bool = False) -> None:
         self._cluster = cluster
         self._system = cluster.system
         self._issued = 0
@@ -30,6 +43,9 @@ class Invariants:
         self.started = 0
         self.committed = 0
         self._backups: dict[int, BackupStarted] = {}
+        self._losers: dict[int, float] = {}
+        self.calm = calm
+        self.ended_seconds: dict[str, float] = {}
         self._tracker: object = None
         cluster.system.on_quiet = self.check
         cluster.system.on_event = self.take_event
@@ -43,6 +59,8 @@ class Invariants:
                 state = phase._states[event.task.tile * phase._width + event.task.index]
                 assert state == ISSUED, f"{event.task} is committed in state {state}"
 
+        elif isinstance(event, JobSucceeded):
+            self.ended_seconds[event.job] = self._system.clock
         elif isinstance(event, BackupStarted):
             self._forget_backups_of_others(self._system.actors[TRACKER])
             self._check_backup(event)
@@ -67,6 +85,8 @@ class Invariants:
         tracker: TaskTracker = self._system.actors[TRACKER]
         host = workers[event.worker].model.host
         asked = event.reason == "asked"
+        most = max(1, math.ceil(tracker._settings.speculation.max_share * len(tracker._workers)))
+        assert asked or len(self._backups) < most, f"there are more than {most} backups at once"
         if len({workers[name].model.host for name in tracker._workers}) > 1 and not asked:
             assert host != workers[event.of_worker].model.host, f"{event.task} is copied on its own host"
         assert event.worker not in {each.worker for each in self._backups.values()}, (
@@ -84,6 +104,8 @@ class Invariants:
         self._forget_backups_of_others(tracker)
         if master is None or tracker is None:
             return
+        if self.calm:
+            self._check_losers(tracker)
         self._check_answers()
         racing = {number for task in tracker._tasks.values() for number in task.backups}
         assert racing == self._backups.keys(), "other backups are under way than were told"
@@ -100,6 +122,16 @@ class Invariants:
         assert phases == known, "phases outlive their jobs"
         for name, job in master._jobs.items():
             self._check_job(name, job.ready, job.issued, tracker)
+
+    def _check_losers(self, tracker: TaskTracker) -> None:
+        """Nobody goes on with a task that is done, but for as long as it takes to call somebody back."""
+        now = self._system.clock
+        losers = {}
+        for worker in self._cluster.living():
+            if (attempt := worker._attempt) is not None and attempt.message.task not in tracker._tasks:
+                losers[attempt.message.attempt] = self._losers.get(attempt.message.attempt, now)
+                assert now - losers[attempt.message.attempt] < LOSER_SECONDS, f"{worker.name} is not called back"
+        self._losers = losers
 
     def _check_answers(self) -> None:
         """Who asks for a backup is told what became of that, once, and it is true."""
@@ -155,7 +187,7 @@ class Invariants:
             assert len(outcomes) == times, f"job {name} was submitted {times} times and ended {len(outcomes)} times"
             for outcome in outcomes:
                 if isinstance(outcome, JobSucceeded):
-                    self._check_success(spec, outcome)
+                    self._check_success(spec, outcome, last=outcome is outcomes[-1])
                 else:
                     self._check_failure(outcome)
 
@@ -166,12 +198,14 @@ class Invariants:
         known = set(tracker._workers)
         assert known == living, f"the tracker knows {sorted(known)}, and there are {sorted(living)}"
 
-    def _check_success(self, spec: JobSpec, outcome: JobSucceeded) -> None:
+    def _check_success(self, spec: JobSpec, outcome: JobSucceeded, *, last: bool) -> None:
         assert outcome.inputs == spec.files, f"{outcome.inputs} inputs are told, of {spec.files}"
         poisoned = {task.job for task in self._cluster.store.poison}
         assert spec.job not in poisoned, "a task that cannot be made was made"
         receipts = tuple(b"%d" % tile for tile in range(spec.tiles))
         assert outcome.receipts == receipts, f"the receipts are {outcome.receipts}"
+        if not last:
+            return  # the result was begun anew since
         whole = {tile: Covered(0, spec.files) for tile in range(spec.tiles)}
         assert self._cluster.store.results.get(spec.job) == whole, "the result lacks some inputs"
 
@@ -186,4 +220,5 @@ class Invariants:
             assert task in cluster.broker.dead, f"{task} was abandoned, and not dead-lettered"
         else:
             failures = sum(worker.failed.get(task, 0) for worker in cluster.workers.values())
-            assert failures >= cluster.max_attempts, f"{task} was given up after {failures} failures"
+            final = outcome.kind == "storage" and not cluster.retries_storage
+            assert failures >= (1 if final else cluster.max_attempts), f"{task} was given up after {failures} failures"

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+import msgspec
+
 from distsum.actors.actor import MASTER, phase_address
 from distsum.actors.attempts import Attempt
 from distsum.actors.master import Master
 from distsum.actors.phase import READY, STORED, WAITING, Phase
 from distsum.actors.task_tracker import TaskTracker
-from distsum.messages import CancelJob, PhaseCompleted, TaskFailed, TaskSucceeded, WorkerLost
+from distsum.messages import CancelJob, PhaseCompleted, TaskFailed, TaskSucceeded, TellWorker, WorkerLost
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -209,6 +211,45 @@ class CopiesWithoutEnd(TaskTracker):
         super()._start_backup(decision)
 
 
+class NeverCopies(TaskTracker):
+    """Stragglers are left alone."""
+
+    def _check_stragglers(self, message: Any) -> None:
+        """Do nothing."""
+
+
+class NeverCallsBack(TaskTracker):
+    """Attempts at a task that another has done go on."""
+
+    def _take_off(self, *arguments: Any) -> None:
+        send = self._context.send
+        self._context.send = lambda address, message: (
+            None if isinstance(message, TellWorker) else send(address, message)
+        )
+        super()._take_off(*arguments)
+        self._context.send = send
+
+
+class HasNoCap(TaskTracker):
+    """Backups under way are not counted when others begin."""
+
+    def _check_stragglers(self, message: Any) -> None:
+        backups, self._known.backups = self._known.backups, 0
+        super()._check_stragglers(message)
+        self._known.backups += backups
+
+
+class GivesUpOnTheStore(TaskTracker):
+    """A failure to read or write ends the job, though another host may not have it."""
+
+    def _failed(self, message: TaskFailed) -> None:
+        settings = self._settings
+        if message.kind == "storage":
+            self._settings = msgspec.structs.replace(settings, retry_storage=False)
+        super()._failed(message)
+        self._settings = settings
+
+
 class ForgetsWhoAsks(TaskTracker):
     """Who asks for a backup of a task that is not out is not answered."""
 
@@ -269,6 +310,10 @@ PLANTS: Final[Mapping[str, Mapping[type, type]]] = {
         WakesNobody,
         CopiesToTheSameHost,
         CopiesWithoutEnd,
+        NeverCopies,
+        NeverCallsBack,
+        HasNoCap,
+        GivesUpOnTheStore,
         ForgetsWhoAsks,
         ForgetsHowBackupsEnd,
         CountsOnlySuccesses,

@@ -13,7 +13,7 @@ from distsum.actors.modelled_broker import BrokerModel
 from distsum.actors.modelled_worker import WorkerModel
 from distsum.actors.simulated_cluster import SimulatedCluster, simulated_job
 from distsum.actors.task_tracker import TrackerSettings
-from distsum.messages import DismissWorker, PauseWorker, ResumeWorker, SwitchSpeculation, TaskId
+from distsum.messages import DismissWorker, PauseWorker, ResumeWorker, SwitchSpeculation, TaskId, TaskStarted
 from distsum.wording import printable
 from tests.simulation.invariants import Invariants
 from tests.simulation.plants import PLANTS
@@ -27,6 +27,11 @@ LIMIT_SECONDS: Final = 5_000.0
 """Virtual time after which a job that has not ended stands still."""
 CALM_SECONDS: Final = 30.0
 """Time without faults after which everybody must know who is there."""
+SLOW_HOST_SHARE: Final = 0.05
+"""Of the runs; in all others nearly everything may happen."""
+SLOW_HOST_TIMES: Final = 2.0
+SLOW_HOST_SECONDS: Final = 20.0
+"""What a slow host may cost at most: so many times what a healthy cluster takes, and this."""
 TICKS: Final = 30_000
 """Actions after which a run that has not ended goes in circles."""
 
@@ -48,6 +53,10 @@ class Run:
         self.faults: list[str] = []
         self._plant = plant
         self._draw = draw = random.Random(seed)
+        self._slow_host = draw.random() < SLOW_HOST_SHARE
+        if self._slow_host:
+            self._build_slow_host()
+            return
         embedded = draw.random() < 0.4
         self._workers = draw.randint(1, 8)
         self._hosts = draw.randint(1, self._workers)
@@ -73,10 +82,43 @@ class Run:
             self._plan_job(f"job{number + 1}")
         for _ in range(draw.choice((0, 1, 2, 4, 8))):
             self._plan_fault()
+        self._anew = draw.choice((0, 0, 1, 3))
+        if self._anew:
+            self.cluster.system.on_event = self._begin_anew_at_the_end
         if draw.random() < 0.05:
             self.cluster.store.poison.add(TaskId("job1", 1, 0, 0))
             self.cluster.respawn_seconds = 1.0
         self.cluster.system.at(HORIZON_SECONDS, self._end_faults)
+
+    def _build_slow_host(self) -> None:
+        """Nothing happens but that one host is slow from the beginning, while others have little to do."""
+        draw = self._draw
+        hosts, each = draw.randint(2, 4), draw.randint(1, 3)
+        speed = draw.choice((0.01, 0.02, 0.05))
+        self._spread, self._scale = 0.1, draw.uniform(1.0, 4.0)
+        # Two tasks or more: with one alone there is nothing to compare it with.
+        shape = draw.choice(((25, 5, 1), (60, 5, 1), (26, 5, 1), (50, 5, 2), (60, 5, 2), (31, 3, 2)))
+        spec = simulated_job("job1", shape[0], fan_in=shape[1], exponent=shape[2])
+        names = [f"h{host}" for host in range(hosts) for _ in range(each)]
+
+        def cluster(slow: float, plant: str | None) -> SimulatedCluster:
+            made = SimulatedCluster(
+                draw,
+                broker=BrokerModel(embedded=False, delay_seconds=(0.001, 0.003)),
+                work_seconds=self._work_seconds,
+                replacements=PLANTS[plant] if plant else None,
+            )
+            for name in names:
+                made.add_worker(WorkerModel(name, speed=slow if name == "h0" else 1.0))
+            made.system.at(3.0, made.submit, spec)
+            return made
+
+        healthy = cluster(1.0, None)
+        while "job1" not in healthy.outcomes:
+            healthy.system.step()
+        self._most_seconds = SLOW_HOST_TIMES * (healthy.system.clock - 3.0) + SLOW_HOST_SECONDS
+        self.cluster = cluster(speed, self._plant)
+        self.invariants = Invariants(self.cluster, calm=True)
 
     def go(self) -> None:
         """Run to the end.
@@ -95,6 +137,9 @@ class Run:
             else:
                 raise AssertionError(f"{cluster.open_jobs} have not ended after {TICKS} actions")
             self.invariants.check_end()
+            if self._slow_host:
+                took = self.invariants.ended_seconds["job1"] - 3.0
+                assert took <= self._most_seconds, f"a slow host holds up the job: {took:.1f} s"
             if not cluster.broker_model.loss:
                 cluster.system.advance(CALM_SECONDS)
                 self.invariants.check_calm()
@@ -124,6 +169,7 @@ class Run:
         draw = self._draw
         return WorkerModel(
             host=host,
+            failure_kind=draw.choice(("error", "error", "storage")),
             speed=draw.choice((1.0, 1.0, 1.0, 0.5, 0.1)),
             start_seconds=draw.uniform(0.1, 2.0),
             failures=draw.choice((0.0, 0.0, 0.05, 0.3)),
@@ -166,12 +212,32 @@ class Run:
         if draw.random() < 0.1:
             system.at(when + draw.uniform(0.0, 20.0), self.cluster.change_priority, name, draw.choice((0, 1, 9)))
 
+    def _begin_anew_at_the_end(self, event: msgspec.Struct) -> None:
+        """Have a job cancelled and submitted again just when its result is written, the first times that it is."""
+        self.invariants.take_event(event)
+        if not isinstance(event, TaskStarted) or event.child is not None:
+            return
+        job, worker = event.task.job, self.cluster.workers[event.worker]
+        if event.task.phase < self.cluster.store.tree(job).phases or (attempt := worker._attempt) is None:
+            return
+        system = self.cluster.system
+        self._anew -= 1
+        if not self._anew:
+            system.on_event = self.invariants.take_event
+        moment = system.clock + attempt.total / max(worker.model.speed, 0.1) + self._draw.uniform(-0.01, 0.01)
+        system.at(moment, self._fault, f"cancel {job}", self.cluster.cancel, job)
+        system.at(moment + self._draw.uniform(0.0, 0.01), self._fault, f"submit {job} again", self._submit_again, job)
+
+    def _submit_again(self, job: str) -> None:
+        self.cluster.submit(self.cluster.specs[job])
+
     def _plan_fault(self) -> None:
         draw, system = self._draw, self.cluster.system
         kind = draw.choice(
             (
                 "crash", "vanish", "freeze", "slow", "partition", "leave", "join", "join",
                 "master", "master_over_losses", "lose", "damage", "pause", "dismiss", "ask", "ask", "switch",
+                "store",
             )
         )  # fmt: skip
         when = draw.uniform(0.0, HORIZON_SECONDS) * draw.choice((0.05, 0.3, 1.0))
@@ -248,6 +314,12 @@ class Run:
     def _damage(self) -> None:
         self.cluster.store.damaged.update(self._some_partials())
 
+    def _store(self) -> None:
+        """The store does not do what it is asked, always or now and then, for a while."""
+        store = self.cluster.store
+        store.errors = self._draw.choice((0.1, 0.5, 1.0))
+        self.cluster.system.after(self._draw.uniform(0.1, 10.0), setattr, store, "errors", 0.0)
+
     def _some_partials(self) -> list[TaskId]:
         partials = list(self.cluster.store.partials)
         return self._draw.sample(partials, min(len(partials), self._draw.randint(1, 5)))
@@ -281,6 +353,7 @@ class Run:
         cluster = self.cluster
         cluster.start_master(purge=True)
         cluster.respawn_seconds = 1.0
+        cluster.store.errors = 0.0
         for worker in cluster.living():
             worker.thaw()
             worker.heal()

@@ -208,3 +208,16 @@ def test_of_equally_fast_workers_a_copy_goes_to_the_one_that_was_heard_last() ->
     (decision,) = decide(View(phases=[phase], idle=idle, workers=9, hosts=9), SETTINGS)
     assert isinstance(decision, StartBackup)
     assert decision.worker == "here"
+
+
+def test_of_two_or_three_attempts_one_is_slow_by_the_fastest_where_nobody_has_finished_anything() -> None:
+    nothing: dict[str, Any] = {"tasks": 3, "done": 0, "durations": Durations()}
+    fast = running(1, elapsed_seconds=4.0, progress=0.2)
+    slow = running(2, elapsed_seconds=4.0, progress=0.01)
+    (decision,) = decisions(fast, slow, **nothing)
+    assert isinstance(decision, StartBackup)
+    assert (decision.running, decision.reason) == (slow, "slow_rate")
+    assert decision.evidence.copy_seconds == pytest.approx(20.0)
+    assert decisions(slow, **nothing) == (), "there is nothing to compare it with"
+    leaping = msgspec.structs.replace(fast, progress=0.9, copies=1)
+    assert decisions(leaping, running(3, elapsed_seconds=4.0, progress=0.2), **nothing) == ()

@@ -1,0 +1,59 @@
+"""What speculation is to reach, in the simulated clusters of the benchmark: the same numbers come out every time."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import TYPE_CHECKING
+
+import pytest
+
+from benchmarks.stragglers import CLUSTERS, PARTITIONS, Cell, Outcome, simulate
+
+if TYPE_CHECKING:
+    from distsum.actors.speculation import PolicyName
+
+WORKERS = 100
+NEVER_SLOWER = [(cluster, partition, WORKERS) for cluster in CLUSTERS for partition in (25, 125)] + [
+    (cluster, partition, 8)
+    for cluster in ("one host 10x slow", "5 % freeze 60 s", "5 % die")
+    for partition in PARTITIONS
+]
+
+
+@cache
+def run(cluster: str, partition: int, policy: PolicyName, workers: int = WORKERS, seed: int = 1) -> Outcome:
+    return simulate(Cell(cluster, workers, partition, policy, seed))
+
+
+@pytest.mark.parametrize("partition", PARTITIONS)
+def test_a_host_that_is_ten_times_as_slow_costs_a_seventh_at_most_and_a_twentieth_of_the_work(partition: int) -> None:
+    healthy = run("equal", partition, "none")
+    slow = run("one host 10x slow", partition, "guarded")
+    assert slow.makespan <= 1.15 * healthy.makespan
+    assert slow.wasted <= 0.05
+
+
+@pytest.mark.parametrize(("cluster", "partition", "workers"), NEVER_SLOWER)
+def test_speculation_is_never_slower_than_none(cluster: str, partition: int, workers: int) -> None:
+    seeds = range(1, 2 if workers == WORKERS else 5)
+    for seed in seeds:
+        none = run(cluster, partition, "none", workers, seed)
+        assert run(cluster, partition, "guarded", workers, seed).makespan <= 1.02 * none.makespan
+
+
+@pytest.mark.parametrize("cluster", ["5 % freeze 60 s", "5 % die"])
+def test_a_copy_for_a_worker_that_has_just_vanished_holds_nobody_up(cluster: str) -> None:
+    seed = 65  # of the first hundred the one where the copy of the last task goes there
+    none = run(cluster, 25, "none", 8, seed)
+    assert run(cluster, 25, "guarded", 8, seed).makespan <= 1.02 * none.makespan
+
+
+@pytest.mark.parametrize("partition", [5, 25])
+def test_a_ninth_of_the_workers_killed_in_mid_job_costs_a_tenth_at_most(partition: int) -> None:
+    healthy = run("equal", partition, "none")
+    assert run("11 % killed", partition, "guarded").makespan <= 1.10 * healthy.makespan
+
+
+def test_where_nothing_is_wrong_nothing_is_lost_by_looking() -> None:
+    for partition in PARTITIONS:
+        assert run("equal", partition, "guarded").wasted <= run("equal", partition, "none").wasted + 0.005
