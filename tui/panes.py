@@ -79,6 +79,7 @@ class LinesPane(ScrollView, can_focus=True):
         self._lines: list[Line] = []
         self._follow = follow
         self._going = False
+        self._rest = ""
         self._title = title
         self.border_title = Content(title)
 
@@ -88,6 +89,7 @@ class LinesPane(ScrollView, can_focus=True):
             self._title = title
             self.border_title = Content(title)
         if lines == self._lines:
+            self._tell_rest()
             return
         at_end = self._going or self.scroll_offset.y >= self.max_scroll_y
         before, self._lines = self._lines, lines
@@ -97,14 +99,30 @@ class LinesPane(ScrollView, can_focus=True):
             if at_end:
                 self._go_to_end()
             self.refresh()
+            self._tell_rest()
             return
         top = self.scroll_offset.y
         changed = [place for place in range(top, min(len(lines), top + height)) if before[place] != lines[place]]
         if changed:
             self.refresh(*(Region(0, place - top, width, 1) for place in changed))
 
+    def watch_scroll_y(self, old: float, new: float) -> None:
+        """Say how much is below now."""
+        super().watch_scroll_y(old, new)
+        self._tell_rest()
+
+    def _tell_rest(self) -> None:
+        """Say in the border how many lines are out of sight, so that nobody takes what is cut for all there is."""
+        above = round(self.scroll_y)
+        below = max(0, len(self._lines) - above - self.scrollable_content_region.height)
+        words = f"{below:,} more below" if below else f"{above:,} more above" if above else ""
+        if words != self._rest:
+            self._rest = words
+            self.border_subtitle = Content(words)
+
     def on_resize(self) -> None:
         """Keep the end in sight."""
+        self._tell_rest()
         self._go_to_end()
 
     def _go_to_end(self) -> None:

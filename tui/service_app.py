@@ -14,6 +14,7 @@ from .app import FRAME_SECONDS, ScreenApp
 from .dialogs import Told
 from .jobs_screen import JobsScreen
 from .list_screen import ListScreen
+from .node_screen import NodeScreen
 from .queues_screen import QueuesScreen
 from .remote import FollowedJob
 from .served_job_screen import ServedJobScreen
@@ -78,8 +79,8 @@ class ServiceApp(ScreenApp):
         self.traces.take(view.queues if view is not None else None, self.clock())
         self._choose_first(view)
         for screen in reversed(self.screen_stack):
-            if isinstance(screen, ServedJobScreen):
-                self._show_job(screen)
+            if isinstance(screen, ServedJobScreen | NodeScreen):
+                self._show_job()
                 return
             if isinstance(screen, ListScreen):
                 screen.show(view, self.service.notice())
@@ -98,10 +99,10 @@ class ServiceApp(ScreenApp):
         if self._job is not None:
             self.open_job(self._job)
 
-    def _show_job(self, screen: ServedJobScreen) -> None:
+    def _show_job(self) -> None:
+        screen = next(screen for screen in reversed(self.screen_stack) if isinstance(screen, ServedJobScreen))
         followed = screen.followed
-        screen.show(followed.newest())
-        screen.notice(followed.notice())
+        self.draw_job(followed.newest(), followed.notice())
         if screen is self.screen and followed.unreadable:
             self.back()
             self.push_screen(Told(_ended_words(followed, self.clock())))
