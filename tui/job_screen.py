@@ -242,7 +242,9 @@ class JobScreen(Screen[None]):
             width = max(1, pane.scrollable_content_region.width)
             if name in {"stragglers", "log"}:
                 # They change seldom, and a thousand lines take longer to fold than all else.
-                content = view.ledger.entries if name == "stragglers" else (view.log_total, view.ledger.remark)
+                content: object = view.log_total, view.ledger.remark
+                if name == "stragglers":
+                    content = view.ledger.entries, straggler_title(view)
                 if self._shown.get(name) == (content, width, self._filter):
                     continue
                 self._shown[name] = content, width, self._filter

@@ -206,11 +206,20 @@ def _node_line(view: JobView, made: TaskId, tree: Tree, child: Child | None, nam
     return (*left, Span(fitted(who, max(0, room)), "dim" if state == DONE else "plain"))
 
 
+def _short_words(seconds: float) -> str:
+    """Return a duration, of little ones in milliseconds: tasks may take so little.
+
+    >>> [_short_words(seconds) for seconds in (0.0, 0.0042, 0.0994, 0.1, 206)]
+    ['0ms', '4ms', '99ms', '0.1s', '3m26s']
+    """
+    return f"{seconds * 1000:.0f}ms" if seconds < 0.0995 else clock_words(seconds)
+
+
 def _child_time(view: JobView, child: Child) -> str:
     if child.began_seconds is None:
         return ""
     ended = view.snapshot.elapsed_seconds if child.ended_seconds is None else child.ended_seconds
-    return clock_words(max(0.0, ended - child.began_seconds))
+    return _short_words(max(0.0, ended - child.began_seconds))
 
 
 def leaves_bar(view: JobView, task: TaskId, tree: Tree, width: int) -> list[Span]:
@@ -310,7 +319,7 @@ def time_lines(view: JobView, detail: NodeDetail | None, width: int) -> list[Lin
             )
         )
     stamp = time.strftime("%H:%M:%S", time.localtime(view.ledger.began_seconds + began))
-    later = f"{clock_words(ended - began)} later"
+    later = f"{_short_words(ended - began)} later"
     if bar > len(stamp) + len(later):
         lines.append((Span(f"{'':{names + 6}}{stamp}{later:>{bar - len(stamp)}}", "dim"),))
     return lines
@@ -325,7 +334,7 @@ def _figures_of(view: JobView, attempt: Attempt) -> dict[str, str]:
     read = attempt.bytes_read
     return {
         "began": "?" if attempt.began_seconds is None else f"+{clock_words(attempt.began_seconds)}",
-        "took": "?" if seconds is None else clock_words(seconds),
+        "took": "?" if seconds is None else _short_words(seconds),
         "read": size_words(read) if read else "-",
         "rate": f"{size_words(read / seconds)}/s" if read and seconds else "-",
     }

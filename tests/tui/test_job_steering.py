@@ -11,6 +11,7 @@ from distsum.tui.subtree_screen import SubtreeScreen
 from distsum.messages import TaskId
 from distsum.service.messages import BackedUp, BackUp, GetNode, Refused, SwitchSpeculation
 from tests.following import running, service
+from tests.screens import settled, text_of
 from tests.tui.test_node_screens import player
 from tests.tui.test_service_screens import Stage
 
@@ -44,11 +45,17 @@ def test_b_asks_for_no_more_backups_and_for_backups_again_and_the_screen_says_wh
     assert made.asked.requests == [SwitchSpeculation(JOB, on=False)]
     assert made.told == ["stragglers of job 7f3a get no more backups; those under way go on"]
     assert "backups on ──" in made.text
+
+    async def steps(pilot):
+        assert "backups on ──" in "\n".join(text_of(pilot.app))
+        view = switched.viewer.job.view
+        snapshot = msgspec.structs.replace(view.snapshot, speculation=False)
+        switched.viewer.job.view = msgspec.structs.replace(view, snapshot=snapshot)
+        await settled(pilot.app, pilot)
+        await pilot.press("b")
+
     switched = stage()
-    view = switched.viewer.job_views[JOB]
-    snapshot = msgspec.structs.replace(view.snapshot, speculation=False)
-    switched.viewer.job_views[JOB] = msgspec.structs.replace(view, snapshot=snapshot)
-    switched.show("b", notifications=True)
+    switched.show(steps=steps, notifications=True)
     assert switched.asked.requests == [SwitchSpeculation(JOB, on=True)]
     assert "backups OFF ──" in switched.text
 
