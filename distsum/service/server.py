@@ -55,7 +55,7 @@ from distsum.messages import (
 from distsum.observe.gauges import Gauges, QueueGauge
 from distsum.observe.ledger import task_words
 from distsum.observe.narrator import Narrator
-from distsum.observe.workers import WorkerTable
+from distsum.observe.workers import GONE, WorkerTable
 from distsum.partials import node_context
 from distsum.service import messages as channel
 from distsum.service import overview
@@ -510,8 +510,7 @@ class Service:
         )
 
     def _active(self) -> list[str]:
-        gone = {"lost", "refused"}
-        return [each.worker for each in self._workers.statuses() if each.state not in gone]
+        return [each.worker for each in self._workers.statuses() if each.state not in GONE]
 
     # Clients ----------------------------------------------------------------------------------------------------------
 

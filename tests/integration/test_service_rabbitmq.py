@@ -238,7 +238,7 @@ def test_a_drained_worker_leaves_and_none_survives_its_parent(tmp_path: Path, en
             wait_until(lambda: len(asked(environment, "workers")) == 2, "workers")
             process.terminate()
             assert process.wait(20) == 0
-        wait_until(lambda: {each["state"] for each in asked(environment, "workers")} == {"lost"}, "their end")
+        wait_until(lambda: {each["state"] for each in asked(environment, "workers")} == {"left"}, "their end")
         with worker(tmp_path, environment) as process:
             wait_until(lambda: len(asked(environment, "workers")) == 4, "workers")
             pids = slot_processes(process)
