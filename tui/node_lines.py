@@ -293,7 +293,7 @@ def time_lines(view: JobView, detail: NodeDetail | None, width: int) -> list[Lin
     if detail is None:
         return [(Span("asking", "dim"),)]
     if not detail.attempts:
-        return [(Span(_none_words(view, detail), "dim"),)]
+        return [(Span(fitted(_none_words(view, detail), width), "dim"),)]
     now = view.snapshot.elapsed_seconds
     began = min(attempt.when for attempt in detail.attempts)
     ended = max(now if attempt.ended_seconds is None else attempt.ended_seconds for attempt in detail.attempts)
@@ -399,7 +399,7 @@ def why_lines(view: JobView, detail: NodeDetail | None, task: TaskId, width: int
         lines += timed(view.ledger.began_seconds + seconds, words, role, width)
     if told:
         return lines
-    return [*lines, (Span("nothing unusual: neither copied nor tried again", "dim"),)]
+    return [*lines, (Span(fitted("nothing unusual: neither copied nor tried again", width), "dim"),)]
 
 
 def _attempt_reasons(view: JobView, number: int, attempt: Attempt) -> list[tuple[float, str, Role]]:

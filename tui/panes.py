@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 from rich.segment import Segment
+from textual.binding import Binding, BindingType
 from textual.content import Content
 from textual.geometry import Region, Size
 from textual.message import Message
@@ -61,7 +62,7 @@ class FixedLines(Widget):
         return line_strip(self, self._lines[y], width) if y < len(self._lines) else Strip.blank(width, self.rich_style)
 
 
-class LinesPane(ScrollView, can_focus=True):
+class LinesPane(ScrollView, can_focus=True, inherit_bindings=False):
     """Lines that scroll.
 
     Args:
@@ -73,6 +74,15 @@ class LinesPane(ScrollView, can_focus=True):
     DEFAULT_CSS = (
         "LinesPane { overflow-x: hidden; scrollbar-size-vertical: 1; " + LINE_STYLES.replace("> .", "& > .") + " }"
     )
+
+    BINDINGS: ClassVar[list[BindingType]] = [  # none to the left and the right, which screens have their own use for
+        Binding("up", "scroll_up", "Scroll up", show=False),
+        Binding("down", "scroll_down", "Scroll down", show=False),
+        Binding("pageup", "page_up", "Page up", show=False),
+        Binding("pagedown", "page_down", "Page down", show=False),
+        Binding("home", "scroll_home", "To the first line", show=False),
+        Binding("end", "scroll_end", "To the last line", show=False),
+    ]
 
     def __init__(self, title: str, *, follow: bool = False, id: str, classes: str) -> None:  # noqa: A002 - Textual's word
         super().__init__(id=id, classes=classes)

@@ -106,7 +106,8 @@ class Steering:
             self._tell(printable(answer.reason, 1000), refused=True)
             return
         if isinstance(answer, channel.BackedUp):
-            helpers = f", and {counted(len(answer.helpers), 'more worker')} make parts of it" if answer.helpers else ""
+            shares = counted(len(answer.helpers), "more worker shares", "more workers share")
+            helpers = f", and {shares} it" if answer.helpers else ""
             done += f" on {printable(answer.worker, 80)}, beside {printable(answer.of_worker, 80)}{helpers}"
         self._tell(done)
 

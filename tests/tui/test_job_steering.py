@@ -32,7 +32,7 @@ def stage(**options):
 def test_s_asks_for_a_backup_of_the_task_at_the_cursor_on_each_screen_and_tells_who_makes_it(keys):
     made = stage(answer=BackedUp("w5", "w4", ("w6",))).show(*keys, notifications=True)
     assert made.asked.requests == [BackUp(RACED)]
-    assert made.told == ["phase 2 task 6 gets a backup on w5, beside w4, and 1 more worker make parts of it"]
+    assert made.told == ["phase 2 task 6 gets a backup on w5, beside w4, and 1 more worker shares it"]
 
 
 def test_why_there_is_no_backup_is_told_harmlessly():
