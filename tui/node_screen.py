@@ -64,6 +64,7 @@ class NodeScreen(Screen[TaskId]):
         Binding("left", "sibling(-1)", "Node before", show=False),
         Binding("right", "sibling(1)", "Node after", show=False),
         Binding("s", "back_up", "Back up now"),
+        Binding("space", "pause", "Play", key_display="space"),
         Binding("question_mark", "help", "Help", key_display="?"),
         Binding("t", "theme", "Next theme", show=False),
         Binding("q,ctrl+c,ctrl+q", "leave", "Leave", key_display="q"),
@@ -154,7 +155,9 @@ class NodeScreen(Screen[TaskId]):
     # What keys do -----------------------------------------------------------------------------------------------------
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        """Hide what cannot be asked."""
+        """Hide what cannot be asked, and the key of a replay where nothing is played again."""
+        if action == "pause":
+            return self.source.replay() is not None
         return self.backups is not None and self.backups.allowed() if action == "back_up" else True
 
     def go_to(self, task: TaskId) -> None:
@@ -184,6 +187,11 @@ class NodeScreen(Screen[TaskId]):
         """Ask for a backup of the task."""
         if self.backups is not None:
             self.backups.back_up(self.node)
+
+    def action_pause(self) -> None:
+        """Stop a replay, or go on; its place is told by the time since the job's start."""
+        if (replay := self.source.replay()) is not None:
+            replay.pause()
 
     def action_back(self) -> None:
         """Go back to where one came from."""

@@ -212,6 +212,15 @@ def test_the_help_tells_what_signs_mean_and_the_keys_that_do_something_and_no_ot
     assert "Back up now" not in told, "nobody can be asked"
 
 
+def test_space_stops_a_replay_and_lets_it_go_on():
+    source = replay()
+    shown(source, "space", screen=subtree_of(source))
+    assert source.playing
+    source.playing = False
+    seen = shown(live(failing()), "space", "question_mark", screen=subtree_of(live(failing())))
+    assert "Play" not in "\n".join(seen.lines), "nothing is played again"
+
+
 def test_the_theme_is_changed_and_what_matters_can_be_read_in_each():
     async def steps(app, pilot):
         before = app.theme
