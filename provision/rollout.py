@@ -140,6 +140,13 @@ class Rollout:
         """Bring every host to what is wanted, with workers that live on without this command."""
         return await self._each(lambda session: self._bring_up(session, detached=True))
 
+    @property
+    def wanted(self) -> int | None:
+        """How many workers the hosts are to have together; None before each was looked at."""
+        if self._total is not None:
+            return self._total
+        return sum(self._shares.values()) if self._probed.is_set() else None
+
     def resize(self, total: int) -> None:
         """Have another number of workers in all on hosts that are held: begun at once, and told of by ``say``."""
         self._total = total

@@ -12,8 +12,8 @@ from distsum.messages import TaskId
 from distsum.service.messages import BackedUp, BackUp, GetNode, Refused, SwitchSpeculation
 from tests.following import running, service
 from tests.screens import settled, text_of
+from tests.stage import Stage
 from tests.tui.test_node_screens import player
-from tests.tui.test_service_screens import Stage
 
 JOB = "7f3a"
 RACED = TaskId(JOB, 2, 0, 6)
