@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from distsum.errors import DistsumError
+from distsum.observe.subtree import is_whole
 from distsum.service import messages as channel
 from distsum.wording import printable
 
@@ -61,6 +62,9 @@ class Inquiry:
             answer = channel.Refused(str(error))
         known = self._found is not None and self._found[0] == task and not isinstance(self._found[1], str)
         if isinstance(answer, channel.Node):
+            tree = answer.detail.tree
+            if answer.detail.task != task or (tree is not None and not is_whole(tree)):
+                return  # None of ours: others may write to a broker, too.
             self._found = answer.detail.task, answer.detail
         elif isinstance(answer, channel.Refused) and not known:
             self._found = task, printable(answer.reason, 500)

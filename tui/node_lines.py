@@ -192,7 +192,7 @@ def _node_line(view: JobView, made: TaskId, tree: Tree, child: Child | None, nam
     files = f"{files_words(tree, made.phase, made.index):<22} "
     who = ""
     if child is not None and child.attempts:
-        who = f"{fitted(child.worker, 16)} {_child_time(view, child)}".rstrip()
+        who = f"{fitted(printable(child.worker, 40), 16)} {_child_time(view, child)}".rstrip()
         if child.attempts > 1:
             who += f", {counted(child.attempts, 'attempt')}"
     room = width - sum(len(span.text) for span in left)
@@ -355,7 +355,7 @@ def stored_lines(view: JobView, detail: NodeDetail | None, task: TaskId, width: 
     stored = state == DONE
     words = "its node is stored, or is not needed any more" if stored else "its node is not stored yet"
     lines: list[Line] = [(Span(fitted(words, width), "good" if stored else "plain"),)]
-    if detail is None or detail.tree is None:
+    if detail is None or detail.tree is None or detail.tree.phases != len(view.states):
         return lines
     if task.phase > 1:
         counts = children_counts(view, task, detail.tree)

@@ -120,8 +120,8 @@ class NodeScreen(Screen[TaskId]):
         first, count = self.wanted()
         found = self.source.detail(self.node, first, count)
         detail = None if found is None or isinstance(found, str) else found
-        if detail is not None:
-            self._tree = detail.tree or self._tree
+        if detail is not None and detail.tree is not None and detail.tree.phases == len(view.states):
+            self._tree = detail.tree
         self._known = detail
         self._header.show(header_lines(view, width))
         place = place_lines(view, self.node, self._tree, width)

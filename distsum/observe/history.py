@@ -31,6 +31,7 @@ from distsum.messages import (
 )
 from distsum.observe.fold import JobTally
 from distsum.observe.snapshot import PhaseWork
+from distsum.observe.subtree import is_whole
 from distsum.observe.workers import WorkerTable
 from distsum.tree import Tree
 from distsum.wording import counted, printable
@@ -100,10 +101,8 @@ class HistoryHeader(msgspec.Struct, frozen=True, kw_only=True, tag="header"):
     @property
     def tree(self) -> Tree | None:
         """The tree; None of a history from before it was told, or of one that is no tree."""
-        if self.files < 1 or self.fan_in < 2 or self.exponent < 1:
-            return None
         tree = Tree(files=self.files, fan_in=self.fan_in, exponent=self.exponent)
-        return tree if tree.phases == len(self.work) else None
+        return tree if is_whole(tree) and tree.phases == len(self.work) else None
 
 
 class _Events(msgspec.Struct, frozen=True, tag="events"):

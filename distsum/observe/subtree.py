@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 CHILDREN_TOLD: Final = 200
 ATTEMPTS_TOLD: Final = 100
+_MOST_EXPONENT: Final = 64
 
 
 class Child(msgspec.Struct, frozen=True, kw_only=True):
@@ -113,6 +114,15 @@ def _child(tree: Tree, task: TaskId, number: int, table: AttemptTable, name_of: 
 
 
 # The tree -------------------------------------------------------------------------------------------------------------
+
+
+def is_whole(tree: Tree) -> bool:
+    """Whether a tree from elsewhere is one; to ask anything else of one that is not may take forever.
+
+    >>> is_whole(Tree(files=26, fan_in=5, exponent=1)), is_whole(Tree(files=26, fan_in=1, exponent=1))
+    (True, False)
+    """
+    return tree.files >= 1 and tree.fan_in >= 2 and 1 <= tree.exponent <= _MOST_EXPONENT
 
 
 def exists(tree: Tree, task: TaskId) -> bool:

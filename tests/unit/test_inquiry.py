@@ -11,6 +11,7 @@ from distsum.errors import UnreachableError
 from distsum.messages import TaskId
 from distsum.observe.subtree import NodeDetail
 from distsum.service.messages import GetNode, Node, Refused
+from distsum.tree import Tree
 
 ONE, OTHER = TaskId("job", 1, 0, 1), TaskId("job", 1, 0, 2)
 
@@ -86,6 +87,20 @@ def test_what_was_told_stays_where_the_master_is_away_and_is_asked_for_again(mas
     master.now += AGAIN_SECONDS
     master.look()
     assert len(master.asked) == 3
+
+
+@pytest.mark.parametrize(
+    "detail",
+    [
+        NodeDetail(task=OTHER, tree=None),
+        NodeDetail(task=ONE, tree=Tree(files=26, fan_in=1, exponent=1)),
+        NodeDetail(task=ONE, tree=Tree(files=26, fan_in=5, exponent=10**15)),
+    ],
+)
+def test_what_is_no_answer_to_the_question_is_passed_over(master, detail):
+    master.look()
+    master.answer(Node(detail))
+    assert master.look() is None
 
 
 def test_why_nothing_is_told_is_told_harmlessly(master):
