@@ -30,11 +30,13 @@ _END_ROLES: Final[dict[str, Role]] = {
 }  # fmt: skip
 _WHY: Final = {"first": "", "retry": "again", "again": "anew", "backup": "backup", "share": "child"}
 LEGEND: Final = (
-    f"A node's row: its state, which files it covers, the worst state of each part of what it stands on "
+    "P2/6 is the node that task 6 of phase 2 makes. A node's row: its state, which files it covers, the worst state of "
+    "each part of what it stands on "
     f"({', '.join(f'{sign} {name}' for sign, name in zip(GLYPHS, NAMES, strict=True))}), and who makes it. "
     "Attempts: ✓ done, ! failed, ✗ its worker was lost, - called back since it was not wanted any more, ▶ runs. "
     "again: after one that failed or was lost; anew: what one had stored was missing or damaged; backup: a copy of a "
-    "straggler; child: it makes one child for the others. began: after the job's start."
+    "straggler; child: it makes one child for the others. began: after the job's start. "
+    "A history holds the names of the first and the last file; others are called input N there."
 )
 
 

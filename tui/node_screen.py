@@ -61,6 +61,8 @@ class NodeScreen(Screen[TaskId]):
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape", "back", "Back"),
         Binding("u,backspace", "up", "Node above", key_display="u"),
+        Binding("tab", "app.focus_next", "Pane", show=False),
+        Binding("shift+tab", "app.focus_previous", "Pane before", show=False),
         Binding("left", "sibling(-1)", "Node before", show=False),
         Binding("right", "sibling(1)", "Node after", show=False),
         Binding("s", "back_up", "Back up now"),

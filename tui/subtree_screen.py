@@ -40,7 +40,6 @@ class SubtreeScreen(NodeScreen):
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("enter", "open", "Look into", priority=True),
         Binding("a", "attempts", "Attempts"),
-        Binding("tab", "app.focus_next", "Pane", show=False),
     ]
 
     def __init__(self, source: Source, task: TaskId, backups: BackUps | None = None) -> None:

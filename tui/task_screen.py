@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
-
-from textual.binding import Binding, BindingType
+from typing import TYPE_CHECKING
 
 from .node_lines import attempts_title, stored_lines, time_lines, why_lines
 from .node_screen import NodeScreen
@@ -30,9 +28,6 @@ class TaskScreen(NodeScreen):
     TaskScreen.flat .pane { border: none; }
     """
     AUTO_FOCUS = "#time"
-    BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("tab", "app.focus_next", "Pane"),
-    ]
 
     def __init__(self, source: Source, task: TaskId, backups: BackUps | None = None) -> None:
         super().__init__(source, task, backups)

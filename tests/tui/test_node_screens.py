@@ -206,9 +206,10 @@ def test_tab_goes_through_the_panes_of_a_task():
 
 
 def test_the_help_tells_what_signs_mean_and_the_keys_that_do_something_and_no_other():
-    seen = shown(replay(), "question_mark", screen=subtree_of(replay()))
+    seen = shown(replay(), "question_mark", screen=subtree_of(replay()), size=(120, 60))
     told = "\n".join(seen.lines)
     assert all(words in told for words in ("Node above", "Look into", "Attempts", "Back"))
+    assert all(words in told for words in ("P2/6 is the node", "✓ done", "backup: a copy of"))
     assert "Back up now" not in told, "nobody can be asked"
 
 
