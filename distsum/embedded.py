@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 
     from distsum.observe.history import Recorder
     from distsum.observe.snapshot import Snapshot
-    from distsum.observe.view import JobFold, JobView
+    from distsum.observe.view import JobFold, OnView
     from distsum.request import Options, ReductionName, Summary
     from distsum.stores.base import Store
 
@@ -95,7 +95,7 @@ def run(
     *,
     speculation: SpeculationSettings | None = None,
     history: bytes | None = None,
-    on_view: Callable[[JobView], None] | None = None,
+    on_view: OnView | None = None,
     stop: Stop | None = None,
 ) -> Summary:
     """Reduce files on this machine, and return what was done. Blocks; a running event loop in this thread is no harm.
@@ -108,7 +108,7 @@ def run(
         on_snapshot: Told about ten times a second how far the job is, on the thread that runs it.
         speculation: What is done about stragglers; None for the default.
         history: Where the job's events are stored when it ends, whatever the end; None for nowhere.
-        on_view: Told as ``on_snapshot`` is, and of all that a screen draws.
+        on_view: Told as ``on_snapshot`` is, and of all that a screen draws; until it returns, it may ask about nodes.
         stop: Ends the run when another thread asks it to.
 
     Raises:
@@ -304,7 +304,7 @@ class _Run:
         on_snapshot: Callable[[Snapshot], None] | None,
         speculation: SpeculationSettings | None,
         recorder: Recorder | None,
-        on_view: Callable[[JobView], None] | None = None,
+        on_view: OnView | None = None,
     ) -> None:
         self._job = job
         self._store = store
@@ -448,6 +448,7 @@ class _Run:
             printable(self._job.record.output),
             time.time() - (time.perf_counter() - self._began),
             self._job.nothing_to_do(states),
+            tree=self._job.tree,
         )
 
     def _take_event(self, event: msgspec.Struct) -> None:
@@ -468,7 +469,7 @@ class _Run:
 
     def _show_view(self) -> None:
         if self._on_view is not None and self._fold is not None:
-            self._on_view(self._fold.view(time.perf_counter() - self._began))
+            self._on_view(self._fold.view(time.perf_counter() - self._began), self._fold.detail)
 
 
 def _deliver(system: AsyncioSystem, pool: WorkerPool, message: FromWorker | FromBroker) -> None:

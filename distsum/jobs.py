@@ -92,6 +92,9 @@ class Job:
         record: What it is.
         manifest: Its inputs.
         store: Where everything lies.
+
+    Attributes:
+        tree: What its tasks stand in.
     """
 
     def __init__(self, record: JobRecord, manifest: Manifest, store: Store) -> None:
@@ -99,7 +102,7 @@ class Job:
         self.spec = record.spec
         self._manifest = manifest
         self._store = store
-        self._tree = Tree(files=self.spec.files, fan_in=self.spec.fan_in, exponent=self.spec.exponent)
+        self.tree = Tree(files=self.spec.files, fan_in=self.spec.fan_in, exponent=self.spec.exponent)
 
     def gives_same(self, other: Job) -> bool:
         """Whether another job gives the same result in the same place, however it was planned."""
@@ -215,7 +218,7 @@ class Job:
 
     def work_by_phase(self) -> tuple[PhaseWork, ...]:
         """Return what each phase takes, by the plan."""
-        spec, tree = self.spec, self._tree
+        spec, tree = self.spec, self.tree
         first = self.record.input_bytes
         if self.record.ranged:
             first = spec.files * (spec.tiles * spec.offset + spec.count * dtypes.itemsize(spec.dtype))
@@ -259,7 +262,7 @@ class Job:
 
     def stored_states(self, *, sweep: bool = False) -> tuple[bytes, ...]:
         """Return what is stored already, as ``actors.phase`` takes it."""
-        spec, tree, manifest = self.spec, self._tree, self._manifest
+        spec, tree, manifest = self.spec, self.tree, self._manifest
         stored = self.stored_partials(sweep=sweep)
         if not stored:
             return tuple(bytes(tree.width(phase) * spec.tiles) for phase in range(1, tree.phases + 1))
@@ -272,7 +275,7 @@ class Job:
 
     def nothing_to_do(self, states: tuple[bytes, ...]) -> tuple[bytes, ...]:
         """Return which tasks need nothing done by these ``stored_states``, as ``observe.states`` takes it."""
-        return nothing_to_do(self._tree, states)
+        return nothing_to_do(self.tree, states)
 
     def stored_partials(self, *, sweep: bool = False) -> set[str]:
         """Return the keys of all partials in the work folder.
@@ -296,7 +299,7 @@ class Job:
 
     def node_keys(self) -> Iterator[str]:
         """Yield the keys of all its nodes."""
-        tree, manifest = self._tree, self._manifest
+        tree, manifest = self.tree, self._manifest
         for tile in range(self.spec.tiles):
             keys = NodeKeys(node_context(self.spec, tile))
             for phase in range(1, tree.phases + 1):
@@ -324,7 +327,7 @@ class Job:
         return JobError(f"{self._task_words(task)}: {failure.reason}")
 
     def _task_words(self, task: TaskId) -> str:
-        start, stop = self._tree.inputs(task.phase, task.index)
+        start, stop = self.tree.inputs(task.phase, task.index)
         shown = range(start, stop) if stop - start <= _NAMED_INPUTS else (start, stop - 1)
         names = [printable(self._manifest[index].uri) for index in shown]
         files = ", ".join(names) if len(names) == stop - start else f"{stop - start:,} files, {' to '.join(names)}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from concurrent.futures import Future
 from types import SimpleNamespace
 
 from distsum.tui.remote import RemoteSource
@@ -12,7 +13,7 @@ from distsum.messages import TaskId
 from distsum.observe.snapshot import PhaseProgress, Snapshot
 from distsum.observe.workers import WorkerStatus
 from distsum.request import BackupTotals, PlanSummary, Summary
-from distsum.service.messages import Description, Done, JobStatus, Queue, Queues
+from distsum.service.messages import Description, Done, JobStatus, Node, Queue, Queues
 from distsum.service.view import MasterStatus, ServiceView
 from distsum.service.viewer import Connection
 from tests.recorded import Stored
@@ -26,6 +27,8 @@ class Following:
     Attributes:
         job_views: What is known of jobs, by their ids.
         ended: How they ended that had before somebody looked.
+        detail_of: What is known of nodes; None where nobody answers.
+        looked: What was asked about nodes.
     """
 
     def __init__(self, view=None):
@@ -35,6 +38,15 @@ class Following:
         self.followed = []
         self.job_views = {}
         self.ended = {}
+        self.detail_of = None
+        self.looked = []
+
+    def begin_look(self, request, _seconds):
+        self.looked.append(request)
+        answer = Future()
+        if self.detail_of is not None:
+            answer.set_result(Node(self.detail_of(request.task, request.first, request.count)))
+        return answer
 
     def follow(self, job):
         self.followed.append(job)

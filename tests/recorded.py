@@ -34,8 +34,8 @@ class Stored:
 
 
 @cache
-def recorded(files=4000, workers=16, exponent=1, output="s3://lab/run42/mean.npy"):
-    """Return the bytes of a history, the same every time."""
+def recorded(files=4000, workers=16, exponent=1, output="s3://lab/run42/mean.npy", *, tree_told=False):
+    """Return the bytes of a history, the same every time; ``tree_told`` says whether it holds how the tree is built."""
     draw = random.Random(7)
     tree = Tree(files=files, fan_in=5, exponent=exponent)
     read = [files, *(tree.partials_read(phase) for phase in range(2, tree.phases + 1))]
@@ -43,6 +43,9 @@ def recorded(files=4000, workers=16, exponent=1, output="s3://lab/run42/mean.npy
     header = HistoryHeader(
         job="7f3a", reduction="mean", files=files, output=output, work=tuple(work), began_seconds=BEGAN_SECONDS
     )
+    if tree_told:
+        inputs = ("s3://lab/run42/0000.npy", f"s3://lab/run42/{files - 1:04}.npy")
+        header = msgspec.structs.replace(header, fan_in=5, exponent=exponent, inputs=inputs, speculation=True)
     file = io.BytesIO()
     writer = HistoryWriter(file, header)
     cluster = SimulatedCluster(
@@ -71,7 +74,7 @@ def recorded(files=4000, workers=16, exponent=1, output="s3://lab/run42/mean.npy
         cluster.add_worker(WorkerModel(f"h{number // 4}", speed=speeds.get(number, 1.0), failures=failures))
     system.advance(2.0)
     cluster.submit(simulated_job("7f3a", files, exponent=exponent))
-    victim = list(cluster.workers.values())[9]
+    victim = list(cluster.workers.values())[min(9, workers - 1)]
     system.at(system.clock + 20.0, victim.vanish)
     assert cluster.run(1e5), "the job stands still"
     writer.finish()

@@ -12,12 +12,15 @@ from textual.theme import Theme
 from distsum.machine import usable_cpus
 
 from .job_screen import JobScreen
+from .node_screen import NodeScreen
 from .source import Thrift
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from textual.screen import Screen
+
+    from distsum.observe.view import JobView
 
     from .source import Source
 
@@ -90,6 +93,29 @@ class ScreenApp(App[Leaving]):
         queue = getattr(writer, "_queue", None)  # Private: where Textual changes it, frames are queued as before.
         return queue is not None and queue.qsize() > 0
 
+    def draw_job(self, view: JobView | None, notice: str) -> None:
+        """Draw a job on the topmost of the screens that show it, or a node of it."""
+        for screen in reversed(self.screen_stack):
+            if isinstance(screen, NodeScreen):
+                screen.show(view)
+                screen.notice(notice)
+                break
+        job = self._job_screen()
+        if job is None:
+            return
+        job.keep(view)
+        if not any(isinstance(screen, NodeScreen) for screen in self.screen_stack):
+            job.show(view)
+            job.notice(notice)
+
+    def leave_job(self) -> None:
+        """Leave as from the job's screen."""
+        if (screen := self._job_screen()) is not None:
+            screen.action_leave()
+
+    def _job_screen(self) -> JobScreen | None:
+        return next((screen for screen in reversed(self.screen_stack) if isinstance(screen, JobScreen)), None)
+
     def next_theme(self) -> None:
         """Take the next theme."""
         place = THEMES.index(self.theme) if self.theme in THEMES else -1
@@ -151,7 +177,4 @@ class JobApp(ScreenApp):
         if view is None and self.source.over():
             self.exit("leave")  # It could not begin; why is told when the screen is gone.
             return
-        screen = next((screen for screen in self.screen_stack if isinstance(screen, JobScreen)), None)
-        if screen is not None:
-            screen.show(view)
-            screen.notice(self.source.notice())
+        self.draw_job(view, self.source.notice())

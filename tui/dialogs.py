@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from textual.binding import Binding, BindingType
 from textual.containers import VerticalScroll
@@ -24,7 +24,7 @@ _BOX = """
 """
 
 
-def keys_of(screen: Screen[None]) -> list[tuple[str, str]]:
+def keys_of(screen: Screen[Any]) -> list[tuple[str, str]]:
     """Return what the keys of a screen, and of what is chosen on it, do now: the keys, and what for."""
     keys: dict[str, list[str]] = {}
     for active in screen.active_bindings.values():

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from distsum.cli.screen import ShowRun
     from distsum.observe.snapshot import Snapshot
-    from distsum.observe.view import JobView
+    from distsum.observe.view import DetailOf, JobView, OnView
     from distsum.request import Summary
 
 
@@ -31,9 +31,7 @@ def prepare() -> ShowRun:
     return show_run
 
 
-def show_run(
-    run: Callable[[Callable[[JobView], None], Stop], Summary], on_snapshot: Callable[[Snapshot], None]
-) -> Summary:
+def show_run(run: Callable[[OnView, Stop], Summary], on_snapshot: Callable[[Snapshot], None]) -> Summary:
     """Run a job in a thread, show it, and return what it did.
 
     Args:
@@ -50,8 +48,8 @@ def show_run(
     ended = threading.Event()
     outcome: list[Summary | BaseException] = []
 
-    def take(view: JobView) -> None:
-        source.put(view)
+    def take(view: JobView, detail_of: DetailOf) -> None:
+        source.put(view, detail_of)
         if left.is_set():
             on_snapshot(view.snapshot)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Protocol
 
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical
@@ -25,8 +25,10 @@ from .lines import (
     straggler_title,
     worker_lines,
 )
+from .node_screen import BackUps
 from .palette import GLYPHS
 from .panes import FixedLines, LinesPane, Scrubber, Tabs
+from .subtree_screen import SubtreeScreen
 from .tree_map import TreeMap
 
 if TYPE_CHECKING:
@@ -34,15 +36,25 @@ if TYPE_CHECKING:
     from textual.app import ComposeResult
     from textual.widget import Widget
 
+    from distsum.messages import TaskId
     from distsum.observe.view import JobView
 
     from .source import ReplaySource, Source
+
+
+class JobSteering(BackUps, Protocol):
+    """Asks for what changes a job, where that may be asked."""
+
+    def switch_speculation(self, job: str, *, on: bool) -> None:
+        """Ask that stragglers get no more backups, or that they do again."""
+
 
 PANES: Final = ("tree", "workers", "io", "stragglers", "log")
 _TITLES: Final = ("Tree", "Workers", "I/O", "Stragglers", "Log")
 _WIDE: Final = (100, 28)
 """Columns and lines from which on all panes are shown at once."""
 _SEEK: Final = 0.02
+_ASKING_ACTIONS: Final = frozenset({"back_up", "speculation"})
 _REPLAY_ACTIONS: Final = frozenset({"pause", "seek", "speed", "to"})
 _LEGEND: Final = (
     "Where tasks share a cell it shows the worst of them: "
@@ -67,7 +79,8 @@ class JobScreen(Screen[None]):
     JobScreen #tabs, JobScreen #scrubber { height: 1; }
     JobScreen #upper { height: 1fr; }
     JobScreen #side { width: 44; }
-    JobScreen .pane { border: round $foreground 40%; height: 1fr; width: 1fr; border-title-color: $text; }
+    JobScreen .pane { border: round $foreground 40%; height: 1fr; width: 1fr; }
+    JobScreen .pane { border-title-color: $text; border-subtitle-color: $text; }
     JobScreen .pane:focus { border: round $accent; border-title-style: bold; }
     JobScreen #io { height: 12; }
     JobScreen #stragglers { height: 7; }
@@ -89,6 +102,8 @@ class JobScreen(Screen[None]):
         Binding("escape", "clear_filter", "Clear the filter", show=False),
         Binding("n", "next_straggler(1)", "Straggler"),
         Binding("N", "next_straggler(-1)", "Straggler before", show=False),
+        Binding("s", "back_up", "Back up now"),
+        Binding("b", "speculation", "Backups on/off", show=False),
         Binding("plus,equals_sign", "zoom_in", "Zoom", key_display="+"),
         Binding("minus", "zoom_out", "Zoom out", show=False, key_display="-"),
         Binding("0", "zoom_all", "Show all tasks", show=False),
@@ -136,6 +151,11 @@ class JobScreen(Screen[None]):
     @property
     def _app(self) -> Any:
         return self.app
+
+    @property
+    def steering(self) -> JobSteering | None:
+        """What asks for changes of the job; None where nobody can be asked."""
+        return None
 
     @property
     def one(self) -> bool:
@@ -199,6 +219,10 @@ class JobScreen(Screen[None]):
             tree.show(view)
         self._show_lines(view)
 
+    def keep(self, view: JobView | None) -> None:
+        """Take a view without drawing it, since another screen lies above."""
+        self._view = view
+
     def notice(self, words: str) -> None:
         """Draw what is to be known of where the views come from; nothing where there is nothing."""
         self._notice.display = bool(words)
@@ -218,7 +242,9 @@ class JobScreen(Screen[None]):
             width = max(1, pane.scrollable_content_region.width)
             if name in {"stragglers", "log"}:
                 # They change seldom, and a thousand lines take longer to fold than all else.
-                content = view.ledger.entries if name == "stragglers" else (view.log_total, view.ledger.remark)
+                content: object = view.log_total, view.ledger.remark
+                if name == "stragglers":
+                    content = view.ledger.entries, straggler_title(view)
                 if self._shown.get(name) == (content, width, self._filter):
                     continue
                 self._shown[name] = content, width, self._filter
@@ -266,8 +292,35 @@ class JobScreen(Screen[None]):
     # What keys do -----------------------------------------------------------------------------------------------------
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        """Hide the keys of a replay where nothing is played again."""
+        """Hide the keys of a replay where nothing is played again, and those that ask where nobody may be asked."""
+        if action in _ASKING_ACTIONS:
+            return self.steering is not None and self.steering.allowed()
         return self._replay is not None if action in _REPLAY_ACTIONS else True
+
+    def on_tree_map_opened(self) -> None:
+        """Look into the task at the cursor; where many share its cell, into the worst of them."""
+        task = self._tree.worst_at_cursor()
+        if task is not None:
+            self.app.push_screen(SubtreeScreen(self.source, task, self.steering), self._look_at)
+
+    def _look_at(self, task: TaskId | None) -> None:
+        """Put the cursor on a task."""
+        if task is None or self._view is None:
+            return
+        states = self._view.states[task.phase - 1]
+        self._tree.look_at(task.phase, task.tile * (len(states.states) // states.tiles) + task.index)
+
+    def action_back_up(self) -> None:
+        """Ask for a backup of the task at the cursor; where many share its cell, of the worst of them."""
+        task = self._tree.worst_at_cursor()
+        if task is not None and self.steering is not None:
+            self.steering.back_up(task)
+
+    def action_speculation(self) -> None:
+        """Ask that stragglers get no more backups, or that they do again."""
+        if self._view is not None and self.steering is not None:
+            snapshot = self._view.snapshot
+            self.steering.switch_speculation(snapshot.job, on=snapshot.speculation is False)
 
     def action_pane(self, number: int) -> None:
         """Go to a pane."""
@@ -315,10 +368,8 @@ class JobScreen(Screen[None]):
             self.notify("no task has had a backup", timeout=2)
             return
         self._straggler = (self._straggler + step) % len(entries) if self._straggler >= 0 else len(entries) - 1
-        task = entries[self._straggler].task
-        states = self._view.states[task.phase - 1]
         self.action_pane(1)
-        self._tree.look_at(task.phase, task.tile * (len(states.states) // states.tiles) + task.index)
+        self._look_at(entries[self._straggler].task)
 
     def action_glyphs(self) -> None:
         """Draw signs in place of half blocks, or the other way round."""

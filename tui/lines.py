@@ -33,7 +33,7 @@ Line = tuple[Span, ...]
 
 BLOCKS: Final = " ▁▂▃▄▅▆▇█"
 _MARKS: Final = {BACKUP_MARK: "↯", FAILED_MARK: "!"}
-_LEDGER_ROLES: Final[dict[str, Role]] = {"started": "warn", "won": "good", "helped": "good", "declined": "dim"}
+LEDGER_ROLES: Final[dict[str, Role]] = {"started": "warn", "won": "good", "helped": "good", "declined": "dim"}
 MOST_WORKERS: Final = 200
 _SLOW: Final = 0.5
 """A worker below this share of the median rate is marked."""
@@ -230,8 +230,11 @@ def _recent(rates: Sequence[float]) -> float:
 
 
 def straggler_title(view: JobView) -> str:
-    """Return what stragglers have come to."""
-    return totals_words(view.ledger.totals, view.ledger.bytes_read)
+    """Return whether stragglers get backups now, and what they have come to."""
+    totals = totals_words(view.ledger.totals, view.ledger.bytes_read)
+    if view.snapshot.speculation is None or view.snapshot.finished:
+        return totals
+    return f"backups {'on' if view.snapshot.speculation else 'OFF'} ── {totals}"
 
 
 def straggler_lines(view: JobView, width: int) -> list[Line]:
@@ -241,8 +244,8 @@ def straggler_lines(view: JobView, width: int) -> list[Line]:
     if report.cut:
         lines.append((Span(f"{counted(report.cut, 'earlier entry', 'earlier entries')} not kept", "dim"),))
     for line in ledger_lines(report.entries):
-        role = _LEDGER_ROLES.get(line.what, "plain")
-        lines += _timed(report.began_seconds + line.seconds, f"{LEDGER_MARKS[line.what]} {line.text}", role, width)
+        role = LEDGER_ROLES.get(line.what, "plain")
+        lines += timed(report.began_seconds + line.seconds, f"{LEDGER_MARKS[line.what]} {line.text}", role, width)
     return lines or [(Span("no task has been slow enough for a second worker", "dim"),)]
 
 
@@ -253,11 +256,11 @@ def log_lines(view: JobView, width: int) -> list[Line]:
         lines.append((Span(f"{view.log_total - len(view.log):,} earlier lines not kept", "dim"),))
     for line in view.log:
         role: Role = "warn" if line.level >= logging.WARNING else "plain"
-        lines += _timed(view.ledger.began_seconds + line.seconds, line.words, role, width)
+        lines += timed(view.ledger.began_seconds + line.seconds, line.words, role, width)
     return lines or [(Span("nothing unusual has happened", "dim"),)]
 
 
-def _timed(epoch_seconds: float, words: str, role: Role, width: int) -> list[Line]:
+def timed(epoch_seconds: float, words: str, role: Role, width: int) -> list[Line]:
     """Return words with the time of day before them, folded where they are too long."""
     stamp = time.strftime("%H:%M:%S ", time.localtime(epoch_seconds))
     room = max(10, width - len(stamp))

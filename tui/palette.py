@@ -20,7 +20,7 @@ class Palette(NamedTuple):
 
 
 DARK: Final = Palette(("#2b313d", "#2b6690", "#5f88ad", "#7db3cf", "#ffc53d", "#fff0f3"), "#121212")
-LIGHT: Final = Palette(("#dfe3e8", "#8fb4d0", "#6488aa", "#2f6486", "#653a00", "#4a0012"), "#ffffff")
+LIGHT: Final = Palette(("#b4bbc5", "#7d9fbe", "#587fa3", "#2f6486", "#5c3400", "#400010"), "#ffffff")
 GLYPHS: Final = ("░", "█", "▒", "▓", "↯", "!")
 """One sign a state, in the order of ``NAMES``."""
 SIGNS: Final = {NAMES.index("backup"): "↯", NAMES.index("failed"): "!"}

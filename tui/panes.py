@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 from rich.segment import Segment
+from textual.binding import Binding, BindingType
 from textual.content import Content
 from textual.geometry import Region, Size
 from textual.message import Message
@@ -61,7 +62,7 @@ class FixedLines(Widget):
         return line_strip(self, self._lines[y], width) if y < len(self._lines) else Strip.blank(width, self.rich_style)
 
 
-class LinesPane(ScrollView, can_focus=True):
+class LinesPane(ScrollView, can_focus=True, inherit_bindings=False):
     """Lines that scroll.
 
     Args:
@@ -74,11 +75,21 @@ class LinesPane(ScrollView, can_focus=True):
         "LinesPane { overflow-x: hidden; scrollbar-size-vertical: 1; " + LINE_STYLES.replace("> .", "& > .") + " }"
     )
 
+    BINDINGS: ClassVar[list[BindingType]] = [  # none to the left and the right, which screens have their own use for
+        Binding("up", "scroll_up", "Scroll up", show=False),
+        Binding("down", "scroll_down", "Scroll down", show=False),
+        Binding("pageup", "page_up", "Page up", show=False),
+        Binding("pagedown", "page_down", "Page down", show=False),
+        Binding("home", "scroll_home", "To the first line", show=False),
+        Binding("end", "scroll_end", "To the last line", show=False),
+    ]
+
     def __init__(self, title: str, *, follow: bool = False, id: str, classes: str) -> None:  # noqa: A002 - Textual's word
         super().__init__(id=id, classes=classes)
         self._lines: list[Line] = []
         self._follow = follow
         self._going = False
+        self._rest = ""
         self._title = title
         self.border_title = Content(title)
 
@@ -88,6 +99,7 @@ class LinesPane(ScrollView, can_focus=True):
             self._title = title
             self.border_title = Content(title)
         if lines == self._lines:
+            self._tell_rest()
             return
         at_end = self._going or self.scroll_offset.y >= self.max_scroll_y
         before, self._lines = self._lines, lines
@@ -97,14 +109,30 @@ class LinesPane(ScrollView, can_focus=True):
             if at_end:
                 self._go_to_end()
             self.refresh()
+            self._tell_rest()
             return
         top = self.scroll_offset.y
         changed = [place for place in range(top, min(len(lines), top + height)) if before[place] != lines[place]]
         if changed:
             self.refresh(*(Region(0, place - top, width, 1) for place in changed))
 
+    def watch_scroll_y(self, old: float, new: float) -> None:
+        """Say how much is below now."""
+        super().watch_scroll_y(old, new)
+        self._tell_rest()
+
+    def _tell_rest(self) -> None:
+        """Say in the border how many lines are out of sight, so that nobody takes what is cut for all there is."""
+        above = round(self.scroll_y)
+        below = max(0, len(self._lines) - above - self.scrollable_content_region.height)
+        words = f"{below:,} more below" if below else f"{above:,} more above" if above else ""
+        if words != self._rest:
+            self._rest = words
+            self.border_subtitle = Content(words)
+
     def on_resize(self) -> None:
         """Keep the end in sight."""
+        self._tell_rest()
         self._go_to_end()
 
     def _go_to_end(self) -> None:

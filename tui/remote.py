@@ -17,12 +17,15 @@ from distsum.service.records import Records
 from distsum.wording import printable
 
 from .aside import aside
+from .inquiry import Inquiry
 from .lines import clock_words
 from .source import ReplaySource
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from distsum.messages import TaskId
+    from distsum.observe.subtree import NodeDetail
     from distsum.observe.view import JobView
     from distsum.service.client import Transport
     from distsum.service.view import ServiceView
@@ -30,6 +33,7 @@ if TYPE_CHECKING:
     from distsum.stores.routing import RoutingStore
 
 _STEERING_SECONDS: Final = 20.0
+_LOOK_SECONDS: Final = 5.0
 _ONLY_LOOKS: Final = "this viewer only looks; start it without --read-only"
 _REPLACED_SECONDS: Final = 15.0
 """For so long it is told that another master serves now."""
@@ -77,6 +81,10 @@ class RemoteSource:
     def history(self, job: str) -> EndedJob:
         """Begin to read the history of a job that has ended."""
         return EndedJob(job, self._viewer.look, self._store)
+
+    def inquiry(self) -> Inquiry:
+        """Return what asks about single nodes of a job."""
+        return Inquiry(lambda request: self._viewer.begin_look(request, _LOOK_SECONDS), time.monotonic)
 
     async def ask(self, request: channel.AnyRequest) -> channel.AnyReply:
         """Ask for what changes something; what hinders that is an answer, too."""
@@ -202,6 +210,7 @@ class FollowedJob:
         self._source = source
         self._history: EndedJob | None = None
         self._fault = ""
+        self._inquiry = source.inquiry()
         source.follow(job)
 
     @property
@@ -242,6 +251,12 @@ class FollowedJob:
         except DistsumError as error:  # The store is away, perhaps.
             self._fault = f"The history of job {printable(self.job, 80)} cannot be read any more: {error}"
             return None
+
+    def detail(self, task: TaskId, first: int, count: int) -> NodeDetail | str | None:
+        """Return the newest that is known of a node of it."""
+        if (replay := self.replay()) is not None:
+            return replay.detail(task, first, count)
+        return self._inquiry.detail(task, first, count)
 
     def over(self) -> bool:
         """Whether nothing new will come: never."""

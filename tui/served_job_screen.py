@@ -13,8 +13,10 @@ from .list_screen import STEERING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from distsum.messages import TaskId
     from distsum.service.messages import JobStatus
 
+    from .job_screen import JobSteering
     from .remote import FollowedJob
 
 
@@ -42,8 +44,25 @@ class ServedJobScreen(JobScreen):
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """Hide what those may not do who only look, and what cannot be done with a job that has ended."""
         if action in STEERING:
-            return not self._app.service.read_only and not self.followed.has_ended
+            return self.allowed()
         return super().check_action(action, parameters)
+
+    @property
+    def steering(self) -> JobSteering:
+        """What asks for changes of the job."""
+        return self
+
+    def allowed(self) -> bool:
+        """Whether something may be asked now."""
+        return not self._app.service.read_only and not self.followed.has_ended
+
+    def back_up(self, task: TaskId) -> None:
+        """Ask for a backup of a task."""
+        self._app.steering.back_up(task)
+
+    def switch_speculation(self, job: str, *, on: bool) -> None:
+        """Ask that stragglers get no more backups, or that they do again."""
+        self._app.steering.switch_speculation(job, on=on)
 
     def action_back(self) -> None:
         """Show all lines again, or go back to the jobs."""

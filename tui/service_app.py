@@ -22,6 +22,7 @@ from .dialogs import Ask, Choice, Told
 from .jobs_screen import JobsScreen
 from .list_screen import ListScreen
 from .log_screen import LogScreen
+from .node_screen import NodeScreen
 from .queues_screen import QueuesScreen
 from .remote import FollowedJob
 from .served_job_screen import ServedJobScreen
@@ -107,8 +108,8 @@ class ServiceApp(ScreenApp):
         self.traces.take(view.queues if view is not None else None, self.clock())
         self._choose_first(view)
         for screen in reversed(self.screen_stack):
-            if isinstance(screen, ServedJobScreen):
-                self._show_job(screen)
+            if isinstance(screen, ServedJobScreen | NodeScreen):
+                self._show_job()
                 return
             if isinstance(screen, ListScreen):
                 screen.show(view, self._notice(view))
@@ -140,10 +141,10 @@ class ServiceApp(ScreenApp):
         if self._job is not None:
             self.open_job(self._job)
 
-    def _show_job(self, screen: ServedJobScreen) -> None:
+    def _show_job(self) -> None:
+        screen = next(screen for screen in reversed(self.screen_stack) if isinstance(screen, ServedJobScreen))
         followed = screen.followed
-        screen.show(followed.newest())
-        screen.notice(followed.notice())
+        self.draw_job(followed.newest(), followed.notice())
         if screen is self.screen and followed.unreadable:
             self.back()
             self.push_screen(Told(_ended_words(followed, self.clock())))

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Final, Protocol
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from distsum.messages import TaskId
     from distsum.observe.player import Player
-    from distsum.observe.view import JobView
+    from distsum.observe.subtree import NodeDetail
+    from distsum.observe.view import DetailOf, JobView
 
 SPEEDS: Final = (0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 100.0)
 _MOST_BEHIND: Final = 4
@@ -23,6 +25,13 @@ class Source(Protocol):
 
     def newest(self) -> JobView | None:
         """Return the newest view; None before there is one."""
+
+    def detail(self, task: TaskId, first: int, count: int) -> NodeDetail | str | None:
+        """Return the newest that is known of a node and of some of its children, as ``JobFold.detail`` tells it.
+
+        None before there is anything, which is why it is asked for again and again; why there is nothing, as a
+        sentence that is harmless to show.
+        """
 
     def over(self) -> bool:
         """Whether nothing new will come."""
@@ -40,10 +49,26 @@ class LiveSource:
     def __init__(self) -> None:
         self._view: JobView | None = None
         self._over = False
+        self._wanted: tuple[TaskId, int, int] | None = None
+        self._detail: tuple[tuple[TaskId, int, int], NodeDetail] | None = None
+        self._detail_of: DetailOf | None = None
 
-    def put(self, view: JobView) -> None:
-        """Take a new view in place of the last one; from any thread."""
+    def put(self, view: JobView, detail_of: DetailOf | None = None) -> None:
+        """Take a new view in place of the last one, and ask about the node that somebody looks at; from any thread."""
+        if detail_of is not None:
+            if view.snapshot.finished:
+                self._detail_of = detail_of  # All is folded, so that the screen's thread may ask itself.
+            elif (wanted := self._wanted) is not None:
+                self._detail = wanted, detail_of(*wanted)
         self._view = view  # One reference, so that a reader has the old view or the new one.
+
+    def detail(self, task: TaskId, first: int, count: int) -> NodeDetail | None:
+        """Return what the run has told of a node at last."""
+        wanted = self._wanted = task, first, count
+        if self._detail_of is not None:
+            return self._detail_of(*wanted)
+        found = self._detail
+        return found[1] if found is not None and found[0][0] == task else None
 
     def end(self) -> None:
         """Say that the last view was put."""
@@ -124,6 +149,10 @@ class ReplaySource:
                 self.playing = False
         self.behind = not any(self.player.step() for _ in range(_MOST_BEHIND))
         return self.player.view()
+
+    def detail(self, task: TaskId, first: int, count: int) -> NodeDetail:
+        """Return what is known of a node at the moment that is shown."""
+        return self.player.detail(task, first, count)
 
     def over(self) -> bool:
         """Whether it has come to its end; it may still be played again."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+from distsum.observe.ledger import task_words
 from distsum.service import messages as channel
 from distsum.wording import counted, printable
 
@@ -13,6 +14,7 @@ from .service_lines import job_words, workers_there
 if TYPE_CHECKING:
     from textual.app import App
 
+    from distsum.messages import TaskId
     from distsum.observe.workers import WorkerStatus
     from distsum.service.messages import JobStatus, WorkerAction
     from distsum.service.view import ServiceView
@@ -79,6 +81,15 @@ class Steering:
         question = f"Which priority shall {job_words(status)} have? Jobs of a higher one go first; what runs goes on."
         self._app.push_screen(AskNumber(question, status.priority), answered)
 
+    def back_up(self, task: TaskId) -> None:
+        """Have a task that runs done by a second worker, too."""
+        self._ask(channel.BackUp(task), f"{task_words(task)} gets a backup")
+
+    def switch_speculation(self, job: str, *, on: bool) -> None:
+        """Have a job's stragglers get no more backups, or get them again."""
+        what = "get backups again" if on else "get no more backups; those under way go on"
+        self._ask(channel.SwitchSpeculation(job, on), f"stragglers of job {printable(job, 80)} {what}")
+
     def command(self, worker: WorkerStatus, action: WorkerAction) -> None:
         """Do something with a worker; where it goes away by that, if somebody says so."""
         name = printable(worker.worker, 80)
@@ -133,8 +144,12 @@ class Steering:
         answer = await self._service.ask(request)
         if isinstance(answer, channel.Refused):
             self._tell(printable(answer.reason, 1000), refused=True)
-        else:
-            self._tell(done)
+            return
+        if isinstance(answer, channel.BackedUp):
+            shares = counted(len(answer.helpers), "more worker shares", "more workers share")
+            helpers = f", and {shares} it" if answer.helpers else ""
+            done += f" on {printable(answer.worker, 80)}, beside {printable(answer.of_worker, 80)}{helpers}"
+        self._tell(done)
 
     def _tell(self, words: str, *, refused: bool = False) -> None:
         """Show words that may hold anything."""

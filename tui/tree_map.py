@@ -9,9 +9,11 @@ from rich.style import Style
 from textual.binding import Binding, BindingType
 from textual.content import Content
 from textual.geometry import Region
+from textual.message import Message
 from textual.strip import Strip
 from textual.widget import Widget
 
+from distsum.messages import TaskId
 from distsum.observe.states import DONE, NAMES
 from distsum.wording import counted
 
@@ -102,7 +104,11 @@ class TreeMap(Widget, can_focus=True):
         Binding("down", "move(0, 1)", "Move the cursor down", show=False),
         Binding("pageup", "phase(1)", "Look at the phase above", show=False),
         Binding("pagedown", "phase(-1)", "Look at the phase below", show=False),
+        Binding("enter", "open", "Look into"),
     ]
+
+    class Opened(Message):
+        """Somebody wants to see what is behind the cursor."""
 
     def __init__(
         self,
@@ -153,6 +159,18 @@ class TreeMap(Widget, can_focus=True):
         """The first task of the cell that the cursor is on, by its place in the phase."""
         return self._cursor
 
+    def worst_at_cursor(self) -> TaskId | None:
+        """Return the task that gives the cursor's cell its state: the first of the worst that share it."""
+        if self._view is None or self._window is None or self._cells is None:
+            return None
+        phase = self._view.states[self._window.phase - 1]
+        first = self._cursor - (self._cursor - self._window.start) % self._cells.each
+        shared = phase.array()[first : min(first + self._cells.each, self._window.stop)]
+        if not shared.size:
+            return None
+        tile, index = divmod(first + int(shared.argmax()), len(phase.states) // phase.tiles)
+        return TaskId(self._view.snapshot.job, phase.phase, tile, index)
+
     def look_at(self, phase: int, task: int) -> None:
         """Put the cursor on a task, and show it."""
         if self._view is None or not 1 <= phase <= len(self._view.states):
@@ -196,8 +214,12 @@ class TreeMap(Widget, can_focus=True):
                 self._window = None
                 self.look_at(phase, 0)
 
+    def action_open(self) -> None:
+        """Say that somebody wants to see what is behind the cursor."""
+        self.post_message(self.Opened())
+
     def on_click(self, event: events.Click) -> None:
-        """Put the cursor where the mouse is."""
+        """Put the cursor where the mouse is; twice, look into it."""
         offset = event.get_content_offset(self)
         if offset is None or self._cells is None:
             return
@@ -207,6 +229,8 @@ class TreeMap(Widget, can_focus=True):
             self.look_at(row.phase, 0)
         elif (place := (offset.y - len(self._cells.phases) - self._cells.gap) * self.size.width + offset.x) >= 0:
             self.look_at(self._cells.window.phase, self._cells.window.start + place * self._cells.each)
+            if event.chain > 1:
+                self.action_open()
 
     def on_resize(self) -> None:
         """Fill the new room."""

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from distsum.cli.kept_log import KeptLog
     from distsum.embedded import Stop
     from distsum.observe.snapshot import Snapshot
-    from distsum.observe.view import JobView
+    from distsum.observe.view import OnView
     from distsum.request import Summary
 
 ENTRY_POINTS: Final = "distsum.screen"
@@ -46,9 +46,7 @@ OnMasterScreen = Annotated[
 class ShowRun(Protocol):
     """Runs a job in a thread while its screen is shown, and goes on without when somebody has left that."""
 
-    def __call__(
-        self, run: Callable[[Callable[[JobView], None], Stop], Summary], on_snapshot: Callable[[Snapshot], None]
-    ) -> Summary:
+    def __call__(self, run: Callable[[OnView, Stop], Summary], on_snapshot: Callable[[Snapshot], None]) -> Summary:
         """Return what the run returns, or raise what it raises."""
 
 

@@ -213,7 +213,9 @@ def backup(
         who = {"worker": begun.worker, "of_worker": begun.of_worker, "helpers": begun.helpers}
         streams.emit(json_module.dumps({"job": job} | named | who))
         return
-    more = f", and {counted(len(begun.helpers), 'more worker')} share it" if begun.helpers else ""
+    more = (
+        f", and {counted(len(begun.helpers), 'more worker shares', 'more workers share')} it" if begun.helpers else ""
+    )
     where = task_words(TaskId(job, numbers[0], numbers[2], numbers[1]))
     streams.say(f"{where} of job {job} has a backup on {printable(begun.worker, 60)} now{more}")
 

@@ -10,7 +10,6 @@ import math
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import msgspec
-import numpy as np
 
 from distsum.messages import (
     BackupStarted,
@@ -28,10 +27,12 @@ from distsum.messages import (
 )
 from distsum.observe.states import TaskPlaces
 from distsum.observe.usual_attempts import End, Record, UsualAttempts, Why
+from distsum.wording import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    import numpy as np
     from numpy.typing import NDArray
 
     from distsum.observe.snapshot import PhaseWork
@@ -42,6 +43,9 @@ ONCE: Final = 1
 AGAIN: Final = 2
 """More than once, or with help."""
 BACKED_UP: Final = 3
+REASONS_KEPT: Final = 10_000
+"""Of failures. Of more only the kind is kept, so that a job in which all goes wrong does not fill the memory."""
+_REASON_LENGTH: Final = 500
 
 
 class Attempt(msgspec.Struct, frozen=True, kw_only=True):
@@ -56,6 +60,7 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True):
         ended_seconds: When it ended; None while it runs.
         end: How it ended.
         failure: What was wrong with one that has failed.
+        reason: The same in the words of who told it, harmless to show; empty where they are not kept.
         child: The one child of the node that it makes, for the others; None where it makes the node.
         bytes_read: What it has read, as far as told.
         objects_read: Inputs or partials it has opened, of one that is done. Children that it found stored save some.
@@ -71,6 +76,7 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True):
     ended_seconds: float | None
     end: End
     failure: FailureKind | None = None
+    reason: str = ""
     child: int | None = None
     bytes_read: int = 0
     objects_read: int = 0
@@ -126,6 +132,7 @@ class AttemptTable:
         """What each worker runs: a place and a number."""
         self._left: dict[int, tuple[int, int, float]] = {}
         """What it ran before, and when it did something else: that it has done that may be told a moment later."""
+        self._reasons_left = REASONS_KEPT
         self._job: str | None = None
 
     def take(self, event: msgspec.Struct, now: float) -> None:
@@ -176,6 +183,8 @@ class AttemptTable:
         """
         if (number := self._workers.get(worker)) is None:
             return []
+        import numpy as np  # a master folds attempts and never looks at them as arrays
+
         usual = self._usual.columns()
         began = np.where(np.isnan(usual.began_seconds), usual.ended_seconds, usual.began_seconds)
         there = (usual.worker == number) & (began <= until_seconds) & ~(usual.ended_seconds < since_seconds)
@@ -190,6 +199,8 @@ class AttemptTable:
 
     def spans(self) -> Spans:
         """Return when every attempt ran."""
+        import numpy as np
+
         usual = self._usual.columns()
         others = [(place, each) for place, records in self._unusual.items() for each in records]
         places = np.append(usual.place, np.array([place for place, _ in others], dtype=np.int64))
@@ -204,6 +215,8 @@ class AttemptTable:
 
     def kinds(self, phase: int) -> NDArray[np.uint8]:
         """Return for each task of a phase, by its place in that, how it was attempted: one of the kinds below."""
+        import numpy as np
+
         kinds = np.zeros(self._places.total, dtype=np.uint8)
         kinds[self._usual.columns().place] = ONCE
         for place, records in self._unusual.items():
@@ -229,6 +242,7 @@ class AttemptTable:
             ended_seconds=_told(record.ended_seconds),
             end=record.end,
             failure=record.failure,
+            reason=record.reason,
             child=record.child,
             bytes_read=record.bytes_read,
             objects_read=record.objects_read,
@@ -354,6 +368,9 @@ class AttemptTable:
             record = self._add(place, worker, event.attempt, math.nan, event.child)
         record.close(now, "cancelled" if event.kind == "cancelled" else "failed")
         record.failure, record.bytes_read = event.kind, max(record.bytes_read, event.bytes_read)
+        if event.kind != "cancelled" and self._reasons_left:
+            self._reasons_left -= 1
+            record.reason = printable(event.reason, _REASON_LENGTH)
 
     # Workers ----------------------------------------------------------------------------------------------------------
 

@@ -31,7 +31,9 @@ from distsum.messages import (
 )
 from distsum.observe.fold import JobTally
 from distsum.observe.snapshot import PhaseWork
+from distsum.observe.subtree import is_whole
 from distsum.observe.workers import WorkerTable
+from distsum.tree import Tree
 from distsum.wording import counted, printable
 
 if TYPE_CHECKING:
@@ -95,6 +97,12 @@ class HistoryHeader(msgspec.Struct, frozen=True, kw_only=True, tag="header"):
     inputs: tuple[str, ...] = ()
     command: tuple[str, ...] = ()
     speculation: bool | None = None
+
+    @property
+    def tree(self) -> Tree | None:
+        """The tree; None of a history from before it was told, or of one that is no tree."""
+        tree = Tree(files=self.files, fan_in=self.fan_in, exponent=self.exponent)
+        return tree if is_whole(tree) and tree.phases == len(self.work) else None
 
 
 class _Events(msgspec.Struct, frozen=True, tag="events"):

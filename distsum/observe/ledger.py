@@ -330,7 +330,7 @@ def _started_words(entry: BackupEntry) -> str:
     copy = "" if evidence.copy_seconds is None else f", a copy takes {duration_words(evidence.copy_seconds)}"
     parts.append(left + copy)
     if entry.helpers:
-        parts.append(f"{counted(len(entry.helpers), 'more worker')} share it")
+        parts.append(f"{counted(len(entry.helpers), 'more worker shares', 'more workers share')} it")
     way = f"{_name(entry.of_worker)} -> {_name(entry.worker)}"
     return f"{task_words(entry.task)}  {way}  {'; '.join(parts)}"
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from distsum.observe.history import History
     from distsum.observe.snapshot import PhaseWork
+    from distsum.observe.subtree import NodeDetail
     from distsum.observe.view import JobView
 
 STEP_EVENTS: Final = 2000
@@ -94,11 +95,20 @@ class Player:
         """Return the view of the moment, or of how far ``step`` has come towards it."""
         return self._fold.view(self.seconds)
 
+    def detail(self, task: TaskId, first: int, count: int) -> NodeDetail:
+        """Return what is known of a node at that moment, as ``JobFold.detail``."""
+        return self._fold.detail(task, first, count)
+
     def _begin(self) -> tuple[JobFold, Iterator[tuple[float, msgspec.Struct]]]:
         header = self.header
-        tally = JobTally(header.work, lambda index: b"input %d" % index, speculation=header.speculation)
-        fold = JobFold(tally, header.work, header.output, header.began_seconds, self.done, self.remark)
+        tally = JobTally(header.work, self._name_of, speculation=header.speculation)
+        fold = JobFold(tally, header.work, header.output, header.began_seconds, self.done, self.remark, header.tree)
         return fold, self._history.events()
+
+    def _name_of(self, index: int) -> bytes:
+        """Return what is known of an input's name: a history holds that of the first and the last."""
+        known = dict(zip((0, self.header.files - 1), self.header.inputs, strict=False))
+        return known[index].encode() if index in known else b"input %d" % index
 
 
 class _Seen:

@@ -83,10 +83,9 @@ def gather(history: History) -> JobReport:
     player = Player(history)
     tally = JobTally(header.work, lambda index: b"input %d" % index, speculation=header.speculation)
     fold = JobFold(tally, header.work, header.output, header.began_seconds, player.done, player.remark)
-    attempts = AttemptTable(header.work)
     for seconds, event in history.events():
         fold.take(event, seconds)
-        attempts.take(event, seconds)
+    attempts = fold.attempts
     view = fold.view(player.end_seconds)
     end_seconds = view.snapshot.elapsed_seconds
     phases = range(1, len(header.work) + 1)

@@ -7,11 +7,11 @@ from array import array
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 import msgspec
-import numpy as np
 
 from distsum.messages import FailureKind
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
 
     from distsum.messages import TaskSucceeded
@@ -36,6 +36,7 @@ class Record(msgspec.Struct):
     ended_seconds: float = math.nan
     end: End = "running"
     failure: FailureKind | None = None
+    reason: str = ""
     child: int | None = None
     bytes_read: int = 0
     objects_read: int = 0
@@ -149,6 +150,8 @@ class UsualAttempts:
 
     def columns(self) -> Columns:
         """Return a copy of when they ran."""
+        import numpy as np  # a master keeps attempts and never looks at them as arrays
+
         state = np.frombuffer(self._state, dtype=np.uint8)
         place = np.flatnonzero((state > _NOT_BEGUN) & (state < _TAKEN_OUT))
         began = np.frombuffer(self._began, dtype=np.float64)[place]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -22,11 +23,13 @@ from distsum.messages import (
     TaskSucceeded,
     WorkerLost,
 )
+from distsum.observe.attempts import AttemptTable
 from distsum.observe.ledger import LedgerReport, task_words
 from distsum.observe.narrator import Narrator
 from distsum.observe.rates import ByteRates, Estimate, Lanes, estimate
 from distsum.observe.snapshot import Snapshot
 from distsum.observe.states import PhaseStates, TaskStates
+from distsum.observe.subtree import NodeDetail, node_detail
 from distsum.observe.workers import WorkerStatus, WorkerTable
 from distsum.wording import printable
 
@@ -35,6 +38,7 @@ if TYPE_CHECKING:
 
     from distsum.observe.fold import JobTally
     from distsum.observe.snapshot import PhaseWork
+    from distsum.tree import Tree
 
 LOG_KEPT: Final = 500
 
@@ -88,6 +92,12 @@ class JobView(msgspec.Struct, frozen=True, kw_only=True):
     cancelled: bool = False
 
 
+DetailOf = Callable[[TaskId, int, int], NodeDetail]
+"""Tells of a node and of some of its children; see ``JobFold.detail``."""
+OnView = Callable[[JobView, DetailOf], None]
+"""Takes a view, and may ask about nodes until it returns."""
+
+
 class JobFold:
     """Folds a job's events into views.
 
@@ -98,6 +108,7 @@ class JobFold:
         began_seconds: When the clock of the events began, in seconds of the Unix epoch.
         done: As for ``TaskStates``.
         remark: What is to be known of where the events come from.
+        tree: What its tasks stand in; None where that is not known.
     """
 
     def __init__(
@@ -108,7 +119,11 @@ class JobFold:
         began_seconds: float,
         done: Iterable[bytes] = (),
         remark: str | None = None,
+        tree: Tree | None = None,
     ) -> None:
+        self._work = work
+        self._tree = tree
+        self._attempts: AttemptTable | None = None
         self._tally = tally
         self._output = printable(output)
         self._began_seconds = began_seconds
@@ -134,6 +149,8 @@ class JobFold:
         self._tally.take(event, now)
         self._workers.take(event, now)
         self._states.take(event)
+        if self._started:
+            self.attempts.take(event, now)
         self._rates.take(event, now)
         match event:
             case BackupStarted():
@@ -147,6 +164,13 @@ class JobFold:
                 self._failed = event if isinstance(event, JobFailed) else None
         self._lanes.take(event, now, backup=getattr(event, "attempt", None) in self._racing)
         self._narrate(event, now)
+
+    @property
+    def attempts(self) -> AttemptTable:
+        """Every attempt since the job began; room for a million tasks takes 40 MB, and is made only then."""
+        if self._attempts is None:
+            self._attempts = AttemptTable(self._work)
+        return self._attempts
 
     def view(self, now: float) -> JobView:
         """Return the picture ``now`` seconds after the clock began; of a job that has ended, at its end."""
@@ -173,6 +197,11 @@ class JobFold:
             failure=None if failed is None else self._failure_words(failed),
             cancelled=failed is not None and failed.kind == "cancelled",
         )
+
+    def detail(self, task: TaskId, first: int, count: int) -> NodeDetail:
+        """Return what is known of a node and ``count`` of its children, from place ``first`` on; see ``subtree``."""
+        table = self._attempts or AttemptTable(())
+        return node_detail(task, self._tree, table, self._tally.input_name, first, count)
 
     def _failure_words(self, failed: JobFailed) -> str:
         reason = printable(failed.reason, 2000)

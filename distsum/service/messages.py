@@ -9,6 +9,7 @@ import msgspec
 from distsum.messages import TaskId
 from distsum.observe.ledger import LedgerReport
 from distsum.observe.snapshot import Snapshot
+from distsum.observe.subtree import NodeDetail
 from distsum.observe.workers import WorkerStatus
 from distsum.request import Summary
 
@@ -72,6 +73,14 @@ class BackUp(Request, frozen=True):
     task: TaskId
 
 
+class GetNode(Request, frozen=True):
+    """Tell of a node of a job's tree: of the attempts at it, and of ``count`` of its children from place ``first``."""
+
+    task: TaskId
+    first: int = 0
+    count: int = 0
+
+
 class ListWorkers(Request, frozen=True):
     """List the workers."""
 
@@ -122,6 +131,7 @@ AnyRequest = (
     | SetPriority
     | SwitchSpeculation
     | BackUp
+    | GetNode
     | ListWorkers
     | CommandWorker
     | ScaleWorkers
@@ -129,7 +139,7 @@ AnyRequest = (
     | Watch
     | Diagnose
 )
-LookRequest = Describe | ListJobs | GetJob | GetStragglers | ListWorkers | ListQueues | Watch
+LookRequest = Describe | ListJobs | GetJob | GetStragglers | GetNode | ListWorkers | ListQueues | Watch
 """What those may ask who only look."""
 
 JobState = Literal["queued", "running", "finishing", "succeeded", "failed", "cancelled"]
@@ -223,6 +233,12 @@ class BackedUp(Reply, frozen=True):
     helpers: tuple[str, ...] = ()
 
 
+class Node(Reply, frozen=True):
+    """A node of a job's tree."""
+
+    detail: NodeDetail
+
+
 class Jobs(Reply, frozen=True):
     """The jobs that have not ended, in the order in which they came, and the last that have."""
 
@@ -283,7 +299,9 @@ class Diagnosis(Reply, frozen=True):
     store_fault: str | None = None
 
 
-AnyReply = Description | Done | Refused | Job | Stragglers | BackedUp | Jobs | Workers | Queues | Watching | Diagnosis
+AnyReply = (
+    Description | Done | Refused | Job | Stragglers | BackedUp | Node | Jobs | Workers | Queues | Watching | Diagnosis
+)
 
 REQUEST: Final = msgspec.msgpack.Decoder(AnyRequest)
 LOOK_REQUEST: Final = msgspec.msgpack.Decoder(LookRequest)

@@ -15,7 +15,6 @@ from distsum.observe.history import Recorder
 from distsum.observe.view import JobFold
 from distsum.partials import node_context
 from distsum.service import messages as channel
-from distsum.tree import Tree
 from distsum.wording import printable
 
 if TYPE_CHECKING:
@@ -76,14 +75,20 @@ class ServedJob:
         fold = self._fold or self._new_fold()
         return fold.view(time.perf_counter() - self.began)
 
+    def detail(self, request: channel.GetNode) -> channel.AnyReply:
+        """Return what is known of a node of it."""
+        if (reason := self.lacks(request.task)) is not None:
+            return channel.Refused(reason)
+        fold = self._fold or self._new_fold()
+        return channel.Node(fold.detail(request.task, request.first, request.count))
+
     async def look(self) -> JobView:
         """As ``view``, for ``Feeds``."""
         return self.view()
 
     def lacks(self, task: TaskId) -> str | None:
         """Return why there is no such task in it; None if there is."""
-        spec = self.job.spec
-        tree = Tree(files=spec.files, fan_in=spec.fan_in, exponent=spec.exponent)
+        spec, tree = self.job.spec, self.job.tree
         if not 1 <= task.phase <= tree.phases:
             return f"job {spec.job} has no phase {task.phase}; its phases are 1 to {tree.phases}"
         width = tree.width(task.phase)
@@ -106,6 +111,7 @@ class ServedJob:
             self.began_seconds,
             self.job.nothing_to_do(self.states),
             "an earlier master had begun the job, and what it did is not told" if self.resumed else None,
+            self.job.tree,
         )
 
     def status(self, workers: int) -> channel.JobStatus:

@@ -177,6 +177,8 @@ class Service:
         self._workers = WorkerTable()
         self._narrator = Narrator()
         self._observer = observer
+        self._parted: dict[str, ServedJob] = {}
+        """Jobs that have ended while somebody looked, and still does."""
         self._joined: dict[str, WorkerJoined] = {}
         self._recalled = False
         self._tasks: set[asyncio.Task[None]] = set()
@@ -441,6 +443,9 @@ class Service:
             storing.cancel()
         self._remember(told)
         del self._served[name]
+        self._parted = {job: each for job, each in self._parted.items() if job_events(job) in self._feeds}
+        if job_events(name) in self._feeds:
+            self._parted[name] = served
         if self._observer is not None:
             self._observer.job_ended(outcome.state)
         log.info("job %s %s", name, outcome.reason or outcome.state, extra=concerning(job=name))
@@ -530,10 +535,8 @@ class Service:
                 return await self._submit(request)
             case channel.ListJobs():
                 return await self._list_jobs(request.limit)
-            case channel.GetJob():
-                return await self._get_job(request.job)
-            case channel.GetStragglers():
-                return await self._get_stragglers(request.job)
+            case channel.GetJob() | channel.GetStragglers() | channel.GetNode():
+                return await self._tell_of_job(request)
             case channel.Cancel():
                 return await self._cancel(request.job)
             case channel.SetPriority():
@@ -607,6 +610,15 @@ class Service:
             return await self._ended_job(name)
         return None
 
+    async def _tell_of_job(self, request: channel.GetJob | channel.GetStragglers | channel.GetNode) -> channel.AnyReply:
+        match request:
+            case channel.GetJob():
+                return await self._get_job(request.job)
+            case channel.GetStragglers():
+                return await self._get_stragglers(request.job)
+            case channel.GetNode():
+                return await self._get_node(request)
+
     async def _get_job(self, name: str) -> channel.AnyReply:
         if (served := self._served.get(name)) is not None:
             return channel.Job(served.status(len(self._active())))
@@ -618,6 +630,18 @@ class Service:
                 "remove what it has left"
             )
         return channel.Refused(f"there is no job {printable(name, 80)}; `distsum jobs` lists them")
+
+    async def _get_node(self, request: channel.GetNode) -> channel.AnyReply:
+        name = request.task.job
+        served = self._served.get(name)
+        if served is None and job_events(name) in self._feeds:
+            served = self._parted.get(name)
+        if served is not None:
+            return served.detail(request)
+        found = await self._get_job(name)
+        if not isinstance(found, channel.Job):
+            return found
+        return channel.Refused(f"job {name} has ended; open it again to play it")
 
     async def _get_stragglers(self, name: str) -> channel.AnyReply:
         if (served := self._served.get(name)) is not None:

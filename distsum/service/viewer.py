@@ -37,6 +37,7 @@ from distsum.wording import printable
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
+    from concurrent.futures import Future
 
     from distsum.brokers.address import BrokerAddress
     from distsum.brokers.amqp import Delivery
@@ -175,8 +176,11 @@ class Viewer(Generic[_View]):
             UnreachableError: There is no broker at the moment, or no master answers in time.
             ServiceError: The question is refused.
         """
-        reply: channel.AnyReply = self._call(self._look(request, seconds))
-        return reply
+        return self.begin_look(request, seconds).result()
+
+    def begin_look(self, request: channel.LookRequest, seconds: float) -> Future[channel.AnyReply]:
+        """Ask as ``look`` does, and do not wait; from any thread."""
+        return asyncio.run_coroutine_threadsafe(self._look(request, seconds), self._loop)
 
     def connection(self) -> Connection:
         """Return how it stands; from any thread.

@@ -74,6 +74,29 @@ def test_a_job_is_watched_from_its_middle_to_its_end_and_goes_on_without(made, j
     assert made.wait_ended(job).state == "succeeded"
 
 
+def test_a_task_is_looked_at_down_to_its_files_and_what_is_asked_about_it_is_answered(made, job):
+    with top(made, "--job", job) as screen:
+        screen.wait_until(lambda: holds(screen, f"{FREE_TASKS}/{PHASE}"), "what is done of it")
+        screen.wait_until(lambda: holds(screen, "◆"), "the tree's cursor")
+        screen.type(b"\x1b[6~\x1b[5~\r")  # the second phase, and its first node
+        screen.wait_until(lambda: holds(screen, "5 nodes"), "its children")
+        screen.wait_until(lambda: holds(screen, "P2/0"), "its place")
+        screen.type(b"\r")
+        screen.wait_until(lambda: holds(screen, f"{made.place}/in/"), "the names of files")
+        screen.type(b"a")
+        screen.wait_until(lambda: holds(screen, "its node is stored"), "what is stored of it")
+        screen.type(b"s")
+        screen.wait_until(lambda: holds(screen, "not done"), "why it gets no backup")
+        screen.type(b"\x1b")
+        screen.wait_until(lambda: holds(screen, "Children"), "the way back")
+        screen.type(b"\x1b")
+        screen.wait_until(lambda: holds(screen, "backups on"), "how it stands with backups")
+        screen.type(b"b")
+        screen.wait_until(lambda: holds(screen, "backups OFF"), "that there are no more")
+        screen.type(b"q")
+        assert screen.finish() == 0
+
+
 def test_a_master_that_is_gone_is_told_and_the_next_one_is_followed(made, job):
     with top(made, "--job", job, "--read-only") as screen:
         screen.wait_until(lambda: holds(screen, f"{FREE_TASKS}/{PHASE}"), "what is done of it")

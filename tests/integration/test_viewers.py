@@ -16,9 +16,11 @@ import pytest
 
 from distsum.brokers.address import BrokerAddress
 from distsum.brokers.topology import EVENTS_EXCHANGE, job_events
+from distsum.messages import TaskId
 from distsum.observe.history import History
 from distsum.observe.player import Player
 from distsum.observe.states import DONE, RUNNING
+from distsum.service.messages import GetNode
 from distsum.service.view import ServiceView
 from distsum.service.viewer import Viewer
 from distsum.stores.local import LocalStore
@@ -122,6 +124,36 @@ def test_who_comes_in_the_middle_sees_all_there_is_and_then_every_change(under_w
     )
     assert last.ledger == again.ledger
     assert last.log == again.log
+
+
+def test_a_node_is_told_of_to_who_asks_also_when_the_job_has_ended_since(under_way):
+    def ask(task, count=9):
+        return viewer.begin_look(GetNode(task, 0, count), 10.0).result(20.0)
+
+    job = under_way.job
+    with under_way.viewer() as viewer:
+        held = ask(TaskId(job, 1, 0, HELD)).detail
+        assert [child.name for child in held.children] == [
+            str(under_way.folder / "in" / f"{index:03}.npy") for index in range(5 * HELD, 5 * HELD + 5)
+        ]
+        assert [(each.end, each.why) for each in held.attempts] == [("running", "first")]
+        above = ask(TaskId(job, 2, 0, HELD // 5)).detail
+        assert [(child.phase, child.index, child.attempts) for child in above.children] == [
+            (1, index, 1) for index in range(5, 10)
+        ]
+        assert above.attempts == ()
+        assert "no task 99" in ask(TaskId(job, 1, 0, 99)).reason
+        assert "there is no job nonsense" in ask(TaskId("nonsense", 1, 0, 0)).reason
+        under_way.finish()
+        wait_until(lambda: viewer.job.view.snapshot.finished, "the end")
+        (attempt,) = ask(TaskId(job, 1, 0, HELD)).detail.attempts
+        assert (attempt.end, attempt.objects_read) == ("done", 5)
+    viewer = Viewer(under_way.address, ServiceView)
+    try:
+        viewer.start()
+        wait_until(lambda: "play it" in getattr(ask(TaskId(job, 1, 0, HELD)), "reason", ""), "that it is let go of", 30)
+    finally:
+        viewer.close()
 
 
 def test_two_viewers_are_told_once_and_see_the_same(under_way):

@@ -217,6 +217,7 @@ def test_each_reason_and_outcome_has_a_sentence_with_its_numbers():
     assert said(begun("slow_rate")) == f"w07 -> w19  3.2s for 14 % of it; {TAIL}"
     assert said(begun("slow_worker")).startswith("w07 -> w19  3.2s on a worker whose last tasks took 3.0 x the mean; ")
     assert said(begun(helpers=("w1", "w2"))).endswith("; 2 more workers share it")
+    assert said(begun(helpers=("w1",))).endswith("; 1 more worker shares it")
     assert said(begun(), over("won")) == ("w19 won in 1.5s; w07 cancelled; saved about 17s; 2.00 MB read in vain")
     assert "no end of that was in sight" in said(begun(), over("won", saved=None))
     assert said(begun(), over("lost", wasted=0)) == "w19 lost after 1.5s; another attempt was sooner"

@@ -159,7 +159,7 @@ def test_a_run_ends_when_another_thread_asks_it_to_even_before_it_began(many, sh
     stop = Stop()
     views = []
 
-    def on_view(view):
+    def on_view(view, _detail_of):
         views.append(view)
         stop.request()
 
@@ -175,11 +175,11 @@ def test_a_run_tells_of_all_its_tasks_and_a_rerun_of_those_that_were_stored(many
     output = os.fsencode(short_path / "o.npy")
     options = Options(partition=5, tiles=1, keep_partials=True, work_dir=str(short_path / "work"), force=True)
     views = []
-    run("mean", inputs, output, options, on_view=views.append)
+    run("mean", inputs, output, options, on_view=lambda view, _detail_of: views.append(view))
     assert [phase.counts()[DONE] for phase in views[-1].states] == [12, 3, 1]
     assert views[-1].snapshot.finished
     again = []
-    run("mean", inputs, output, options, on_view=again.append)
+    run("mean", inputs, output, options, on_view=lambda view, _detail_of: again.append(view))
     assert [phase.counts()[DONE] for phase in again[0].states[:2]] == [12, 3], "from the beginning"
 
 
