@@ -237,14 +237,21 @@ def scale(fleet: str, workers: int, patience_seconds: float) -> None:
         raise Fault("the supervisor does not answer; `distsum fleet logs` may tell why")
 
 
-def await_workers(fleet: str, workers: int, patience_seconds: float) -> dict[str, Any]:
-    """Wait until so many workers are connected to the broker, no more are left, or something is wrong; tell what is."""
+def await_workers(fleet: str, workers: int, patience_seconds: float, drained: bool) -> dict[str, Any]:  # noqa: FBT001 - given by name
+    """Wait until so many workers are connected to the broker, or something is wrong; tell what is.
+
+    Args:
+        fleet: Name of the fleet.
+        workers: How many.
+        patience_seconds: How long to wait.
+        drained: Whether those that leave must be gone as well.
+    """
 
     def settled() -> bool:
         state = _state(fleet)
         if not _alive(fleet):
             return True
-        every = state["workers"] if state is not None else []
+        every = [each for each in (state or {}).get("workers", ()) if drained or each["state"] != "draining"]
         return any(each["crashes"] for each in every) or (
             len(every) == workers and all(each["state"] == "ready" for each in every)
         )

@@ -25,7 +25,7 @@ from .environment import Wheels, fit, here
 from .faults import HostFault
 from .planning import Found, Install, Prune, Remove, Scale, Start, Stop, Switch, Upgrade
 from .preflight import Facts, findings, space_fault
-from .supervisor import LEASE_SECONDS, Task
+from .supervisor import ANOTHER, HELD, LEASE_SECONDS, Task
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -108,6 +108,14 @@ async def _told(
             place.position += len(line)
             if text:
                 on_line(text)
+    return False
+
+
+async def _holds(output: asyncssh.SSHReader[bytes]) -> bool:
+    """Whether a supervisor says that it holds its fleet, after whatever a login shell prints; it may end instead."""
+    async for line in output:
+        if line.rstrip() == HELD.encode():
+            return True
     return False
 
 
@@ -213,7 +221,8 @@ class HostSession:
                 assert facts is not None
                 await self._start(action.workers, facts, detached=detached)
             case Scale():
-                await self._scale(action)
+                await self.scale(action)
+                await self._await_scaled(action)
             case Stop():
                 await self._stop()
             case Prune():
@@ -223,6 +232,16 @@ class HostSession:
             case Upgrade():
                 pass  # it only says what another command would do
 
+    async def scale(self, action: Scale) -> None:
+        """Have the supervisor keep another number of workers; what that leads to is not waited for.
+
+        Raises:
+            HostFault: The supervisor does not take it in.
+        """
+        await self._ask(
+            "scale", _START_SECONDS, fleet=self._id, workers=action.workers, patience_seconds=_START_SECONDS / 2
+        )
+
     async def await_ready(self, workers: int) -> Found:
         """Wait until so many workers are connected to the broker.
 
@@ -231,7 +250,7 @@ class HostSession:
         """
         seconds = self._means.ready_seconds
         answer = await self._ask(
-            "await", seconds + _SLACK_SECONDS, fleet=self._id, workers=workers, patience_seconds=seconds
+            "await", seconds + _SLACK_SECONDS, fleet=self._id, workers=workers, patience_seconds=seconds, drained=False
         )
         found = msgspec.convert(answer["found"], Found)
         ready = [] if found.supervisor is None else [each for each in found.supervisor.workers if each.state == "ready"]
@@ -307,9 +326,8 @@ class HostSession:
         except (TimeoutError, asyncssh.Error, OSError) as error:
             raise HostFault(f"the check did not end: {printable(str(error) or 'no answer in time', 200)}") from None
         output = done.stdout if isinstance(done.stdout, bytes) else b""
-        errors = done.stderr if isinstance(done.stderr, bytes) else b""
         if done.exit_status != 0:
-            raise HostFault(_last_line(errors.decode(errors="replace")))
+            raise HostFault(_errors(done))
         return output.decode(errors="replace")
 
     # Parts
@@ -373,7 +391,12 @@ class HostSession:
                     part = f"{below}/{digest}.{mark}"
                     await sftp.mkdir(part)
                     await sftp.put(os.path.join(wheels.folder, wheels.names[digest]), part)
-                    await sftp.rename(part, f"{below}/{digest}")
+                    try:
+                        await sftp.rename(part, f"{below}/{digest}")
+                    except asyncssh.SFTPError:
+                        if not await sftp.exists(f"{below}/{digest}"):
+                            raise
+                        await sftp.rmtree(part)  # another command was quicker, and its wheel is as good
         except TimeoutError:
             raise HostFault(f"took no wheels within {_UPLOAD_SECONDS:.0f} s; see the network") from None
         except (asyncssh.Error, OSError) as error:
@@ -394,7 +417,6 @@ class HostSession:
         except DistsumError as error:
             raise HostFault(str(error)) from None
         return Task(
-            fleet=self._id,
             environment=environment,
             workers=workers,
             host=self.prefix,
@@ -411,30 +433,36 @@ class HostSession:
         command = shlex.join(
             ["env", f"{FLEET_VARIABLE}={self._id}", python, "-I", "-m", "distsum.provision.supervisor"]
         )
-        text = msgspec.json.encode(await self._task(workers, environment, detached=detached)) + b"\n"
         try:
             async with asyncio.timeout(_START_SECONDS):
-                if detached:
-                    done = await self._connection.run(command, input=text, encoding=None, check=False)
-                    if done.exit_status != 0:
-                        words = (done.stderr if isinstance(done.stderr, bytes) else b"").decode(errors="replace")
-                        raise HostFault(f"the supervisor does not start: {_last_line(words)}")
+                process = await self._connection.create_process(command, encoding=None)
+                if await _holds(process.stdout):
+                    task = await self._task(workers, environment, detached=detached)
+                    process.stdin.write(msgspec.json.encode(task) + b"\n")
+                    if not detached:
+                        self.holding = process
+                    elif (done := await process.wait()).exit_status != 0:
+                        raise HostFault(f"the supervisor does not start: {_errors(done)}")
+                elif (done := await process.wait()).exit_status == ANOTHER:
+                    self._means.say(self.host.name, "another command was quicker; its workers are waited for")
                 else:
-                    self.holding = await self._connection.create_process(command, encoding=None)
-                    self.holding.stdin.write(text)
+                    raise HostFault(f"the supervisor does not start: {_errors(done)}")
         except TimeoutError:
             raise HostFault(f"the supervisor does not start within {_START_SECONDS:.0f} s; see its load") from None
         except (asyncssh.Error, OSError) as error:
             raise HostFault(f"the supervisor does not start: {printable(str(error), 200)}") from None
         await self.await_ready(workers)
 
-    async def _scale(self, action: Scale) -> None:
-        await self._ask(
-            "scale", _START_SECONDS, fleet=self._id, workers=action.workers, patience_seconds=_START_SECONDS / 2
-        )
-        seconds = self._means.ready_seconds if action.workers > action.before else self.drain_seconds
+    async def _await_scaled(self, action: Scale) -> None:
+        grows = action.workers > action.before
+        seconds = self._means.ready_seconds if grows else self.drain_seconds
         answer = await self._ask(
-            "await", seconds + _SLACK_SECONDS, fleet=self._id, workers=action.workers, patience_seconds=seconds
+            "await",
+            seconds + _SLACK_SECONDS,
+            fleet=self._id,
+            workers=action.workers,
+            patience_seconds=seconds,
+            drained=not grows,
         )
         if not answer["in_time"]:
             raise HostFault(
@@ -473,6 +501,8 @@ def _folder_name(host: str) -> str:
     return re.sub(r"[^A-Za-z0-9.-]", "_", host)
 
 
-def _last_line(words: str) -> str:
-    lines = words.strip().splitlines()
+def _errors(done: asyncssh.SSHCompletedProcess) -> str:
+    """Return the last that a command has said on its standard error."""
+    words = done.stderr if isinstance(done.stderr, bytes) else b""
+    lines = words.decode(errors="replace").strip().splitlines()
     return printable(lines[-1], 400) if lines else "it does not say why"

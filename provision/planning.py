@@ -191,7 +191,10 @@ def actions(wanted: Wanted | None, found: Found, *, upgrade: bool = False, stop:
     moved = running is not None and running.environment != wanted.environment
     if moved and not upgrade:
         assert running is not None
-        return (Upgrade(wanted.environment, running.environment),)
+        steps.append(Upgrade(wanted.environment, running.environment))
+        if running.wanted != wanted.workers:
+            steps.append(Scale(running.wanted, wanted.workers))
+        return tuple(steps)
     if wanted.environment not in found.environments:
         steps.append(Install(wanted.environment))
     if running is not None and moved:

@@ -58,6 +58,7 @@ def test_no_workers_are_an_end_in_peace_that_installs_and_prunes_nothing():
 def test_workers_of_another_environment_are_left_alone_but_by_an_upgrade():
     found = Found(current="old", environments=("old",), supervisor=running("old"), files=True)
     assert actions(WANTED, found) == (Upgrade("new", "old"),)
+    assert actions(Wanted(environment="new", workers=5), found) == (Upgrade("new", "old"), Scale(2, 5)), "but scaled"
     steps = (Install("new"), Stop(2), Switch("new", "old"), Start(2), Prune(("old",)))
     assert actions(WANTED, found, upgrade=True) == steps
 
