@@ -245,7 +245,7 @@ def test_hosts_that_do_not_answer_hold_nobody_up(
                     pass
 
             waiting = [asyncio.ensure_future(connect(host)) for host in silent]
-            while not connections._starting.locked():  # noqa: SLF001 - that they came first is seen nowhere else
+            while not connections._starting.locked():  # noqa: ASYNC110 - that they came first is seen nowhere else
                 await asyncio.sleep(0.01)
             try:
                 await connect(client.host())
