@@ -69,6 +69,7 @@ class Loan:
         self.store: str = fleet.store
         self._release = Release()
         self._rollout: Rollout | None = None
+        self._scaled = False
         self._total: int | None = None
 
     async def hold(self, on_ready: Callable[[int], None]) -> None:
@@ -90,7 +91,7 @@ class Loan:
 
         async with self._control.rollout(starts=True, on_report=take) as rollout:
             self._rollout = rollout
-            if self._total is not None:
+            if self._scaled:
                 rollout.resize(self._total)
             await rollout.hold(self._release, resizable=self._resizable)
             if rollout.fresh:
@@ -107,12 +108,14 @@ class Loan:
         self._release.at_once = at_once
         self._release.set()
 
-    def scale(self, total: int) -> None:
+    def scale(self, total: int | None) -> None:
         """Begin to have another number of workers in all, from the event loop that holds them.
 
         Args:
-            total: How many; hosts share them in proportion to the file, and those too many finish their tasks.
+            total: How many; hosts share them in proportion to the file, and those too many finish their tasks. None is
+                what the file says of each.
         """
+        self._scaled = True
         self._total = total
         if self._rollout is not None:
             self._rollout.resize(total)
