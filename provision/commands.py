@@ -236,7 +236,7 @@ def exec_check(
     quiet: Quiet = None,
     json: Json = False,
 ) -> int:
-    """Have each host's environment import what workers need, and enter the broker."""
+    """Have each host's environment import what workers need, enter the broker, and look into the store."""
     command = _Command(fleet.file, selected, Access(broker=broker), quiet=quiet, json=json)
 
     async def work(session: HostSession) -> Report:

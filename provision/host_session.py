@@ -17,6 +17,7 @@ import msgspec
 
 from distsum.errors import DistsumError
 from distsum.wording import byte_size, counted, printable
+from distsum.worker.launch import MEMORY_VARIABLE
 
 from .agent import FLEET_VARIABLE, LOG_AT, MARK
 from .asking import NO_PYTHON, agent_answer, agent_command, agent_input, ask
@@ -156,6 +157,16 @@ class HostSession:
     def prefix(self) -> str:
         """What the names of this host's workers begin with."""
         return worker_prefix(self._means.fleet, self.host)
+
+    @property
+    def terms(self) -> str:
+        """What workers are started with that cannot be changed while they run, in words without secrets."""
+        broker, store = self._means.broker, self._means.store_endpoint
+        assert broker is not None
+        words = [f"{broker.scheme}://{broker.host}:{broker.port}/{printable(broker.vhost)}"]
+        words += [f"S3 at {store.host}:{store.port}"] if store is not None else []
+        words += [f"{byte_size(self.host.memory_bytes)} each"]
+        return ", ".join([*words, *(["through a tunnel"] if self.host.tunnel else [])])
 
     # Looking
 
@@ -406,7 +417,8 @@ class HostSession:
     async def _task(self, workers: int, environment: str, *, detached: bool) -> Task:
         means = self._means
         assert means.broker is not None
-        broker, variables = means.broker, dict(means.variables)
+        broker = means.broker
+        variables = dict(means.variables) | {MEMORY_VARIABLE: str(self.host.memory_bytes)}
         try:
             if means.users is not None and workers:
                 broker = await asyncio.to_thread(means.users.make, self.user)
@@ -424,6 +436,8 @@ class HostSession:
             variables=variables,
             detached=detached,
             log=means.log,
+            store=means.store,
+            terms=self.terms,
         )
 
     async def _start(self, workers: int, facts: Facts, *, detached: bool) -> None:

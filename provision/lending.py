@@ -38,6 +38,7 @@ class Loan:
     Attributes:
         broker: Where the workers find their tasks.
         store: URI or folder that all of them reach.
+        memory_bytes: What each may take over its imports.
 
     Raises:
         ConfigurationError: The file cannot be read, or is not acceptable.
@@ -67,6 +68,7 @@ class Loan:
             raise UsageError(f"{printable(file)} names no store; a job keeps its partials there, so set store")
         self.broker: BrokerAddress = broker
         self.store: str = fleet.store
+        self.memory_bytes = min(host.memory_bytes for host in fleet.hosts)
         self._release = Release()
         self._rollout: Rollout | None = None
         self._scaled = False

@@ -13,7 +13,7 @@ from distsum.errors import DistsumError
 from .environment import Wheels, gather
 from .faults import HostFault
 from .host_session import HostSession, LogPlace, Means, broker_user, worker_prefix
-from .planning import Found, Scale, Start, Stop, Switch, Wanted, Worker, actions
+from .planning import Found, Scale, Start, Stop, Switch, Wanted, Worker, actions, differ
 from .shares import AS_IN_FILE, Shares
 
 if TYPE_CHECKING:
@@ -303,7 +303,13 @@ class Rollout:
         workers = await self._shares.of(session.host, own)
         session.check(facts, workers, clock_seconds, took_seconds)
         environment = await session.environment(facts) if workers else facts.found.current or ""
-        wanted = Wanted(environment=environment, workers=workers)
+        wanted = Wanted(environment=environment, workers=workers, terms=session.terms)
+        running = facts.found.supervisor
+        if running is not None and not running.detached and differ(wanted, running):
+            raise HostFault(
+                f"another command holds its workers, with {running.terms}; end that, or give one of the two fleets "
+                "another name"
+            )
         return facts, facts.found, actions(wanted, facts.found, upgrade=upgrade)
 
     @contextlib.asynccontextmanager

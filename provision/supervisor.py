@@ -55,6 +55,8 @@ class Task(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         variables: Variables of the workers' environment, with the store's keys.
         detached: Whether to live on without the command that has started it.
         log: How it and its workers log, as ``logs.LogStyle`` words it.
+        store: URI or folder of the fleet's store.
+        terms: What workers are started with, in words, to tell whether another command wants the same.
     """
 
     environment: str
@@ -64,6 +66,8 @@ class Task(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     variables: dict[str, str]
     detached: bool
     log: str = LogStyle().word()
+    store: str | None = None
+    terms: str = ""
 
 
 class AloneError(Exception):
@@ -140,6 +144,7 @@ class _Supervisor:
             "environment": self._task.environment,
             "wanted": self._wanted,
             "detached": self._task.detached,
+            "terms": self._task.terms,
             "workers": [each._asdict() for each in self._slots.states()],
         }
         if state != self._told:

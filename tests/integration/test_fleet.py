@@ -40,6 +40,9 @@ def test_up_brings_workers_to_fresh_hosts_and_a_second_up_changes_nothing(contro
     assert [host.files() for host in control.hosts] == before
 
     assert "enters the broker with distsum" in control.run("fleet", "exec-check").stdout
+    control.write(store="s3://no-such-bucket/fleet")
+    assert control.run("fleet", "exec-check").stderr.count("there is no such bucket") == COUNT
+    control.write()
     _no_secret_is_seen(control, rabbitmq)
 
 
