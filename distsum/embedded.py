@@ -129,7 +129,7 @@ def run(
         job = Job(prepared.record, prepared.manifest, store)
         workers = max(1, min(prepared.report.workers, prepared.record.tasks))
         work = _work_folder(store, job, keep=options.keep_partials, own=options.work_dir is None)
-        with _recorded(job, store, history, began) as recorder, work:
+        with _recorded(job, store, history, began, speculation) as recorder, work:
             run = _Run(job, store, workers, began, on_snapshot, speculation, recorder, on_view)
             if stop is not None:
                 stop.bind(run.interrupt)
@@ -177,8 +177,14 @@ def _work_folder(store: Store, job: Job, *, keep: bool, own: bool) -> Iterator[N
                     os.rmdir(folder)
 
 
+def _gives_backups(speculation: SpeculationSettings | None) -> bool:
+    return speculation is None or speculation.policy != "none"
+
+
 @contextlib.contextmanager
-def _recorded(job: Job, store: Store, uri: bytes | None, began: float) -> Iterator[Recorder | None]:
+def _recorded(
+    job: Job, store: Store, uri: bytes | None, began: float, speculation: SpeculationSettings | None
+) -> Iterator[Recorder | None]:
     """Give what records a job, if it is to be, and store the history when the context ends, also by an error.
 
     Raises:
@@ -191,7 +197,7 @@ def _recorded(job: Job, store: Store, uri: bytes | None, began: float) -> Iterat
 
     began_seconds = time.time() - (time.perf_counter() - began)
     try:
-        recorder = Recorder(job.history_header(began_seconds))
+        recorder = Recorder(job.history_header(began_seconds, speculation=_gives_backups(speculation)))
     except OSError as error:
         raise StorageError(f"no history can be recorded: {error.strerror}; set TMPDIR to a folder with room") from error
     with contextlib.closing(recorder):
@@ -307,7 +313,7 @@ class _Run:
         self._on_snapshot = on_snapshot
         self._speculation = speculation or SpeculationSettings()
         self._recorder = recorder
-        self._tally = JobTally(job.work_by_phase(), job.input_uri)
+        self._tally = JobTally(job.work_by_phase(), job.input_uri, speculation=_gives_backups(speculation))
         self._on_view = on_view
         self._fold: JobFold | None = None
         self._loop: asyncio.AbstractEventLoop | None = None

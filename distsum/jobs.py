@@ -227,8 +227,16 @@ class Job:
             work.append(PhaseWork(tree.tasks(phase) * spec.tiles, partials * spec.tiles, partials * partial_bytes))
         return tuple(work)
 
-    def history_header(self, began_seconds: float, *, resumed: bool = False) -> HistoryHeader:
-        """Return what its history is of; ``began_seconds`` is when its clock began, in seconds of the Unix epoch."""
+    def history_header(
+        self, began_seconds: float, *, resumed: bool = False, speculation: bool | None = None
+    ) -> HistoryHeader:
+        """Return what its history is of.
+
+        Args:
+            began_seconds: When its clock began, in seconds of the Unix epoch.
+            resumed: Whether an earlier master has begun it.
+            speculation: Whether its stragglers get backups when it begins.
+        """
         from distsum.observe.history import HistoryHeader
 
         return HistoryHeader(
@@ -246,6 +254,7 @@ class Job:
             input_bytes=self.record.input_bytes,
             inputs=tuple(printable(self.input_uri(index)) for index in (0, self.spec.files - 1)),
             command=tuple(printable(word) for word in equivalent_command(self.record)),
+            speculation=speculation,
         )
 
     def stored_states(self, *, sweep: bool = False) -> tuple[bytes, ...]:

@@ -340,6 +340,21 @@ class SwitchSpeculation(Message, frozen=True):
     on: bool
 
 
+class BackUpTask(Message, frozen=True):
+    """Give a task that runs to an idle worker, too, at once: a person asks. ``request`` is repeated by the answer."""
+
+    task: TaskId
+    request: int
+
+
+class BackupAnswered(Message, frozen=True):
+    """What became of a ``BackUpTask``: the backup that began, or why none did (``refusal``)."""
+
+    request: int
+    started: BackupStarted | None = None
+    refusal: str | None = None
+
+
 class StartPhase(Message, frozen=True):
     """Say what is ready."""
 
@@ -515,7 +530,7 @@ class JobFailed(Message, frozen=True):
     index: int | None = None
 
 
-BackupReason = Literal["slow_attempt", "slow_worker", "slow_rate", "silent", "last_tasks"]
+BackupReason = Literal["slow_attempt", "slow_worker", "slow_rate", "silent", "last_tasks", "asked"]
 DeclineReason = Literal["ends_sooner", "cap", "same_host", "no_idle_worker"]
 BackupOutcome = Literal["won", "lost", "cancelled", "moot"]
 
@@ -560,7 +575,8 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
 class BackupStarted(Message, frozen=True):
     """An attempt (``of_attempt``, on ``of_worker``) is taken for a straggler, and its task given to ``worker`` too.
 
-    ``helpers`` are the workers that make children of its node, for either to take.
+    With the reason ``asked`` a person wanted it. ``helpers`` are the workers that make children of its node, for either
+    to take.
     """
 
     task: TaskId

@@ -12,7 +12,8 @@ Nodes that workers store inside long tasks lie with their job, and go with it. A
 ended, for want of having heard of it; so one may be found of a job that has no records any more, or an outcome.
 
 A service holds no lock on its work folder, and what it has promised may wait there for long. A job that it has accepted
-has a ticket: its records stay, and until it has ended the whole folder is left alone.
+has a ticket: its records stay, and until it has ended the whole folder is left alone. Records of jobs that have ended,
+which tell how, are removed when that is asked for: nobody writes them any more, so a service may go on meanwhile.
 """
 
 from __future__ import annotations
@@ -50,6 +51,7 @@ class Swept(msgspec.Struct, frozen=True):
         objects: Objects or files in them.
         bytes: Their bytes.
         busy: Work folders that a run holds, and that were left alone.
+        jobs: Jobs of a service that have ended, and are told of no more.
     """
 
     outputs: int = 0
@@ -57,6 +59,7 @@ class Swept(msgspec.Struct, frozen=True):
     objects: int = 0
     bytes: int = 0
     busy: int = 0
+    jobs: int = 0
 
 
 class _Folder:
@@ -66,6 +69,7 @@ class _Folder:
         sizes: All that lies in it, by name.
         jobs: The names of each job's records.
         children: The names of the nodes inside each job's long tasks.
+        ended_seconds: How long ago each job of a service ended, of which nothing but its records is left.
         partials: Those among the names that are partials.
         youngest_seconds: How long ago something in it was written.
     """
@@ -74,8 +78,15 @@ class _Folder:
         self.sizes: dict[bytes, int] = {}
         self.jobs: dict[bytes, set[bytes]] = {}
         self.children: dict[bytes, set[bytes]] = {}
+        self.outcomes: dict[bytes, float] = {}
         self.partials: list[bytes] = []
         self.youngest_seconds = float("inf")
+
+    @property
+    def ended_seconds(self) -> dict[bytes, float]:
+        """Of each job of a service that has ended and been tidied, how long ago it ended."""
+        done = {job: records for job, records in self.jobs.items() if b"ticket" in records and b"inputs" not in records}
+        return {job: self.outcomes[job] for job in done if job in self.outcomes}
 
     @property
     def left(self) -> list[bytes]:
@@ -105,6 +116,7 @@ def sweep(
     tell: Callable[[str], None],
     *,
     partials: bool = False,
+    ended_jobs: bool = False,
     dry: bool = False,
 ) -> Swept:
     """Remove what is left below a folder.
@@ -115,6 +127,7 @@ def sweep(
         older_than_seconds: Only what was not touched for as long is removed.
         tell: Called with a line for each thing that is removed.
         partials: Whether partials are removed as well from folders that ``--work-dir`` named, or that keep them.
+        ended_jobs: Whether what tells how jobs of a service ended is removed as well, once that is as long ago.
         dry: Whether to tell only what would be removed.
 
     Raises:
@@ -122,9 +135,19 @@ def sweep(
     """
     place = place.rstrip(b"/")
     folders = _work_folders(store, place)
-    folder_count = objects = size = busy = 0
+    folder_count = jobs = objects = size = busy = 0
     for name, folder in sorted(folders.items()):
-        left, late = folder.left, folder.late
+        uri = place + b"/" + name if name else place
+        past = [job for job, ago in folder.ended_seconds.items() if ended_jobs and ago >= older_than_seconds]
+        if past:
+            known = [job + b"/" + each for job in past for each in folder.jobs[job] | folder.children.get(job, set())]
+            tell(f"{printable(uri)}: {counted(len(known), 'object')} of {counted(len(past), 'job')} that ended")
+            jobs += len(past)
+            objects += len(known)
+            size += sum(folder.sizes[each] for each in known)
+            if not dry:
+                _forget(store, uri, past)
+        left, late = folder.left, [job for job in folder.late if job not in past]
         if folder.youngest_seconds < older_than_seconds or not (left or late or (partials and folder.partials)):
             continue
         all_partials = partials or (name.endswith(_OWN_SUFFIX) and not folder.serves)
@@ -133,7 +156,6 @@ def sweep(
         if all_partials:
             doomed += folder.partials
             doomed += [each for each in folder.sizes if each == b"lock"]
-        uri = place + b"/" + name if name else place
         try:
             if folder.works:
                 raise WorkDirBusyError("a service has jobs in it")
@@ -155,7 +177,7 @@ def sweep(
             tell(f"{printable(begun.final)}: an output that was never finished")
             if not dry:
                 store.abort_output(begun.output)
-    return Swept(outputs, folder_count, objects, size, busy)
+    return Swept(outputs, folder_count, objects, size, busy, jobs)
 
 
 def _work_folders(store: Store, place: bytes) -> dict[bytes, _Folder]:
@@ -174,6 +196,8 @@ def _work_folders(store: Store, place: bytes) -> dict[bytes, _Folder]:
             records = folder.jobs.setdefault(found["job"], set())
             if found["record"]:
                 records.add(found["record"])
+                if found["record"] == b"outcome":
+                    folder.outcomes[found["job"]] = entry.age_seconds
             else:
                 folder.children.setdefault(found["job"], set()).add(found["child"])
         elif found["partial"]:
@@ -200,6 +224,14 @@ def _remove(store: Store, uri: bytes, jobs: Sequence[bytes], late: Sequence[byte
     left = {entry.name for entry in store.aged(uri)}
     if left <= {b"lock"}:
         store.delete_all(uri, set())
+
+
+def _forget(store: Store, uri: bytes, jobs: Sequence[bytes]) -> None:
+    """Remove the records of jobs that have ended."""
+    for job in jobs:
+        # First of all: a job without a ticket was never accepted, so what a crash leaves here is swept as such.
+        store.delete(uri + b"/" + job + b"/ticket")
+        store.delete_all(uri + b"/" + job, set())
 
 
 def _give_up(store: Store, spec_uri: bytes) -> None:

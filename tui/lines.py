@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 from distsum.observe.ledger import LEDGER_MARKS, ledger_lines, totals_words
 from distsum.observe.rates import BACKUP_MARK, FAILED_MARK, SLICE_SECONDS
+from distsum.observe.workers import GONE
 from distsum.wording import counted, digits, printable, size_unit, size_words
 
 if TYPE_CHECKING:
@@ -139,8 +140,8 @@ def worker_lines(view: JobView, width: int) -> list[Line]:
     """Return the workers, whoever needs a look first: slow ones, then others by rate, then those that are gone."""
     rates = [each.status.bytes_per_second for each in view.workers if each.status.bytes_per_second > 0]
     usual = median(rates) if rates else 0.0
-    there = [each for each in view.workers if each.status.state not in {"lost", "refused"}]
-    gone = [each for each in view.workers if each.status.state in {"lost", "refused"}]
+    there = [each for each in view.workers if each.status.state not in GONE]
+    gone = [each for each in view.workers if each.status.state in GONE]
     there.sort(key=lambda each: (each.status.state not in {"quarantined", "paused"}, each.status.bytes_per_second))
     lines = [_worker_line(each, usual, width) for each in there[:MOST_WORKERS]]
     if len(there) > MOST_WORKERS:
@@ -150,7 +151,7 @@ def worker_lines(view: JobView, width: int) -> list[Line]:
         ago = clock_words(max(0.0, view.snapshot.elapsed_seconds - each.status.heard_seconds))
         reason = f": {printable(each.status.reason or '', 200)}" if each.status.reason else ""
         words = f"{_name(each)} {each.status.state} {ago} ago{reason}"
-        lines.append((Span(fitted(words, width), "bad"),))
+        lines.append((Span(fitted(words, width), "dim" if each.status.state == "left" else "bad"),))
     if len(gone) > _GONE_SHOWN:
         lines.append((Span(f"{len(gone) - _GONE_SHOWN:,} more are gone", "dim"),))
     return lines or [(Span("none has joined yet", "dim"),)]

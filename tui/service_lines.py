@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from distsum.brokers.topology import DEAD, REFUSED, REQUESTS, RESULTS, TASKS, VIEWS
 from distsum.observe.ledger import task_words
+from distsum.observe.workers import GONE
 from distsum.service.messages import ENDED
 from distsum.wording import counted, printable, size_words
 
@@ -44,12 +45,11 @@ _WORKER_SIGNS: Final[dict[WorkerState, tuple[str, Role]]] = {
     "busy": ("▶", "good"),
     "paused": ("‖", "warn"),
     "quarantined": ("!", "warn"),
+    "left": ("-", "dim"),
     "lost": ("!", "bad"),
     "refused": ("✗", "bad"),
 }
-GONE: Final = frozenset({"lost", "refused"})
-"""Workers in these states do not come back under their names."""
-_WORKER_ORDER: Final = ("quarantined", "paused", "busy", "idle", "refused", "lost")
+_WORKER_ORDER: Final = ("quarantined", "paused", "busy", "idle", "refused", "lost", "left")
 WORKER_COLUMNS: Final = (
     Column("state", 13),
     Column("worker", 12, grows=1),
@@ -222,7 +222,7 @@ def overview_line(view: ServiceView | None, now: float, width: int) -> Line:
 def worker_rows(workers: Sequence[WorkerStatus], now: float) -> list[Row]:
     """Return the workers: those first that want a look, then by name, and those last that are gone."""
     slots = Counter(each.host for each in workers if each.state not in GONE)
-    looked = {"quarantined": 0, "paused": 0, "refused": 2, "lost": 2}
+    looked = {"quarantined": 0, "paused": 0} | dict.fromkeys(GONE, 2)
     ordered = sorted(
         workers,
         key=lambda each: (rank := looked.get(each.state, 1), -each.heard_seconds if rank == 2 else 0, each.worker),

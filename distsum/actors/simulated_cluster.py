@@ -15,7 +15,16 @@ from distsum.actors.modelled_store import ModelledStore
 from distsum.actors.modelled_worker import ModelledWorker, WorkerModel
 from distsum.actors.simulated import SimulatedSystem
 from distsum.actors.task_tracker import TaskTracker, TrackerSettings
-from distsum.messages import CancelJob, ChangePriority, JobFailed, JobSpec, JobSucceeded, SubmitJob
+from distsum.messages import (
+    BackupAnswered,
+    BackUpTask,
+    CancelJob,
+    ChangePriority,
+    JobFailed,
+    JobSpec,
+    JobSucceeded,
+    SubmitJob,
+)
 
 if TYPE_CHECKING:
     import random
@@ -72,6 +81,8 @@ class SimulatedCluster:
         outcomes: How each job ended, as its submitter was told.
         submitted: How often each job was submitted, while it was not under way.
         cancelled: Jobs that somebody has asked to cancel.
+        asked: How many backups somebody has asked for.
+        answers: What became of each.
         respawn_seconds: After which a worker that ended is replaced on its host; None for never.
     """
 
@@ -95,6 +106,8 @@ class SimulatedCluster:
         self.submitted: Counter[str] = Counter()
         self.cancelled: set[str] = set()
         self.specs: dict[str, JobSpec] = {}
+        self.asked = 0
+        self.answers: list[BackupAnswered] = []
         self.respawn_seconds: float | None = None
         self._draw = draw
         self._tracker = tracker or TrackerSettings()
@@ -159,6 +172,12 @@ class SimulatedCluster:
         if self._up:
             self.system.deliver(MASTER, ChangePriority(job, priority))
 
+    def back_up(self, task: TaskId) -> None:
+        """Ask that a task gets a backup now."""
+        if self._up:
+            self.asked += 1
+            self.system.deliver(TRACKER, BackUpTask(task, self.asked))
+
     def crash_master(self) -> None:
         """End the process of master and tracker; one with an embedded broker takes its workers along."""
         if not self._up:
@@ -208,6 +227,8 @@ class SimulatedCluster:
         if isinstance(message, JobSucceeded | JobFailed):
             self.outcomes.setdefault(message.job, []).append(message)
             self._open.pop(message.job, None)
+        elif isinstance(message, BackupAnswered):
+            self.answers.append(message)
 
     def _worker_ended(self, worker: ModelledWorker) -> None:
         if self.respawn_seconds is not None:

@@ -279,6 +279,36 @@ def decide(view: View, settings: SpeculationSettings) -> tuple[Decision, ...]:
     return tuple(decisions)
 
 
+def decide_asked(view: View, task: TaskId, settings: SpeculationSettings) -> StartBackup | str:
+    """Return the backup of a task that a person has asked for, or why there can be none, in words.
+
+    What keeps the policy from copying needlessly does not hold here. Of idle workers one on another host is better, and
+    one that is not known to be slow.
+
+    Args:
+        view: As for ``decide``, with all attempts under way.
+        task: Which one; it is out.
+        settings: What is known to be slow, and silent.
+    """
+    found = [(phase, each) for phase in view.phases for each in phase.running if each.task == task]
+    if not found:
+        return "has not begun: it waits for a worker"
+    phase, running = found[0]
+    if running.copies:
+        return "runs twice already"
+    if not view.idle:
+        return f"runs on {running.worker} alone, but no other worker is idle"
+    chosen = min(view.idle, key=lambda each: (each.host in running.hosts, each.slowness or 1.0))
+    suspect = _suspect(
+        running, "asked", phase, _copy_seconds(phase, view), ends=running.silent_seconds <= settings.silence_seconds
+    )
+    decisions: list[Decision] = [StartBackup(running, chosen.worker, "asked", suspect.evidence)]
+    _share_out(decisions, [each for each in view.idle if each is not chosen], settings)
+    (decision,) = decisions
+    assert isinstance(decision, StartBackup)
+    return decision
+
+
 def _cap(view: View, settings: SpeculationSettings) -> int:
     if settings.policy == "guarded":
         return max(1, math.ceil(settings.max_share * view.workers))
@@ -366,15 +396,12 @@ def _mapreduce(phase: PhaseView, view: View, settings: SpeculationSettings) -> I
 def _guarded(phase: PhaseView, view: View, settings: SpeculationSettings) -> Iterator[Suspect]:
     """The rule; and what helps before it can: a silence, and, while others idle, what is known to be slow."""
     mean = phase.durations.mean_seconds
-    copy = mean
-    if phase.durations.count < len(phase.running):
-        # The first to finish are the fastest, and not yet what is usual.
-        copy = max(mean, _usual_seconds(phase, view))
+    copy = _copy_seconds(phase, view)
     few = phase.tasks < settings.few or phase.tasks - phase.done == 1
     enough = few or phase.done > settings.quantile * phase.tasks
     for running in phase.running:
         if running.silent_seconds > settings.silence_seconds:
-            yield _suspect(running, "silent", phase, copy, _Limit(None, settings.silence_seconds))
+            yield _suspect(running, "silent", phase, copy, _Limit(None, settings.silence_seconds), ends=False)
         elif view.idle and _is_known_slow(running, copy, settings):
             yield _suspect(running, "slow_worker", phase, copy, _Limit(settings.slow, None))
         elif running.elapsed_seconds <= settings.min_seconds:
@@ -400,6 +427,15 @@ def _is_known_slow(running: Running, copy: float, settings: SpeculationSettings)
     """Whether its worker is known to be slow, and that would cost more than the least time that counts."""
     slowness = running.slowness or 1.0
     return slowness >= settings.slow and (not copy or slowness * copy > settings.min_seconds)
+
+
+def _copy_seconds(phase: PhaseView, view: View) -> float:
+    """Return what a copy is expected to take; 0 where that cannot be told."""
+    mean = phase.durations.mean_seconds
+    if phase.durations.count < len(phase.running):
+        # The first to finish are the fastest, and not yet what is usual.
+        return max(mean, _usual_seconds(phase, view))
+    return mean
 
 
 def _usual_seconds(phase: PhaseView, view: View) -> float:
@@ -440,11 +476,15 @@ def _suspect(
     limit: _Limit | None = None,
     *,
     stale_seconds: float = math.inf,
+    ends: bool = True,
 ) -> Suspect:
-    """Return a suspect with its evidence; ``copy`` is what a copy takes, 0 where that is not known."""
+    """Return a suspect with its evidence.
+
+    ``copy`` is what a copy takes, 0 where that is not known; ``ends`` whether the attempt may be expected to end.
+    """
     mean = phase.durations.mean_seconds
     expected = max(running.slowness or 1.0, 1.0) * copy
-    left = math.inf if reason == "silent" else running.left_seconds(expected, stale_seconds)
+    left = running.left_seconds(expected, stale_seconds) if ends else math.inf
     evidence = Evidence(
         elapsed_seconds=running.elapsed_seconds,
         mean_seconds=mean or None,

@@ -8,15 +8,17 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from distsum import __version__
-from distsum.actors.actor import BROKER, MASTER, WORKERS, phase_address
+from distsum.actors.actor import BROKER, CLIENT, MASTER, WORKERS, phase_address
 from distsum.actors.attempts import SLOWNESS_TASKS, Attempt, Backup, Known, KnownWorker, OutTask, PhaseFigures, Rates
-from distsum.actors.speculation import Decline, Durations, SpeculationSettings, StartBackup, decide
+from distsum.actors.speculation import Decline, Durations, SpeculationSettings, StartBackup, decide, decide_asked
 from distsum.messages import (
     PROTOCOL,
     AssignTask,
+    BackupAnswered,
     BackupDeclined,
     BackupEnded,
     BackupStarted,
+    BackUpTask,
     CancelJob,
     CancelTask,
     CheckLeases,
@@ -160,6 +162,8 @@ class TaskTracker:
                 self._cancel(message.job)
             case SwitchSpeculation():
                 self._switch_speculation(message)
+            case BackUpTask():
+                self._back_up(message)
 
     def check(self) -> None:
         """Raise AssertionError where the state contradicts itself; called by simulations after each message."""
@@ -567,7 +571,20 @@ class TaskTracker:
         self._context.emit(SpeculationSwitched(job, message.on))
         self._look_soon()
 
-    def _start_backup(self, decision: StartBackup) -> None:
+    def _back_up(self, message: BackUpTask) -> None:
+        decision: StartBackup | str = "is not under way: it waits for others, or is done"
+        if message.task in self._tasks:
+            now, settings = self._context.now(), self._settings.speculation
+            idle = self._known.idle(now, settings.silence_seconds)
+            view = self._known.view(now, idle, youngest_seconds=0.0, silence_seconds=settings.silence_seconds)
+            decision = decide_asked(view, message.task, settings)
+        if isinstance(decision, str):
+            answer = BackupAnswered(message.request, refusal=decision)
+        else:
+            answer = BackupAnswered(message.request, started=self._start_backup(decision))
+        self._context.send(CLIENT, answer)
+
+    def _start_backup(self, decision: StartBackup) -> BackupStarted:
         running = decision.running
         task = self._tasks[running.task]
         number = self._assign(running.task, task, decision.worker, None)
@@ -582,18 +599,18 @@ class TaskTracker:
             self._assign(running.task, task, worker, child)
         if helpers:
             self._context.send(WORKERS, TellWorker(running.worker, ShareTask(running.task, running.attempt)))
-        self._context.emit(
-            BackupStarted(
-                running.task,
-                number,
-                decision.worker,
-                running.attempt,
-                running.worker,
-                decision.reason,
-                decision.evidence,
-                helpers,
-            )
+        started = BackupStarted(
+            running.task,
+            number,
+            decision.worker,
+            running.attempt,
+            running.worker,
+            decision.reason,
+            decision.evidence,
+            helpers,
         )
+        self._context.emit(started)
+        return started
 
     def _assign(self, task_id: TaskId, task: OutTask, worker: str, child: int | None) -> int:
         """Hand a worker an attempt at a task, or at one child of it, past the queue."""

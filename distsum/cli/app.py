@@ -114,6 +114,13 @@ _COMMANDS = {
     "cancel": ("service:cancel", "JOB [OPTIONS]", "Stop a job, and remove what it has left.", ""),
     "prioritize": ("service:prioritize", "JOB N [OPTIONS]", "Give a job another priority.", "What runs goes on."),
     "speculate": ("service:speculate", "JOB SWITCH [OPTIONS]", "Give a job's stragglers backups, or no more.", ""),
+    "backup": (
+        "service:backup",
+        "JOB PHASE TASK [OPTIONS]",
+        "Give a running task to a second worker now.",
+        "Whichever is done first counts. It is refused for a task that has not begun or runs twice already, and where "
+        "no other worker is idle.",
+    ),
     "workers": (
         "service:workers",
         "[OPTIONS]",

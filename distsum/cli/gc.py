@@ -12,7 +12,7 @@ from cyclopts import Parameter
 from distsum.cli import streams
 from distsum.cli.options import FileName, Json, Quiet, as_given, plain, settings_of
 from distsum.errors import UsageError
-from distsum.wording import parse_seconds, printable, size_words
+from distsum.wording import counted, parse_seconds, printable, size_words
 
 Place = Annotated[
     FileName, Parameter(name="PLACE", converter=as_given, help="A folder, as s3://BUCKET/PREFIX or as a path.")
@@ -29,6 +29,10 @@ def gc(
     partials: Annotated[
         bool,
         Parameter(negative=(), show_default=False, help="Remove partials also from folders that --work-dir named."),
+    ] = False,
+    ended_jobs: Annotated[
+        bool,
+        Parameter(negative=(), show_default=False, help="Remove how a service's jobs ended, too, and their histories."),
     ] = False,
     dry_run: Annotated[
         bool, Parameter(negative=(), show_default=False, help="Tell what would be removed, and remove nothing.")
@@ -55,12 +59,13 @@ def gc(
 
     with closing(RoutingStore()) as store:
         store.preflight(folder)
-        swept = sweep(store, folder, seconds, tell, partials=partials, dry=dry_run)
+        swept = sweep(store, folder, seconds, tell, partials=partials, ended_jobs=ended_jobs, dry=dry_run)
     verb = "would remove" if dry_run else "removed"
+    ended = f", of them {counted(swept.jobs, 'job')} that ended" if swept.jobs else ""
     left = f"; {swept.busy} work folders are in use" if swept.busy else ""
     tell(
         f"{verb} {swept.outputs} unfinished outputs and {swept.objects} objects of {swept.folders} work folders, "
-        f"{size_words(swept.bytes)}{left}"
+        f"{size_words(swept.bytes)}{ended}{left}"
     )
     if json:
         streams.emit(json_module.dumps(plain(swept)))

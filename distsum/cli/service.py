@@ -87,6 +87,8 @@ Management = Annotated[
     ),
 ]
 _PATIENCE_SECONDS = 20.0
+_MOST_NUMBER = 1 << 62
+"""What a message can say."""
 
 
 def master(
@@ -486,6 +488,35 @@ def speculate(
     streams.say(f"stragglers of job {job} get {'backups again' if switch == 'on' else 'no more backups'}")
 
 
+def backup(
+    job: JobId,
+    phase: Annotated[str, Parameter(name="PHASE", help="The task's phase, from 1, as status --stragglers names it.")],
+    task: Annotated[str, Parameter(name="TASK", help="Its number within the phase, from 0.")],
+    /,
+    *,
+    tile: Annotated[str, Parameter(metavar="N", help="The tile that it is of, from 0.")] = "0",
+    broker: Broker = None,
+    json: Json = False,
+) -> None:
+    """Give a task that runs to an idle worker, too, at once; whichever is done first counts."""
+    from distsum.messages import TaskId
+    from distsum.observe.ledger import task_words
+
+    numbers = [whole_number(name, text) for name, text in (("PHASE", phase), ("TASK", task), ("--tile", tile))]
+    if max(numbers) > _MOST_NUMBER:
+        raise UsageError(f"{max(numbers)} is the number of no phase, task or tile")
+    with _client(settings_of(broker=broker)) as client:
+        begun = client.back_up(job, *numbers)
+    if json:
+        named = dict(zip(("phase", "task", "tile"), numbers, strict=True))
+        who = {"worker": begun.worker, "of_worker": begun.of_worker, "helpers": begun.helpers}
+        streams.emit(json_module.dumps({"job": job} | named | who))
+        return
+    more = f", and {counted(len(begun.helpers), 'more worker')} share it" if begun.helpers else ""
+    where = task_words(TaskId(job, numbers[0], numbers[2], numbers[1]))
+    streams.say(f"{where} of job {job} has a backup on {printable(begun.worker, 60)} now{more}")
+
+
 def workers(
     *,
     pause: Annotated[str | None, Parameter(metavar="WORKER", help="Give it no more tasks.")] = None,
@@ -617,6 +648,8 @@ def _status_lines(found: JobStatus) -> list[str]:
         f"{found.reduction} of {counted(found.files, 'file')} to {found.output}",
         f"submitted {time_words(max(0.0, time.time() - found.submitted_seconds))} ago",
     ]
+    if found.snapshot is not None and found.snapshot.speculation is False:
+        lines.append("its stragglers get no backups")
     if found.reason is not None:
         lines.append(f"because: {printable(found.reason, 4000)}")
     if found.snapshot is not None and found.snapshot.phases:

@@ -14,6 +14,7 @@ from distsum.messages import (
     JobSucceeded,
     NodeReopened,
     Skipped,
+    SpeculationSwitched,
     TaskFailed,
     TaskId,
     TaskRetried,
@@ -58,14 +59,18 @@ class JobTally:
     Args:
         work: What each phase takes, by the plan.
         uri_of: Tells the path or URI of an input, by its index in the job's list.
+        speculation: Whether stragglers get backups when it begins; None if that is not known.
 
     Attributes:
         ledger: Backups of stragglers.
         accounts: The time of workers.
     """
 
-    def __init__(self, work: tuple[PhaseWork, ...], uri_of: Callable[[int], bytes]) -> None:
+    def __init__(
+        self, work: tuple[PhaseWork, ...], uri_of: Callable[[int], bytes], *, speculation: bool | None = None
+    ) -> None:
         self._work = work
+        self._speculation = speculation
         self._uri_of = uri_of
         self._phases: list[_PhaseTally] = []
         self._running: dict[TaskId, dict[int, int]] = {}
@@ -120,6 +125,8 @@ class JobTally:
                 self._note(f"{task_words(event.task)} is back in the queue after delivery {event.deliveries}")
             case NodeReopened():
                 self._reopen(event)
+            case SpeculationSwitched():
+                self._speculation = event.on
             case WorkerJoined():
                 self._workers.add(event.worker)
             case WorkerLost():
@@ -163,6 +170,7 @@ class JobTally:
             notes_total=self._notes_total,
             finished=self._finished,
             backups=self.ledger.totals(),
+            speculation=self._speculation,
         )
 
     def input_name(self, index: int) -> str:

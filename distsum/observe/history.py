@@ -77,6 +77,7 @@ class HistoryHeader(msgspec.Struct, frozen=True, kw_only=True, tag="header"):
         inputs: The first and the last input, harmless to show.
         command: What does the same again: a command and its arguments, harmless to show; ``@inputs.txt`` stands for a
             list of the inputs.
+        speculation: Whether stragglers got backups when it began; None in what was stored before this was told.
     """
 
     job: str
@@ -93,6 +94,7 @@ class HistoryHeader(msgspec.Struct, frozen=True, kw_only=True, tag="header"):
     input_bytes: int = 0
     inputs: tuple[str, ...] = ()
     command: tuple[str, ...] = ()
+    speculation: bool | None = None
 
 
 class _Events(msgspec.Struct, frozen=True, tag="events"):
@@ -366,7 +368,7 @@ class Replay:
 
     def __init__(self, history: History) -> None:
         self.header = history.header
-        self.tally = JobTally(self.header.work, lambda index: b"input %d" % index)
+        self.tally = JobTally(self.header.work, lambda index: b"input %d" % index, speculation=self.header.speculation)
         self.workers = WorkerTable()
         self.seconds = 0.0
         started = False

@@ -381,6 +381,8 @@ def _suspicion_words(reason: BackupReason, evidence: Evidence) -> str:
         case "silent":
             longest = "" if limit is None else f" > {duration_words(limit)}"
             return f"silent for {duration_words(evidence.silent_seconds)}{longest}"
+        case "asked":
+            return f"asked for by a person, {elapsed} after it began"
         case "last_tasks":
             return f"{elapsed}, of the last {counted(evidence.tasks - evidence.done, 'task')}"
     done = f"{elapsed} for {100 * evidence.progress:.0f} % of it"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, NamedTuple
 
+from distsum.brokers.base import LEFT
 from distsum.logs import concerning, task_words
 from distsum.messages import (
     BackupDeclined,
@@ -92,8 +93,10 @@ class Narrator:
                     del self._attempts[task]
                 how = "was stored already" if event.reused else "is done"
                 return Line(logging.DEBUG, f"{what} {how}", concerns)
+            case TaskFailed(kind="cancelled"):
+                return Line(logging.INFO, f"the attempt at {what} is called back", concerns)
             case TaskFailed():
-                level = logging.INFO if event.kind in {"blocked", "cancelled", "not_served"} else logging.WARNING
+                level = logging.INFO if event.kind in {"blocked", "not_served"} else logging.WARNING
                 return Line(level, f"{what} failed: {event.kind}: {printable(event.reason, 2000)}", concerns)
             case TaskRetried():
                 return Line(logging.INFO, f"the task is handed out again, now for attempt {event.attempt}", concerns)
@@ -118,8 +121,10 @@ class Narrator:
         self._attempts = {task: last for task, last in self._attempts.items() if task.job != event.job}
         if isinstance(event, JobSucceeded):
             return Line(logging.INFO, f"job {event.job} has all of its tasks done", concerns)
-        level = logging.INFO if event.kind == "cancelled" else logging.WARNING
-        return Line(level, f"job {event.job} failed: {event.kind}: {printable(event.reason, 2000)}", concerns)
+        if event.kind == "cancelled":
+            return Line(logging.INFO, f"job {event.job} is cancelled", concerns)
+        words = f"job {event.job} failed: {event.kind}: {printable(event.reason, 2000)}"
+        return Line(logging.WARNING, words, concerns)
 
 
 def _of_backup(event: BackupStarted | BackupEnded | BackupDeclined) -> Line:
@@ -145,6 +150,8 @@ def _of_worker(event: WorkerJoined | WorkerLost | WorkerRefused | WorkerPaused |
         case WorkerJoined():
             words = f"worker {name} joined from {printable(event.host)}, process {event.pid}"
             return Line(logging.INFO, words, concerns)
+        case WorkerLost(reason=reason) if reason == LEFT:
+            return Line(logging.INFO, f"worker {name} has left", concerns)
         case WorkerLost():
             return Line(logging.WARNING, f"worker {name} is lost: {printable(event.reason, 1000)}", concerns)
         case WorkerRefused():

@@ -96,7 +96,7 @@ class Player:
 
     def _begin(self) -> tuple[JobFold, Iterator[tuple[float, msgspec.Struct]]]:
         header = self.header
-        tally = JobTally(header.work, lambda index: b"input %d" % index)
+        tally = JobTally(header.work, lambda index: b"input %d" % index, speculation=header.speculation)
         fold = JobFold(tally, header.work, header.output, header.began_seconds, self.done, self.remark)
         return fold, self._history.events()
 

@@ -81,7 +81,7 @@ def gather(history: History) -> JobReport:
     """
     header = history.header
     player = Player(history)
-    tally = JobTally(header.work, lambda index: b"input %d" % index)
+    tally = JobTally(header.work, lambda index: b"input %d" % index, speculation=header.speculation)
     fold = JobFold(tally, header.work, header.output, header.began_seconds, player.done, player.remark)
     attempts = AttemptTable(header.work)
     for seconds, event in history.events():

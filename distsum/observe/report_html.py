@@ -136,11 +136,11 @@ def _summary(report: JobReport) -> str:
         ),
         ("written", "bytes_written", tally.bytes_written, size_words(tally.bytes_written), "partials and result"),
         (
-            "at work",
+            "workers",
             "workers",
             made,
-            counted(made, "worker"),
-            f"on {counted(len(hosts), 'host')}, {tally.workers_lost:,} lost",
+            f"{made:,}",
+            f"did some of it, on {counted(len(hosts), 'host')}; {tally.workers_lost:,} lost",
         ),
         (
             "busy",

@@ -59,6 +59,7 @@ class Snapshot(msgspec.Struct, frozen=True):
         notes_total: How many there were in all.
         finished: Whether the job has ended.
         backups: What became of backups of stragglers so far.
+        speculation: Whether stragglers get backups, by the settings and what was asked for since; None if not known.
     """
 
     job: str
@@ -73,3 +74,4 @@ class Snapshot(msgspec.Struct, frozen=True):
     notes_total: int
     finished: bool
     backups: BackupTotals = BackupTotals()
+    speculation: bool | None = None

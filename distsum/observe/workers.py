@@ -6,6 +6,7 @@ from typing import Final, Literal
 
 import msgspec
 
+from distsum.brokers.base import LEFT
 from distsum.messages import (
     Heartbeat,
     TaskFailed,
@@ -19,7 +20,9 @@ from distsum.messages import (
     WorkerResumed,
 )
 
-WorkerState = Literal["idle", "busy", "paused", "quarantined", "lost", "refused"]
+WorkerState = Literal["idle", "busy", "paused", "quarantined", "left", "lost", "refused"]
+GONE: Final = frozenset({"left", "lost", "refused"})
+"""Workers in these states do not come back under their names: one that left was told to, or its process was ended."""
 _GONE_KEPT: Final = 50
 """Workers that are gone and still shown, so that it can be seen why."""
 
@@ -126,11 +129,12 @@ class WorkerTable:
                 return
             case WorkerLost():
                 if tally.gone is None:  # One that was refused leaves, too, and why is what a person should see.
-                    self._leave(event.worker, "lost", event.reason)
+                    left = event.reason == LEFT
+                    self._leave(event.worker, "left" if left else "lost", None if left else event.reason)
                 return
         tally.heard_seconds = now
 
-    def _leave(self, worker: str, state: WorkerState, reason: str) -> None:
+    def _leave(self, worker: str, state: WorkerState, reason: str | None) -> None:
         tally = self._workers[worker]
         tally.gone, tally.reason, tally.task = state, reason, None
         self._gone.append(worker)

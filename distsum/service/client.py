@@ -19,6 +19,7 @@ from distsum.errors import (
     UnreachableError,
 )
 from distsum.jobs import Job, JobRecord
+from distsum.messages import TaskId
 from distsum.service import messages as channel
 from distsum.service.records import Records
 from distsum.stores.routing import is_remote
@@ -271,6 +272,26 @@ class ServiceClient:
             UnreachableError: No master answers.
         """
         self._ask(channel.SwitchSpeculation(job, on), channel.Done)
+
+    def back_up(self, job: str, phase: int, task: int, tile: int = 0) -> channel.BackedUp:
+        """Give a task that runs to an idle worker, too, at once, also where the job's stragglers get no backups.
+
+        Whichever of the two is done first counts.
+
+        Args:
+            job: The job's id.
+            phase: The task's phase, from 1.
+            task: Its number within that, from 0.
+            tile: The tile that it is of, from 0.
+
+        Returns:
+            Which workers have it now.
+
+        Raises:
+            ServiceError: The job or the task is not running, it runs twice already, or no other worker is idle.
+            UnreachableError: No master answers.
+        """
+        return self._ask(channel.BackUp(TaskId(job, phase, tile, task)), channel.BackedUp)
 
     def workers(self) -> tuple[WorkerStatus, ...]:
         """Return the workers, the last that are gone among them.

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Final, Literal
 import msgspec
 
 from distsum import __version__
-from distsum.brokers.base import LEFT
 from distsum.brokers.topology import DEAD, REFUSED, REQUESTS, TASKS
 from distsum.messages import PROTOCOL
+from distsum.observe.workers import GONE
 from distsum.wording import counted, printable
 
 if TYPE_CHECKING:
@@ -243,7 +243,7 @@ def version_checks(told: Diagnosis) -> list[Check]:
 
 def worker_checks(told: Diagnosis) -> list[Check]:
     """Judge whether workers are there, and why some do not work."""
-    there = [each for each in told.workers if each.state not in {"lost", "refused"}]
+    there = [each for each in told.workers if each.state not in GONE]
     states = Counter(each.state for each in there)
     said = ", ".join(f"{count} {state}" for state, count in sorted(states.items())) or "none"
     taking = states["idle"] + states["busy"]
@@ -295,16 +295,14 @@ def serves(found: BrokerFound) -> bool:
 
 def _recent(told: Diagnosis, state: str) -> list[WorkerStatus]:
     return [
-        each
-        for each in told.workers
-        if each.state == state and each.reason != LEFT and told.now_seconds - each.heard_seconds < _RECENT_SECONDS
+        each for each in told.workers if each.state == state and told.now_seconds - each.heard_seconds < _RECENT_SECONDS
     ]
 
 
 def _workers_there(master: MasterFound | None) -> int:
     if master is None or master.told is None:
         return 0
-    return sum(each.state not in {"lost", "refused"} for each in master.told.workers)
+    return sum(each.state not in GONE for each in master.told.workers)
 
 
 def _some(names: Sequence[str]) -> str:

@@ -6,6 +6,7 @@ from typing import Final, Literal
 
 import msgspec
 
+from distsum.messages import TaskId
 from distsum.observe.ledger import LedgerReport
 from distsum.observe.snapshot import Snapshot
 from distsum.observe.workers import WorkerStatus
@@ -65,6 +66,12 @@ class SwitchSpeculation(Request, frozen=True):
     on: bool
 
 
+class BackUp(Request, frozen=True):
+    """Give a task that runs to an idle worker, too, at once."""
+
+    task: TaskId
+
+
 class ListWorkers(Request, frozen=True):
     """List the workers."""
 
@@ -117,6 +124,7 @@ AnyRequest = (
     | Cancel
     | SetPriority
     | SwitchSpeculation
+    | BackUp
     | ListWorkers
     | CommandWorker
     | ScaleWorkers
@@ -210,6 +218,14 @@ class Stragglers(Reply, frozen=True):
     report: LedgerReport
 
 
+class BackedUp(Reply, frozen=True):
+    """A task is given to ``worker``, beside ``of_worker``; ``helpers`` make children of its node for either."""
+
+    worker: str
+    of_worker: str
+    helpers: tuple[str, ...] = ()
+
+
 class Jobs(Reply, frozen=True):
     """The jobs that have not ended, in the order in which they came, and the last that have."""
 
@@ -270,7 +286,7 @@ class Diagnosis(Reply, frozen=True):
     store_fault: str | None = None
 
 
-AnyReply = Description | Done | Refused | Job | Stragglers | Jobs | Workers | Queues | Watching | Diagnosis
+AnyReply = Description | Done | Refused | Job | Stragglers | BackedUp | Jobs | Workers | Queues | Watching | Diagnosis
 
 REQUEST: Final = msgspec.msgpack.Decoder(AnyRequest)
 LOOK_REQUEST: Final = msgspec.msgpack.Decoder(LookRequest)

@@ -61,10 +61,17 @@ class FleetSize(msgspec.Struct, frozen=True):
 
 
 class Files(msgspec.Struct, frozen=True):
-    """A job's folder, as a listing shows it."""
+    """A job's folder, as a listing shows it.
+
+    Attributes:
+        job: The job.
+        names: What is in it.
+        ended_ago_seconds: Time since its end was stored; None of one that has not ended.
+    """
 
     job: str
     names: frozenset[str]
+    ended_ago_seconds: float | None
 
     @property
     def accepted(self) -> bool:
@@ -79,7 +86,7 @@ class Files(msgspec.Struct, frozen=True):
     @property
     def ended(self) -> bool:
         """Whether it has ended."""
-        return "outcome" in self.names
+        return self.ended_ago_seconds is not None
 
     @property
     def tidy(self) -> bool:
@@ -282,11 +289,11 @@ class Records:
 
     def folders(self) -> list[Files]:
         """Return every job that has left something."""
-        found: dict[str, set[str]] = {}
-        for path in self._store.list(self._work + b"/jobs"):
-            job, _, name = path.decode("utf-8", "replace").partition("/")
-            found.setdefault(job, set()).add(name)
-        return [Files(job, frozenset(names)) for job, names in sorted(found.items())]
+        found: dict[str, dict[str, float]] = {}
+        for entry in self._store.aged(self._work + b"/jobs"):
+            job, _, name = entry.name.decode("utf-8", "replace").partition("/")
+            found.setdefault(job, {})[name] = entry.age_seconds
+        return [Files(job, frozenset(ages), ages.get("outcome")) for job, ages in sorted(found.items())]
 
     def _uri(self, job: str, name: str) -> bytes:
         return self._work + f"/jobs/{job}/{name}".encode()

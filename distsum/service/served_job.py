@@ -15,11 +15,12 @@ from distsum.observe.history import Recorder
 from distsum.observe.view import JobFold
 from distsum.partials import node_context
 from distsum.service import messages as channel
+from distsum.tree import Tree
 from distsum.wording import printable
 
 if TYPE_CHECKING:
     from distsum.jobs import Job
-    from distsum.messages import JobFailed, JobSucceeded
+    from distsum.messages import JobFailed, JobSucceeded, TaskId
     from distsum.observe.view import JobView
     from distsum.service.records import Ticket
 
@@ -27,19 +28,20 @@ log = logging.getLogger(__name__)
 
 
 class ServedJob:
-    """A job that the service has accepted and not ended."""
+    """A job that the service has accepted and not ended; ``speculation`` says whether its stragglers get backups."""
 
-    def __init__(self, job: Job, ticket: Ticket, *, resumed: bool, cancelled: bool) -> None:
+    def __init__(self, job: Job, ticket: Ticket, *, resumed: bool, cancelled: bool, speculation: bool) -> None:
         self.job = job
         self.ticket = ticket
         self.resumed = resumed
         self.cancelled = cancelled
+        self._speculation = speculation
         self.state: channel.JobState = "queued"
         self.told: channel.JobStatus | None = None
         """What is told of it instead, since it has ended and that cannot be stored yet."""
         self.storing = asyncio.Lock()
         self.began = time.perf_counter()
-        self.tally = JobTally(job.work_by_phase(), job.input_uri)
+        self.tally = JobTally(job.work_by_phase(), job.input_uri, speculation=speculation)
         self.finished: asyncio.Future[JobSucceeded | JobFailed] = asyncio.get_running_loop().create_future()
         self.context = node_context(job.spec, 0)
         self.began_seconds = time.time()
@@ -52,7 +54,8 @@ class ServedJob:
         """Fold and record what happens from now on. Where it cannot be recorded the job goes on without."""
         self._fold = self._new_fold()
         try:
-            self.recorder = Recorder(self.job.history_header(self.began_seconds, resumed=self.resumed))
+            header = self.job.history_header(self.began_seconds, resumed=self.resumed, speculation=self._speculation)
+            self.recorder = Recorder(header)
         except OSError as error:
             name = self.job.spec.job
             log.warning(
@@ -76,6 +79,19 @@ class ServedJob:
     async def look(self) -> JobView:
         """As ``view``, for ``Feeds``."""
         return self.view()
+
+    def lacks(self, task: TaskId) -> str | None:
+        """Return why there is no such task in it; None if there is."""
+        spec = self.job.spec
+        tree = Tree(files=spec.files, fan_in=spec.fan_in, exponent=spec.exponent)
+        if not 1 <= task.phase <= tree.phases:
+            return f"job {spec.job} has no phase {task.phase}; its phases are 1 to {tree.phases}"
+        width = tree.width(task.phase)
+        if not 0 <= task.index < width:
+            return f"phase {task.phase} of job {spec.job} has no task {task.index}; its tasks are 0 to {width - 1}"
+        if not 0 <= task.tile < spec.tiles:
+            return f"job {spec.job} has no tile {task.tile}; its tiles are 0 to {spec.tiles - 1}"
+        return None
 
     @property
     def tasks(self) -> int:

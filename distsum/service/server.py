@@ -13,6 +13,7 @@ import secrets
 import time
 from collections import Counter
 from functools import partial
+from itertools import count
 from typing import TYPE_CHECKING, Final, Protocol
 
 import msgspec
@@ -29,6 +30,8 @@ from distsum.logs import concerning
 from distsum.messages import (
     PROTOCOL,
     AssignTask,
+    BackupAnswered,
+    BackUpTask,
     CancelJob,
     ChangePriority,
     DismissWorker,
@@ -50,8 +53,9 @@ from distsum.messages import (
     WorkerResumed,
 )
 from distsum.observe.gauges import Gauges, QueueGauge
+from distsum.observe.ledger import task_words
 from distsum.observe.narrator import Narrator
-from distsum.observe.workers import WorkerTable
+from distsum.observe.workers import GONE, WorkerTable
 from distsum.partials import node_context
 from distsum.service import messages as channel
 from distsum.service import overview
@@ -66,7 +70,7 @@ if TYPE_CHECKING:
 
     from distsum.brokers.base import Broker
     from distsum.jobs import Job
-    from distsum.messages import FromBroker, FromWorker
+    from distsum.messages import FromBroker, FromWorker, TaskId
     from distsum.observe.ledger import LedgerReport
     from distsum.request import Summary
     from distsum.stores.base import Store
@@ -75,6 +79,8 @@ log = logging.getLogger(__name__)
 
 _ENDED_KEPT: Final = 2_000
 """Jobs that have ended and are told of without reading their records again."""
+_READ_AT_ONCE: Final = 16
+"""Jobs that have ended and whose records are read side by side, each by a thread."""
 _RETRY_SECONDS: Final = (0.5, 2.0, 8.0)
 """Pauses before a record is stored again; the last one repeats."""
 _PREFLIGHT_SECONDS: Final = 8.0
@@ -175,6 +181,8 @@ class Service:
         self._recalled = False
         self._tasks: set[asyncio.Task[None]] = set()
         self._accepting: dict[str, asyncio.Lock] = {}
+        self._asked_backups: dict[int, asyncio.Future[BackupAnswered]] = {}
+        self._requests = count()
         self._began = time.time()
         self._token = secrets.token_hex(16).encode()
         self._serving = asyncio.Event()
@@ -318,6 +326,10 @@ class Service:
             if served is not None and not served.finished.done():
                 served.state = "finishing"
                 served.finished.set_result(message)
+        elif isinstance(message, BackupAnswered):
+            asked = self._asked_backups.get(message.request)
+            if asked is not None and not asked.done():
+                asked.set_result(message)
 
     def _take_event(self, event: msgspec.Struct) -> None:
         self._workers.take(event, time.time())
@@ -351,7 +363,8 @@ class Service:
     # Jobs -------------------------------------------------------------------------------------------------------------
 
     def _serve(self, job: Job, ticket: Ticket, *, resumed: bool = False, cancelled: bool = False) -> None:
-        served = ServedJob(job, ticket, resumed=resumed, cancelled=cancelled)
+        speculation = self._tracker_settings.speculation.policy != "none"
+        served = ServedJob(job, ticket, resumed=resumed, cancelled=cancelled, speculation=speculation)
         self._served[job.spec.job] = served
         self._spawn(self._run_job(served))
 
@@ -492,8 +505,7 @@ class Service:
         )
 
     def _active(self) -> list[str]:
-        gone = {"lost", "refused"}
-        return [each.worker for each in self._workers.statuses() if each.state not in gone]
+        return [each.worker for each in self._workers.statuses() if each.state not in GONE]
 
     # Clients ----------------------------------------------------------------------------------------------------------
 
@@ -526,6 +538,8 @@ class Service:
                 return await self._set_priority(request)
             case channel.SwitchSpeculation():
                 return self._switch_speculation(request)
+            case channel.BackUp():
+                return await self._back_up(request.task)
             case channel.ListWorkers():
                 return channel.Workers(self._workers.statuses())
             case channel.CommandWorker():
@@ -591,18 +605,29 @@ class Service:
         return channel.Done()
 
     async def _list_jobs(self, limit: int) -> channel.Jobs:
-        folders = await asyncio.to_thread(self._records.folders)
-        ended = [each.job for each in folders if each.ended and each.job not in self._served]
-        told = []
-        for name in ended:
-            with contextlib.suppress(StorageError):  # One that cannot be read must not hide the others.
-                if (status := await self._ended_job(name)) is not None:
-                    told.append(status)
+        folders = await asyncio.to_thread(self._records.folders) if limit > 0 else []
+        ended = [each for each in folders if each.ended and each.job not in self._served]
+        # There may be thousands, of which only the last are told.
+        ended.sort(key=lambda each: each.ended_ago_seconds or 0.0)
+        told: list[channel.JobStatus] = []
+        for start in range(0, len(ended), _READ_AT_ONCE):
+            found = await asyncio.gather(
+                *(self._ended_if_read(each.job) for each in ended[start : start + _READ_AT_ONCE])
+            )
+            told += [status for status in found if status is not None]
+            if len(told) >= limit:
+                break
         told.sort(key=lambda status: status.ended_seconds or 0.0)
         workers = len(self._active())
         return channel.Jobs(
             (*told[max(0, len(told) - limit) :], *(each.status(workers) for each in self._served.values()))
         )
+
+    async def _ended_if_read(self, name: str) -> channel.JobStatus | None:
+        """Return what is told of a job that has ended; None of one that cannot be read, which must not hide others."""
+        with contextlib.suppress(StorageError):
+            return await self._ended_job(name)
+        return None
 
     async def _get_job(self, name: str) -> channel.AnyReply:
         if (served := self._served.get(name)) is not None:
@@ -697,6 +722,25 @@ class Service:
             return channel.Refused("this master begins no backups at all: its speculation policy is none")
         self._system.deliver(TRACKER, SwitchSpeculation(request.job, request.on))
         return channel.Done()
+
+    async def _back_up(self, task: TaskId) -> channel.AnyReply:
+        served = self._served.get(task.job)
+        if served is None or served.state != "running":
+            return channel.Refused(f"job {printable(task.job, 80)} is not running")
+        if (reason := served.lacks(task)) is not None:
+            return channel.Refused(reason)
+        number = next(self._requests)
+        answered = self._asked_backups[number] = asyncio.get_running_loop().create_future()
+        try:
+            self._system.deliver(TRACKER, BackUpTask(task, number))
+            answer = await asyncio.wait_for(answered, _TELLING_SECONDS)
+        except TimeoutError:
+            return channel.Refused(f"the master is too busy to say whether {task_words(task)} gets a backup; ask again")
+        finally:
+            del self._asked_backups[number]
+        if (started := answer.started) is None:
+            return channel.Refused(f"{task_words(task)} of job {task.job} {answer.refusal}")
+        return channel.BackedUp(started.worker, started.of_worker, started.helpers)
 
     async def _set_priority(self, request: channel.SetPriority) -> channel.AnyReply:
         name = request.job

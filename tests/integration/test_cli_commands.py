@@ -30,7 +30,7 @@ from tests.straggling import Hold
 
 COMMANDS = ["mean", "sum", "min", "max", "plan", "verify", "generate", "gc", "demo", "config"]
 SERVICE = ["master", "worker", "submit", "jobs", "status", "report"]
-COMMANDS += [*SERVICE, "wait", "cancel", "prioritize", "speculate", "workers", "doctor", "broker"]
+COMMANDS += [*SERVICE, "wait", "cancel", "prioritize", "speculate", "backup", "workers", "doctor", "broker"]
 OTHERS = ["fleet", "replay", "serve", "top"]
 RUN_OPTIONS = [
     "--workers -w",
@@ -57,7 +57,7 @@ OPTIONS = {
     "plan": ["INPUT", "--output -o", "--reduction", *RUN_OPTIONS],
     "verify": ["RESULT", "INPUT", "--reduction", "--sample", "--seed", "--fan-in", "--on-bad-input", "--json"],
     "generate": ["DEST", "--files", "--count", "--dtype", "--format", "--seed", "--distribution", "--workers -w"],
-    "gc": ["PLACE", "--older-than", "--partials", "--dry-run", "--quiet", "--json"],
+    "gc": ["PLACE", "--older-than", "--partials", "--ended-jobs", "--dry-run", "--quiet", "--json"],
     "demo": SPECULATION_OPTIONS,
     "config": ["--json"],
     "master": [
@@ -82,6 +82,7 @@ OPTIONS = {
     "cancel": ["JOB", "--broker"],
     "prioritize": ["JOB", "N", "--broker"],
     "speculate": ["JOB", "SWITCH", "--broker"],
+    "backup": ["JOB", "PHASE", "TASK", "--tile", "--broker", "--json"],
     "workers": ["--pause", "--resume", "--drain", "--shutdown", "--scale", "--broker", "--json"],
     "doctor": ["--broker", "--work-dir", "--management", "--json"],
     "broker": ["setup"],

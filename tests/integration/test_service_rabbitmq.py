@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -120,6 +121,48 @@ def test_a_jobs_stragglers_are_told_of_while_it_runs_and_from_its_history_when_i
     assert json.loads(replayed.stdout) == report, "without a master, and without a broker"
 
 
+def test_a_running_task_gets_a_backup_at_once_when_a_person_asks_and_is_refused_another_one(
+    tmp_path: Path, environment: dict[str, str], inputs: Path, expected: bytes
+) -> None:
+    hold = Hold(tmp_path / "plant", "/077.npy", first=False)
+    with (
+        master(tmp_path, environment | {"DISTSUM_SPECULATION": "none"}),
+        worker(tmp_path, environment | hold.environment),
+    ):
+        out = tmp_path / "out.npy"
+        done = distsum("submit", "mean", str(inputs), "-o", str(out), "-p", "5", env=environment)
+        assert done.returncode == 0, done.stderr
+        job = done.stdout.strip()
+        wait_until(lambda: hold.met, "a worker that is held up")
+        wait_until(lambda: {each["state"] for each in asked(environment, "workers")} == {"idle", "busy"}, "an idle one")
+        status = asked(environment, "status", job)
+        assert status["snapshot"]["speculation"] is False
+        assert "its stragglers get no backups" in distsum("status", job, env=environment).stdout
+        refused = {"99": "has no task 99; its tasks are 0 to ", "14": "phase 1 task 14 of job .* is not under way"}
+        for task, reason in refused.items():
+            told = distsum("backup", job, "1", task, env=environment)
+            assert told.returncode == 2
+            assert re.search(reason, told.stderr)
+        begun = asked(environment, "backup", job, "1", "15")
+        names = {each["worker"] for each in asked(environment, "workers")}
+        assert {begun["worker"], begun["of_worker"]} == names
+        named = {"job": job, "phase": 1, "task": 15, "tile": 0, "helpers": []}
+        assert {key: value for key, value in begun.items() if "worker" not in key} == named
+        wait_until(lambda: {each["state"] for each in asked(environment, "workers")} == {"busy"}, "its start")
+        again = distsum("backup", job, "1", "15", env=environment)
+        assert (again.returncode, again.stdout) == (2, "")
+        assert f"phase 1 task 15 of job {job} runs twice already" in again.stderr
+        hold.release()
+        assert asked(environment, "wait", job)["backups"]["started"] == 1
+        assert out.read_bytes() == expected
+        (entry,) = asked(environment, "status", job, "--stragglers")["entries"]
+        assert (entry["reason"], entry["worker"], entry["of_worker"]) == ("asked", begun["worker"], begun["of_worker"])
+        assert entry["outcome"] in {"won", "lost"}
+        said = distsum("status", job, "--stragglers", env=environment).stdout
+        assert f"phase 1 task 15  {entry['of_worker']} -> {entry['worker']}  asked for by a person, " in said
+        assert "is not running" in distsum("backup", job, "1", "15", env=environment).stderr
+
+
 def test_submit_wait_follows_the_job_and_ends_as_it_does(
     tmp_path: Path, environment: dict[str, str], inputs: Path, expected: bytes
 ) -> None:
@@ -195,7 +238,7 @@ def test_a_drained_worker_leaves_and_none_survives_its_parent(tmp_path: Path, en
             wait_until(lambda: len(asked(environment, "workers")) == 2, "workers")
             process.terminate()
             assert process.wait(20) == 0
-        wait_until(lambda: {each["state"] for each in asked(environment, "workers")} == {"lost"}, "their end")
+        wait_until(lambda: {each["state"] for each in asked(environment, "workers")} == {"left"}, "their end")
         with worker(tmp_path, environment) as process:
             wait_until(lambda: len(asked(environment, "workers")) == 4, "workers")
             pids = slot_processes(process)

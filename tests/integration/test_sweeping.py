@@ -181,6 +181,36 @@ def test_what_a_service_has_promised_stays_and_what_it_never_accepted_goes(runs,
     assert {name for name in names(store, os.fsdecode(work)) if name != "lock"} == kept
 
 
+def test_how_the_jobs_of_a_service_ended_is_kept_until_it_is_given_up(runs, place, store):
+    work = os.fsencode(f"{place}/work")
+    records = Records(store, work)
+    inputs = sorted(os.fsencode(path) for path in runs.iterdir())
+    jobs = []
+    for number in range(3):
+        options = Options(work_dir=os.fsdecode(work))
+        prepared = prepare("mean", inputs, os.fsencode(f"{place}/{number}.npy"), options, store)
+        jobs.append(Job(prepared.record, prepared.manifest, store))
+        records.put_job(jobs[-1])
+        records.accept(jobs[-1].spec.job, Ticket(0.0, 0))
+    promised, untidy, past = (job.spec.job for job in jobs)
+    for job in jobs[1:]:
+        store.put(work + f"/jobs/{job.spec.job}/history".encode(), [b"what happened"])
+        records.end(job.spec.job, Outcome(state="failed", ended_seconds=1.0, exit_code=1, reason="no reason"))
+    records.tidy(jobs[2], aborted=True, keep_partials=True)
+    store.put(children_uri(work, past) + b"/" + b"cd" * 32, [b"a node that a worker has stored late"])
+    before = names(store, place)
+    for arguments in (["--older-than", "0s"], ["--ended-jobs"], ["--older-than", "0s", "--ended-jobs", "--dry-run"]):
+        told = summary("gc", place, *arguments)
+        assert names(store, place) == before
+        assert (told["jobs"], told["objects"]) == ((1, 5) if "--dry-run" in arguments else (0, 0))
+    told = summary("gc", place, "--older-than", "0s", "--ended-jobs")
+    assert (told["jobs"], told["objects"]) == (1, 5)
+    # The service has another job here, and goes on.
+    assert told["busy"] == 0
+    assert names(store, place) == {name for name in before if past not in name}
+    assert {promised, untidy} == {name.split("/")[2] for name in names(store, place) if "/jobs/" in name}
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [

@@ -26,6 +26,7 @@ class Invariants:
         self._cluster = cluster
         self._system = cluster.system
         self._issued = 0
+        self._answered = 0
         self.started = 0
         self.committed = 0
         self._backups: dict[int, BackupStarted] = {}
@@ -58,17 +59,22 @@ class Invariants:
         self._tracker = tracker
 
     def _check_backup(self, event: BackupStarted) -> None:
-        """A copy goes to another host, if there is one, and there are not too many of a task."""
+        """A copy goes to another host, if there is one, and there are not too many of a task.
+
+        One that a person has asked for may go to the same host, and is the only one when it begins.
+        """
         workers = self._cluster.workers
         tracker: TaskTracker = self._system.actors[TRACKER]
         host = workers[event.worker].model.host
-        if len({workers[name].model.host for name in tracker._workers}) > 1:
+        asked = event.reason == "asked"
+        if len({workers[name].model.host for name in tracker._workers}) > 1 and not asked:
             assert host != workers[event.of_worker].model.host, f"{event.task} is copied on its own host"
         assert event.worker not in {each.worker for each in self._backups.values()}, (
             f"{event.worker} has a copy already"
         )
-        racing = sum(each.task == event.task for each in self._backups.values())
-        assert racing < tracker._settings.speculation.copies, f"there are too many copies of {event.task}"
+        copies = len(tracker._tasks[event.task].whole) - 1
+        most = 1 if asked else tracker._settings.speculation.copies
+        assert copies <= most, f"there are too many copies of {event.task}"
 
     def check(self) -> None:
         """All actors know the same."""
@@ -78,6 +84,7 @@ class Invariants:
         self._forget_backups_of_others(tracker)
         if master is None or tracker is None:
             return
+        self._check_answers()
         racing = {number for task in tracker._tasks.values() for number in task.backups}
         assert racing == self._backups.keys(), "other backups are under way than were told"
         issued = sum(job.issued for job in master._jobs.values())
@@ -93,6 +100,16 @@ class Invariants:
         assert phases == known, "phases outlive their jobs"
         for name, job in master._jobs.items():
             self._check_job(name, job.ready, job.issued, tracker)
+
+    def _check_answers(self) -> None:
+        """Who asks for a backup is told what became of that, once, and it is true."""
+        cluster = self._cluster
+        assert len(cluster.answers) == cluster.asked, "somebody asked for a backup, and was not answered once"
+        for answer in cluster.answers[self._answered :]:
+            assert (answer.started is None) != (answer.refusal is None)
+            if answer.started is not None:
+                assert self._backups.get(answer.started.attempt) == answer.started, "the backup that was told is none"
+        self._answered = cluster.asked
 
     def _check_job(self, name: str, ready: list[int], issued: int, tracker: TaskTracker) -> None:
         phases: list[Phase] = [self._system.actors[phase_address(name, each)] for each in range(1, len(ready))]

@@ -209,6 +209,14 @@ class CopiesWithoutEnd(TaskTracker):
         super()._start_backup(decision)
 
 
+class ForgetsWhoAsks(TaskTracker):
+    """Who asks for a backup of a task that is not out is not answered."""
+
+    def _back_up(self, message: Any) -> None:
+        if message.task in self._tasks:
+            super()._back_up(message)
+
+
 class ForgetsHowBackupsEnd(TaskTracker):
     """A backup that its task outlives is dropped without a word."""
 
@@ -261,6 +269,7 @@ PLANTS: Final[Mapping[str, Mapping[type, type]]] = {
         WakesNobody,
         CopiesToTheSameHost,
         CopiesWithoutEnd,
+        ForgetsWhoAsks,
         ForgetsHowBackupsEnd,
         CountsOnlySuccesses,
         KeepsTheQueueOfTheLost,

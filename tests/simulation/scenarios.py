@@ -13,7 +13,7 @@ from distsum.actors.modelled_broker import BrokerModel
 from distsum.actors.modelled_worker import WorkerModel
 from distsum.actors.simulated_cluster import SimulatedCluster, simulated_job
 from distsum.actors.task_tracker import TrackerSettings
-from distsum.messages import DismissWorker, PauseWorker, ResumeWorker, TaskId
+from distsum.messages import DismissWorker, PauseWorker, ResumeWorker, SwitchSpeculation, TaskId
 from distsum.wording import printable
 from tests.simulation.invariants import Invariants
 from tests.simulation.plants import PLANTS
@@ -171,7 +171,7 @@ class Run:
         kind = draw.choice(
             (
                 "crash", "vanish", "freeze", "slow", "partition", "leave", "join", "join",
-                "master", "master_over_losses", "lose", "damage", "pause", "dismiss",
+                "master", "master_over_losses", "lose", "damage", "pause", "dismiss", "ask", "ask", "switch",
             )
         )  # fmt: skip
         when = draw.uniform(0.0, HORIZON_SECONDS) * draw.choice((0.05, 0.3, 1.0))
@@ -260,6 +260,18 @@ class Run:
     def _dismiss(self) -> None:
         if (worker := self._some_worker()) is not None:
             self._order(DismissWorker(worker.name, "drained"))
+
+    def _ask(self) -> None:
+        """A person asks for backups, of what is out and, by mistake, of what is not."""
+        tracker = self.cluster.system.actors.get(TRACKER)
+        out = list(tracker._tasks) if tracker is not None else []
+        for task in [*self._draw.sample(out, min(len(out), 3)), TaskId("job1", 1, 0, 0)]:
+            self.cluster.back_up(task)
+
+    def _switch(self) -> None:
+        for name in self.cluster.open_jobs:
+            self._order(SwitchSpeculation(name, on=False))
+            self.cluster.system.after(self._draw.uniform(0.0, 30.0), self._order, SwitchSpeculation(name, on=True))
 
     def _order(self, message: msgspec.Struct) -> None:
         self.cluster.system.deliver(TRACKER, message)

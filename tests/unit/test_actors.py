@@ -16,8 +16,10 @@ from distsum.actors.task_tracker import TrackerSettings
 from distsum.messages import (
     PROTOCOL,
     AssignTask,
+    BackupAnswered,
     BackupEnded,
     BackupStarted,
+    BackUpTask,
     CancelJob,
     CancelTask,
     ChangePriority,
@@ -707,3 +709,69 @@ def test_switching_the_speculation_of_one_job_concerns_no_other_and_ends_with_th
     system.tell(TRACKER, SwitchSpeculation("job", on=False))
     switched = [event for event in system.events if isinstance(event, SpeculationSwitched)]
     assert switched == [SpeculationSwitched("job", on=False)]
+
+
+def asked(system: SteppingSystem, task: TaskId) -> BackupAnswered:
+    """Ask for a backup of a task, and return the answer."""
+    system.tell(TRACKER, BackUpTask(task, 7))
+    (answer,) = [message for message in system.take(CLIENT) if isinstance(message, BackupAnswered)]
+    assert answer.request == 7
+    return answer
+
+
+def one_running(workers: int = 3, speculation: SpeculationSettings | None = None) -> tuple[SteppingSystem, TaskId]:
+    """Have the only task of a job run on the first of some workers, for a second."""
+    system = SteppingSystem(TrackerSettings(speculation=speculation or SpeculationSettings()))
+    for number in range(1, workers + 1):
+        system.tell(TRACKER, joined(f"w{number}"))
+    system.tell(MASTER, SubmitJob(spec(5), nothing_stored(spec(5))))
+    (task,) = published(system)
+    system.tell(TRACKER, TaskStarted("w1", task, 1, attempt=system.attempts[task]))
+    system.advance(1.0)
+    return system, task
+
+
+@pytest.mark.parametrize("policy", ["guarded", "none"])
+def test_a_task_is_given_to_an_idle_worker_at_once_when_a_person_asks(policy: Any) -> None:
+    system, task = one_running(speculation=SpeculationSettings(policy=policy))
+    system.tell(TRACKER, SwitchSpeculation("job", on=False))
+    answer = asked(system, task)
+    ((worker, order),) = assigned(system)
+    assert (worker in {"w2", "w3"}, order.task, order.resume) == (True, task, True)
+    (started,) = [event for event in system.events if isinstance(event, BackupStarted)]
+    assert answer.started == started
+    assert (started.reason, started.worker, started.of_worker) == ("asked", worker, "w1")
+    assert started.evidence.elapsed_seconds == 1.0
+    system.tell(TRACKER, succeeded(task, worker=worker, attempt=order.attempt))
+    assert ("w1", CancelTask(task, system.attempts[task])) in told(system)
+    assert [event.outcome for event in system.events if isinstance(event, BackupEnded)] == ["won"]
+
+
+def test_a_backup_that_a_person_asks_for_is_refused_with_the_reason() -> None:
+    system, task = one_running(workers=2)
+    assert "is not under way" in (asked(system, TaskId("job", 1, 0, 1)).refusal or "")
+    assert "is not under way" in (asked(system, TaskId("another", 1, 0, 0)).refusal or "")
+    assert asked(system, task).started is not None
+    assert asked(system, task).refusal == "runs twice already"
+    alone, task = one_running(workers=1)
+    assert asked(alone, task).refusal == "runs on w1 alone, but no other worker is idle"
+    waiting = system_with(spec(5), workers=1)
+    assert asked(waiting, published(waiting)[0]).refusal == "has not begun: it waits for a worker"
+    assert not any(isinstance(event, BackupStarted) for event in alone.events + waiting.events)
+
+
+def test_an_asked_backup_goes_to_another_host_if_one_idles_and_else_to_the_same() -> None:
+    system = SteppingSystem()
+    for name, host in (("w1", "h1"), ("w2", "h1"), ("w3", "h2")):
+        system.tell(TRACKER, msgspec.structs.replace(joined(name), host=host))
+    system.tell(MASTER, SubmitJob(spec(5), nothing_stored(spec(5))))
+    (task,) = published(system)
+    system.tell(TRACKER, TaskStarted("w1", task, 1, attempt=system.attempts[task]))
+    first = asked(system, task).started
+    assert first is not None
+    assert first.worker == "w3"
+    system.tell(TRACKER, WorkerLost("w3", "ended"))
+    second = asked(system, task).started
+    assert second is not None
+    assert second.worker == "w2"
+    assert [event.outcome for event in system.events if isinstance(event, BackupEnded)] == ["moot"]

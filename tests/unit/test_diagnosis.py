@@ -119,7 +119,7 @@ def test_what_is_wrong_is_told_with_what_to_do(found, name, state, words):
 
 
 def test_who_left_as_it_should_or_was_lost_long_ago_is_no_worry():
-    told = with_told(workers=(worker("a"), worker("b", "lost", "left"), worker("c", "lost", "killed", heard=NOW - 1e4)))
+    told = with_told(workers=(worker("a"), worker("b", "left"), worker("c", "lost", "killed", heard=NOW - 1e4)))
     assert "lost" not in told
     assert told["workers"].found == "1 idle"
 

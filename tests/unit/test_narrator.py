@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import logging
 
+from distsum.brokers.base import LEFT
 from distsum.logs import FIELDS
 from distsum.messages import (
     BackupDeclined,
@@ -113,3 +114,21 @@ def test_nothing_is_remembered_of_a_job_that_has_ended():
     assert line is not None
     assert concerns(line) == ("j", "1/0/3", "1", "w")
     assert narrator._attempts == {}
+
+
+def test_what_was_meant_to_end_is_no_failure_and_no_loss():
+    lines = told(
+        TaskStarted("w", TASK, 1, 11),
+        TaskFailed("w", TASK, "cancelled", "cancelled", attempt=11),
+        JobFailed("j", "cancelled", "cancelled"),
+        WorkerLost("w", LEFT),
+        JobFailed("k", "storage", "S3 is away"),
+        WorkerLost("v", "no heartbeat"),
+    )
+    assert [(line.level, line.words) for line in lines if line.level > logging.DEBUG] == [
+        (logging.INFO, "the attempt at the task is called back"),
+        (logging.INFO, "job j is cancelled"),
+        (logging.INFO, "worker w has left"),
+        (logging.WARNING, "job k failed: storage: S3 is away"),
+        (logging.WARNING, "worker v is lost: no heartbeat"),
+    ]

@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 
+from distsum.brokers.base import LEFT
 from distsum.messages import (
     Effort,
     Heartbeat,
@@ -62,7 +63,7 @@ def test_rates_and_counts_come_from_what_is_done() -> None:
 
 def test_what_keeps_a_worker_from_working_is_told_with_its_reason() -> None:
     found = folded(
-        *(joined(name) for name in "abcd"),
+        *(joined(name) for name in "abcdf"),
         WorkerPaused("a", "asked for", quarantined=False),
         WorkerPaused("b", "3 failures", quarantined=True),
         WorkerPaused("c", "asked for", quarantined=False),
@@ -71,6 +72,7 @@ def test_what_keeps_a_worker_from_working_is_told_with_its_reason() -> None:
         WorkerRefused("e", "far", "version 0"),
         WorkerLost("e", "left because it was refused"),
         WorkerLost("unknown", "never seen"),
+        WorkerLost("f", LEFT),
     )
     assert {name: (status.state, status.reason) for name, status in found.items()} == {
         "a": ("paused", "asked for"),
@@ -78,6 +80,7 @@ def test_what_keeps_a_worker_from_working_is_told_with_its_reason() -> None:
         "c": ("idle", None),
         "d": ("lost", "no heartbeat"),
         "e": ("refused", "version 0"),
+        "f": ("left", None),
     }
 
 
