@@ -27,7 +27,11 @@ _STORE_SECONDS: Final = 20.0
 
 def main() -> int:
     """Import what a worker imports, enter the broker, look into the store, and tell the versions."""
-    task = msgspec.json.decode(sys.stdin.buffer.readline(), type=Task)
+    try:
+        task = msgspec.json.decode(sys.stdin.buffer.readline(), type=Task)
+    except msgspec.ValidationError as error:
+        sys.stderr.write(f"another version is installed than runs here ({error}); run `distsum fleet upgrade`\n")
+        return 1
     os.environ.update(task.variables)
     import numpy as np
 

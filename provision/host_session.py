@@ -320,8 +320,10 @@ class HostSession:
         """Run a module of the current environment; return what it prints.
 
         Raises:
-            HostFault: It fails.
+            HostFault: It fails, or there is no environment.
         """
+        if (await self.found()).current is None:
+            raise HostFault("nothing is installed there; run `distsum fleet up`")
         folder = f"$HOME/.distsum/fleets/{self._id}/current/bin/python"
         command = f'exec "{folder}" -I {shlex.join(arguments)}'
         await self._open_tunnels()

@@ -32,6 +32,8 @@ def test_down_leaves_nothing(control: Control, rabbitmq: Node) -> None:
     assert not [queue for queue in queues if "lab-" in queue]
     assert not (control.home.parent / "state" / "distsum" / "fleets" / "lab").exists()
     assert not control.told("down")["changed"], "a second one has nothing to do"
+    checked = control.told("exec-check", code=1)
+    assert checked[control.hosts[0].address]["fault"] == "nothing is installed there; run `distsum fleet up`"
 
 
 def test_two_commands_at_once_bring_up_one_fleet(control: Control) -> None:
