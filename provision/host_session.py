@@ -402,14 +402,16 @@ class HostSession:
                 for digest in lacking:
                     # Complete or not there at all: a folder is renamed when its wheel is whole.
                     part = f"{below}/{digest}.{mark}"
-                    await sftp.mkdir(part)
-                    await sftp.put(os.path.join(wheels.folder, wheels.names[digest]), part)
                     try:
+                        await sftp.mkdir(part)
+                        await sftp.put(os.path.join(wheels.folder, wheels.names[digest]), part)
                         await sftp.rename(part, f"{below}/{digest}")
-                    except asyncssh.SFTPError:
-                        if not await sftp.exists(f"{below}/{digest}"):
+                    except BaseException as error:
+                        with contextlib.suppress(asyncssh.Error, OSError):
+                            await sftp.rmtree(part, ignore_errors=True)
+                        # Otherwise another command was quicker, and its wheel is as good.
+                        if not isinstance(error, asyncssh.SFTPError) or not await sftp.exists(f"{below}/{digest}"):
                             raise
-                        await sftp.rmtree(part)  # another command was quicker, and its wheel is as good
         except TimeoutError:
             raise HostFault(f"took no wheels within {_UPLOAD_SECONDS:.0f} s; see the network") from None
         except (asyncssh.Error, OSError) as error:
