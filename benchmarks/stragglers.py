@@ -21,14 +21,14 @@ from benchmarks.plot import Mark, Panel, Scale, dots
 from distsum.actors.modelled_broker import BrokerModel
 from distsum.actors.modelled_worker import WorkerModel
 from distsum.actors.simulated_cluster import SimulatedCluster, simulated_job
-from distsum.actors.speculation import SpeculationSettings
+from distsum.actors.speculation import PolicyName, SpeculationSettings, default_settings
 from distsum.actors.task_tracker import TrackerSettings
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 CLUSTERS = ("equal", "one host 10x slow", "5 % slow 3x", "Pareto tasks", "5 % freeze 60 s", "5 % die", "11 % killed")
-POLICIES = ("none", "guarded", "bare", "spark", "late", "mapreduce")
+POLICIES: tuple[PolicyName, ...] = ("none", "guarded", "bare", "spark", "late", "mapreduce")
 PARTITIONS = {5: 1, 25: 2, 125: 3}
 _SIZES = (8, 100, 1_000, 10_000)
 _ALL_POLICIES_UP_TO = 100
@@ -55,7 +55,7 @@ class Cell(msgspec.Struct, frozen=True):
     cluster: str
     workers: int
     partition: int
-    policy: str
+    policy: PolicyName
     seed: int = 1
 
 
@@ -69,9 +69,7 @@ class Outcome(msgspec.Struct, frozen=True):
 def simulate(cell: Cell, settings: SpeculationSettings | None = None) -> Outcome:
     """Run one cell."""
     draw = random.Random(cell.seed)
-    speculation = settings or SpeculationSettings(policy=cell.policy)
-    if cell.policy == "spark":
-        speculation = msgspec.structs.replace(speculation, quantile=0.75, multiplier=1.5)
+    speculation = settings or default_settings(cell.policy)
 
     def work_seconds(_task: object, children: int) -> float:
         if cell.cluster == "Pareto tasks":

@@ -217,6 +217,7 @@ class TaskSucceeded(Message, frozen=True):
 
     ``reused`` says that its partial was there already. ``inputs`` counts the inputs in it, without the skipped ones.
     ``receipt`` is what the store needs to put the result together. With a ``child`` only that child is stored.
+    ``taken`` are the children of the node, counted as ``child`` is, that were found stored and not made.
     """
 
     worker: str
@@ -228,6 +229,7 @@ class TaskSucceeded(Message, frozen=True):
     effort: Effort
     attempt: int = 0
     child: int | None = None
+    taken: tuple[int, ...] = ()
 
 
 class TaskFailed(Message, frozen=True):
@@ -532,7 +534,7 @@ class JobFailed(Message, frozen=True):
 
 BackupReason = Literal["slow_attempt", "slow_worker", "slow_rate", "silent", "last_tasks", "asked"]
 DeclineReason = Literal["ends_sooner", "cap", "same_host", "no_idle_worker"]
-BackupOutcome = Literal["won", "lost", "cancelled", "moot"]
+BackupOutcome = Literal["won", "helped", "lost", "cancelled", "moot"]
 
 
 class Evidence(msgspec.Struct, frozen=True, kw_only=True):
@@ -603,11 +605,15 @@ class BackupDeclined(Message, frozen=True):
 class BackupEnded(Message, frozen=True):
     """A backup attempt is over.
 
-    ``won`` it has where the task was done by it, or by the first attempt with children that were made for it; ``lost``
-    where the first attempt was sooner without. It was ``cancelled`` with its job, or is ``moot`` since its worker was
-    lost or got another task at the same moment, or it failed, or the task did. ``saved_seconds`` is how much longer the
-    first attempt was expected to take, None where no end of it was to be seen. ``wasted_bytes`` were read by attempts
-    that did not do the task, as far as known.
+    ``won`` it has where it did the task, as at most one backup of a task can. It has ``helped`` where another attempt
+    did it, with children that were made for this one, and ``lost`` where that was without. It was ``cancelled`` with
+    its job, or is ``moot`` since its worker was lost or got another task at the same moment, or it failed, or the task
+    did.
+
+    ``saved_seconds`` is how much longer the first attempt was expected to take, None where no end of it was to be seen;
+    it is told of one backup of a task alone, and 0 of the others. ``wasted_bytes`` were read by attempts that did not
+    do the task, and for children that it was done without: as far as that is known now, since attempts that are called
+    back tell later what they have read (``LoserStopped``). ``children`` were made for it.
     """
 
     task: TaskId
@@ -618,6 +624,32 @@ class BackupEnded(Message, frozen=True):
     saved_seconds: float | None
     wasted_bytes: int
     children: int = 0
+
+
+class LoserStopped(Message, frozen=True):
+    """An attempt that was called back, since another had done its task, has stopped.
+
+    ``took_seconds`` went by since. ``more_bytes`` is what it had read beyond what it had told before that, which was
+    counted when the ``backup`` ended (that attempt's number).
+    """
+
+    task: TaskId
+    attempt: int
+    worker: str
+    backup: int
+    took_seconds: float
+    more_bytes: int
+
+
+class WorkerFreed(Message, frozen=True):
+    """A worker has ended an attempt of which nothing else is told.
+
+    The task was done by then or its job cancelled, or the worker was to help others or to leave.
+    """
+
+    worker: str
+    task: TaskId
+    attempt: int
 
 
 class SpeculationSwitched(Message, frozen=True):
@@ -686,6 +718,8 @@ JobEvent = (
     | BackupStarted
     | BackupDeclined
     | BackupEnded
+    | LoserStopped
+    | WorkerFreed
     | SpeculationSwitched
     | NodeReopened
     | Heartbeat

@@ -76,17 +76,19 @@ class BackupTotals(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         started: Backups.
-        won: Those that did their task, or whose helpers made children with which another attempt did it.
-        lost: Those whose task another attempt did sooner without.
+        won: Those that did their task.
+        helped: Those whose task another attempt did with children that were made for them.
+        lost: Those whose task another attempt did without.
         cancelled: Those that ended with their job.
         moot: Those that failed or whose worker was lost or got another task, or whose task failed.
         declined: Attempts that were taken for stragglers and not copied, once for each reason.
         saved_seconds: How much longer the first attempts were expected to take, where an end of them was to be seen.
-        wasted_bytes: What was read by attempts that did not do their task, as far as known.
+        wasted_bytes: What was read by attempts that did not do their task, and for children that it was done without.
     """
 
     started: int = 0
     won: int = 0
+    helped: int = 0
     lost: int = 0
     cancelled: int = 0
     moot: int = 0
@@ -97,7 +99,7 @@ class BackupTotals(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def racing(self) -> int:
         """Those that are under way."""
-        return self.started - self.won - self.lost - self.cancelled - self.moot
+        return self.started - self.won - self.helped - self.lost - self.cancelled - self.moot
 
     def wasted_share(self, bytes_read: int) -> float:
         """Return the wasted share of all bytes; ``bytes_read`` are those of the attempts that did their tasks."""

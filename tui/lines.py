@@ -33,7 +33,7 @@ Line = tuple[Span, ...]
 
 BLOCKS: Final = " ▁▂▃▄▅▆▇█"
 _MARKS: Final = {BACKUP_MARK: "↯", FAILED_MARK: "!"}
-_LEDGER_ROLES: Final[dict[str, Role]] = {"started": "warn", "won": "good", "declined": "dim"}
+_LEDGER_ROLES: Final[dict[str, Role]] = {"started": "warn", "won": "good", "helped": "good", "declined": "dim"}
 MOST_WORKERS: Final = 200
 _SLOW: Final = 0.5
 """A worker below this share of the median rate is marked."""

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 _SLOWNESS_MEMORY = 0.5
 """How much of a worker's slowness is its earlier tasks'."""
+_ROUNDING = 1e-6
 SLOWNESS_TASKS = 3
 """Finished tasks of a phase before one more is compared with their mean."""
 
@@ -61,9 +62,10 @@ class Attempt(msgspec.Struct):
 
     Attributes:
         child: The one child of the node that it makes, for the others; None where it makes the node.
+        backup: The number of the backup that it was to help; None where it makes the node.
         assigned: To whom it was handed past the queue; None where it is anyone's.
         worker: Who runs it; None while it waits.
-        started_seconds: When it began; of one that is queued, when that was done.
+        started_seconds: When it began; of one that has not, when it was queued or handed to its worker.
         told_seconds: When its progress was last told.
         progress: The share of its work that was done then.
         rate: What it does of its work in a second, by its last two heartbeats.
@@ -71,6 +73,7 @@ class Attempt(msgspec.Struct):
     """
 
     child: int | None = None
+    backup: int | None = None
     assigned: str | None = None
     worker: str | None = None
     started_seconds: float = 0.0
@@ -95,19 +98,54 @@ class Attempt(msgspec.Struct):
             self.rate = (progress - self.progress) / (now - self.told_seconds)
         self.progress, self.bytes_read, self.told_seconds = progress, bytes_read, now
 
-    def bytes_by(self, now: float) -> int:
-        """Return what it has read by now, if it went on as it had by its last heartbeat."""
-        told = self.told_seconds - self.started_seconds
-        return self.bytes_read if told <= 0.0 else int(self.bytes_read * (now - self.started_seconds) / told)
+    def wasted_bytes(self, splits: int, taken: AbstractSet[int]) -> int:
+        """Return how much of what it has told to have read is in vain, if another attempt does the task.
+
+        Args:
+            splits: Children of the node.
+            taken: Those that the other has taken, and no helper has made. So this one has stored what it had come past.
+        """
+        passed = self.progress * splits
+        kept = sum(child < int(passed + _ROUNDING) for child in taken)
+        return (
+            self.bytes_read - min(self.bytes_read, round(kept * self.bytes_read / passed)) if kept else self.bytes_read
+        )
 
 
 class Backup(msgspec.Struct):
-    """A backup of a task: who runs it, when it began, what was expected then, and the children made for it."""
+    """A backup of a task that is under way.
+
+    Attributes:
+        worker: Who runs it.
+        began_seconds: When it was begun.
+        left_seconds: What the attempt that it copies was expected to take still; None where no end was to be seen.
+        children: Those that were made for it, each with the bytes that were read for that.
+        wasted_bytes: What attempts at others have read for it in vain.
+    """
 
     worker: str
     began_seconds: float
     left_seconds: float | None
-    children: int = 0
+    children: dict[int, int] = {}
+    wasted_bytes: int = 0
+
+
+class Loser(msgspec.Struct, frozen=True):
+    """An attempt that was called back and has not told what it had read.
+
+    Attributes:
+        task: Of which task.
+        worker: Who runs it.
+        backup: The number of the backup in whose account that is put.
+        since_seconds: When it was called back.
+        counted_bytes: What was counted then.
+    """
+
+    task: TaskId
+    worker: str
+    backup: int
+    since_seconds: float
+    counted_bytes: int
 
 
 class OutTask(msgspec.Struct):
@@ -174,11 +212,26 @@ class Known(msgspec.Struct):
     def idle(self, now: float, silence_seconds: float) -> list[Idle]:
         """Return the workers with nothing to do that are heard, less as many as the queue will keep busy."""
         found = [
-            Idle(name, each.host, each.slowness)
+            Idle(name, each.host, each.slowness, now - each.heard_seconds)
             for name, each in self.workers.items()
             if each.idle and now - each.heard_seconds <= silence_seconds / 2
         ]
         return found[max(0, self.queued - len(self._stuck(now, silence_seconds))) :]
+
+    def unanswered(self, now: float, silence_seconds: float) -> list[str]:
+        """Return the workers that were handed an attempt past the queue, half a silence ago, and were not heard since.
+
+        Each looked idle, and has perhaps vanished. That it runs something would be heard within milliseconds.
+        """
+        found = []
+        for name, each in self.workers.items():
+            if each.assigned is None or now - each.heard_seconds <= silence_seconds / 2:
+                continue
+            task, number = each.assigned
+            attempt = self.tasks[task].attempts.get(number) if task in self.tasks else None
+            if attempt is not None and attempt.worker is None and now - attempt.started_seconds > silence_seconds / 2:
+                found.append(name)
+        return found
 
     def _holders(self, now: float, silence_seconds: float) -> list[str]:
         """Return the workers that were idle when they fell silent, the longest silent first.

@@ -70,6 +70,7 @@ class _Attempt:
     """The task a worker works on: seconds of work in all, done up to a moment.
 
     ``ends`` says after how much work each child of the node is finished, ``whole`` how much there is without a failure.
+    ``passed`` are the children that were found stored, ``taken`` is the work of which they have relieved it.
     """
 
     __slots__ = (
@@ -80,6 +81,7 @@ class _Attempt:
         "ends",
         "fails",
         "message",
+        "passed",
         "shared",
         "taken",
         "ticket",
@@ -95,6 +97,7 @@ class _Attempt:
         self.fails = False
         self.done = 0.0
         self.taken = 0.0
+        self.passed: tuple[int, ...] = ()
         self.began = self.as_of = now
         self.shared = message.resume or message.delivery > 1
         self.child = 0
@@ -334,7 +337,9 @@ class ModelledWorker:
             self._reschedule()
 
     def _failure(self, message: RunTask, kind: FailureKind, reason: str, missing: tuple[int, ...] = ()) -> TaskFailed:
-        read = self._attempt.bytes_read if self._attempt is not None else 0
+        self._account()
+        running = self._attempt
+        read = running.bytes_read if running is not None and running.message.attempt == message.attempt else 0
         return TaskFailed(
             self.name,
             message.task,
@@ -398,6 +403,7 @@ class ModelledWorker:
             jump = attempt.ends[attempt.child] - attempt.done
             attempt.done += jump
             attempt.taken += jump
+            attempt.passed += (attempt.child,)
             attempt.child += 1
 
     def _store_children(self, attempt: _Attempt) -> None:
@@ -474,7 +480,7 @@ class ModelledWorker:
         effort = Effort(read, 0, 1, 1, 0.0, self._system.clock - attempt.began, 0.0, 0.0, 0)
         receipt = b"%d" % message.task.tile
         return TaskSucceeded(
-            self.name, message.task, inputs, (), reused, receipt, effort, message.attempt, message.child
+            self.name, message.task, inputs, (), reused, receipt, effort, message.attempt, message.child, attempt.passed
         )
 
     def _stored(self, attempt: _Attempt, result: TaskSucceeded) -> None:

@@ -36,6 +36,9 @@ PolicyName = Literal["guarded", "bare", "spark", "late", "mapreduce", "none"]
 _LATE_SLOWEST: Final = 0.25
 _LATE_CAP: Final = 0.1
 _SPARK_MIN_SECONDS: Final = 0.1
+_SPARK_MULTIPLIER: Final = 1.5
+_SLOWNESS_STEP: Final = 0.25
+"""Workers that differ by less are equally fast."""
 _PEERS: Final = 3
 """Attempts under way whose progress is known, above which the middle one tells what is usual."""
 
@@ -51,7 +54,8 @@ class SpeculationSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unkn
         max_share: Backups under way at most, as a share of the workers; always one.
         copies: Backups of one task under way at most: the next begins when the last is taken for a straggler, too.
         gain: A copy begins only if the attempt is expected to take so many times as long as the copy, from now on.
-        silence_seconds: A worker that says nothing for so long is taken for frozen.
+        silence_seconds: A worker that says nothing for so long is taken for frozen. In half of it an idle one must have
+            been heard to be given a copy, and must answer for one.
         slow: A worker whose last tasks took so many times the mean of their phases is known to be slow, and an attempt
             that by its progress will have taken so many times what its peers take. While other workers idle these are
             copied at once, and no copy is given to a slow worker.
@@ -70,6 +74,16 @@ class SpeculationSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unkn
     slow: float = 2.0
     few: int = 4
     check_seconds: float = 1.0
+
+
+def default_settings(policy: PolicyName) -> SpeculationSettings:
+    """Return a policy's settings where nothing else is said: Spark's own multiplier with its rule.
+
+    >>> default_settings("spark").multiplier, default_settings("bare").multiplier
+    (1.5, 1.2)
+    """
+    settings = SpeculationSettings(policy=policy)
+    return msgspec.structs.replace(settings, multiplier=_SPARK_MULTIPLIER) if policy == "spark" else settings
 
 
 class Durations:
@@ -182,11 +196,21 @@ class PhaseView(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Idle(msgspec.Struct, frozen=True):
-    """A worker with nothing to do."""
+    """A worker with nothing to do: how slow its last tasks were, and since when it was not heard."""
 
     worker: str
     host: str
     slowness: float | None = None
+    silent_seconds: float = 0.0
+
+    @property
+    def rank(self) -> tuple[int, float]:
+        """What to choose by, the least first: how slow it is, by and large, then who was heard last.
+
+        A worker that has just vanished looks idle until its silence is noticed. Whoever was heard last is least likely
+        to be that one.
+        """
+        return int((self.slowness or 1.0) / _SLOWNESS_STEP), self.silent_seconds
 
 
 class View(msgspec.Struct, frozen=True, kw_only=True):
@@ -298,7 +322,7 @@ def decide_asked(view: View, task: TaskId, settings: SpeculationSettings) -> Sta
         return "runs twice already"
     if not view.idle:
         return f"runs on {running.worker} alone, but no other worker is idle"
-    chosen = min(view.idle, key=lambda each: (each.host in running.hosts, each.slowness or 1.0))
+    chosen = min(view.idle, key=lambda each: (each.host in running.hosts, each.rank))
     suspect = _suspect(
         running, "asked", phase, _copy_seconds(phase, view), ends=running.silent_seconds <= settings.silence_seconds
     )
@@ -332,8 +356,7 @@ def _place(
         fitting = [each for each in fitting if each.slowness is None or each.slowness < settings.slow]
     if not fitting:
         return "no_idle_worker"
-    fastest: Idle = min(fitting, key=lambda each: each.slowness or 1.0)
-    return fastest
+    return min(fitting, key=lambda each: each.rank)
 
 
 def _share_out(decisions: list[Decision], idle: list[Idle], settings: SpeculationSettings) -> None:

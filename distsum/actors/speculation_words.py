@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final, get_args
 
 import msgspec
 
-from distsum.actors.speculation import PolicyName, SpeculationSettings
+from distsum.actors.speculation import PolicyName, SpeculationSettings, default_settings
 from distsum.wording import printable
 
 if TYPE_CHECKING:
@@ -24,12 +24,22 @@ _RANGES: Final = {
     "max_share": (0.0, 1.0),
     "copies": (1, 1000),
     "gain": (0.0, _MOST),
-    "silence_seconds": (0.0, _MOST),
+    "silence_seconds": (1.0, _MOST),
     "slow": (1.0, _MOST),
     "few": (0, 10**9),
     "check_seconds": (0.05, _MOST),
 }
-"""Least and most of each key that is a number."""
+"""Least and most of each key that is a number. Workers are heard every half second on one machine."""
+_RULE: Final = ("quantile", "multiplier", "check_seconds")
+_HEEDED: Final[Mapping[str, tuple[str, ...]]] = {
+    "guarded": tuple(_RANGES),
+    "bare": _RULE,
+    "spark": _RULE,
+    "late": ("check_seconds",),
+    "mapreduce": ("check_seconds",),
+    "none": (),
+}
+"""The keys that each policy goes by."""
 
 
 def parse_speculation(text: str) -> SpeculationSettings:
@@ -57,11 +67,40 @@ def parse_speculation(text: str) -> SpeculationSettings:
 def speculation_settings(given: Mapping[str, Any]) -> SpeculationSettings:
     """Return settings with these values, which may be numbers or their text.
 
+    What is not named has the policy's default.
+
     Raises:
-        ValueError: A key is unknown, or a value is not acceptable.
+        ValueError: A key is unknown, a value is not acceptable, or the policy does not go by it.
+
+    >>> speculation_settings({"policy": "spark"}).multiplier
+    1.5
     """
     values = {key: _value(key, raw) for key, raw in given.items()}
-    return SpeculationSettings(**values)
+    default = default_settings(values.get("policy", "guarded"))
+    heeded = _HEEDED[default.policy]
+    for key, value in values.items():
+        if key != "policy" and key not in heeded and value != getattr(default, key):
+            rest = f"goes by {', '.join(heeded)}" if heeded else "goes by no other key"
+            raise ValueError(f"{key} must be left out with policy {default.policy}, which {rest}")
+    return msgspec.structs.replace(default, **values)
+
+
+def check_silence(settings: SpeculationSettings, heartbeat_seconds: float) -> str | None:
+    """Return what is to be known of a silence that is short for workers that are heard every so many seconds.
+
+    Raises:
+        ValueError: Every worker would be taken for silent between two heartbeats.
+
+    >>> check_silence(SpeculationSettings(silence_seconds=3.0), 2.0)
+    'silence_seconds 3: workers are heard every 2 s, and idle ones get no copy after half of it; 4 or more is better'
+    """
+    silence = settings.silence_seconds
+    if settings.policy != "guarded" or silence >= 2 * heartbeat_seconds:
+        return None
+    heard = f"silence_seconds {silence:g}: workers are heard every {heartbeat_seconds:g} s"
+    if silence <= heartbeat_seconds:
+        raise ValueError(f"{heard}, so it must be longer; {2 * heartbeat_seconds:g} or more is better")
+    return f"{heard}, and idle ones get no copy after half of it; {2 * heartbeat_seconds:g} or more is better"
 
 
 def speculation_text(settings: SpeculationSettings) -> str:

@@ -9,7 +9,17 @@ import msgspec
 
 from distsum import __version__
 from distsum.actors.actor import BROKER, CLIENT, MASTER, WORKERS, phase_address
-from distsum.actors.attempts import SLOWNESS_TASKS, Attempt, Backup, Known, KnownWorker, OutTask, PhaseFigures, Rates
+from distsum.actors.attempts import (
+    SLOWNESS_TASKS,
+    Attempt,
+    Backup,
+    Known,
+    KnownWorker,
+    Loser,
+    OutTask,
+    PhaseFigures,
+    Rates,
+)
 from distsum.actors.speculation import Decline, Durations, SpeculationSettings, StartBackup, decide, decide_asked
 from distsum.messages import (
     PROTOCOL,
@@ -28,6 +38,7 @@ from distsum.messages import (
     Heartbeat,
     Introduce,
     KillWorker,
+    LoserStopped,
     OfferTask,
     PauseWorker,
     ResumeWorker,
@@ -48,6 +59,7 @@ from distsum.messages import (
     TaskStarted,
     TaskSucceeded,
     TellWorker,
+    WorkerFreed,
     WorkerJoined,
     WorkerLost,
     WorkerPaused,
@@ -105,6 +117,8 @@ class TaskTracker:
         self._known = Known({}, {}, {}, Rates())
         self._workers = self._known.workers
         self._tasks = self._known.tasks
+        self._losers: dict[int, Loser] = {}
+        """Attempts that were called back and have not answered, by their numbers."""
         self._refusals: dict[tuple[str, str], set[str]] = {}
         """Who may not go where tasks of a job would lead them, by job and place."""
         self._not_copied: set[str] = set()
@@ -217,6 +231,8 @@ class TaskTracker:
             for held in dict.fromkeys((known.running, known.assigned)):
                 if held is not None:
                     self._return(message.worker, *held)
+        for number in [number for number, loser in self._losers.items() if loser.worker == message.worker]:
+            del self._losers[number]
         self._context.emit(message)
 
     def _return(self, worker: str, task_id: TaskId, number: int) -> None:
@@ -242,9 +258,10 @@ class TaskTracker:
                 self._context.send(WORKERS, TellWorker(worker, Shutdown(known.dismissed)))
 
     def _withdraw(self, worker: str, known: KnownWorker) -> None:
-        """Take back what a worker was handed past the queue: the broker has given it a task at the same time.
+        """Take back what a worker was handed past the queue, since another worker may be idle.
 
-        It would only begin when it has done that one, and another worker may be idle.
+        The broker has given it a task at the same time, and it would only begin when it has done that one; or it has
+        not answered.
         """
         assert known.assigned is not None
         (task_id, number), known.assigned = known.assigned, None
@@ -365,12 +382,16 @@ class TaskTracker:
         if not task.whole:
             self._publish(task_id, task)
 
-    def _drop(self, task_id: TaskId, task: OutTask, number: int) -> Attempt:
-        """Take an attempt away that has ended without a result."""
+    def _drop(self, task_id: TaskId, task: OutTask, number: int, bytes_read: int | None = None) -> Attempt:
+        """Take an attempt away that has ended without a result; ``bytes_read`` is None where it did not say that."""
         attempt = task.attempts.pop(number)
         self._known.queued -= attempt.queued
-        if number in task.backups:
-            self._end_backup(task_id, task, number, "moot", attempt.bytes_by(self._context.now()))
+        wasted = attempt.bytes_read if bytes_read is None else bytes_read
+        if (backup := task.backups.get(number)) is not None:
+            backup.wasted_bytes += wasted
+            self._end_backup(task_id, task, number, "moot")
+        elif attempt.backup in task.backups:
+            task.backups[attempt.backup].wasted_bytes += wasted
         return attempt
 
     def _begin(self, attempt: Attempt, worker: str) -> None:
@@ -390,6 +411,7 @@ class TaskTracker:
 
     def _succeeded(self, message: TaskSucceeded) -> None:
         self._answered(message.worker, message.task, message.attempt)
+        self._stopped(message.attempt, message.effort.bytes_read)
         self._successes += 1
         known = self._workers.get(message.worker)
         if known is not None:
@@ -398,6 +420,7 @@ class TaskTracker:
         if task is None or message.attempt < task.first:
             # A second success: the same bytes are stored, and nothing is to do. Or one from before the job came again,
             # whose range of the result may have been written before that was begun anew.
+            self._context.emit(WorkerFreed(message.worker, message.task, message.attempt))
             return
         if message.child is not None:
             self._child_made(message, task)
@@ -413,12 +436,16 @@ class TaskTracker:
         self._look_soon()
 
     def _child_made(self, message: TaskSucceeded, task: OutTask) -> None:
-        if message.attempt in task.attempts:
-            del task.attempts[message.attempt]
-            task.helped = True
-            for backup in task.backups.values():
-                backup.children += 1
-            self._context.emit(message)
+        if (attempt := task.attempts.pop(message.attempt, None)) is None:
+            return
+        task.helped = True
+        if attempt.backup in task.backups:
+            backup, bytes_read = task.backups[attempt.backup], message.effort.bytes_read
+            if message.reused:
+                backup.wasted_bytes += bytes_read  # another has made it sooner
+            else:
+                backup.children[message.child or 0] = bytes_read
+        self._context.emit(message)
 
     def _measure(self, message: TaskSucceeded, attempt: Attempt | None, durations: Durations) -> None:
         """Hold what a task took against its phase, and its worker against the others."""
@@ -446,37 +473,55 @@ class TaskTracker:
     def _take_off(self, task_id: TaskId, outcome: BackupOutcome, winner: TaskSucceeded | None = None) -> None:
         """Take a task off, and call back all attempts but the winner; a backup has won, or ends as ``outcome`` says."""
         task = self._tasks.pop(task_id)
-        wasted = self._wasted(task, winner)
-        shared = winner is not None and winner.attempt not in task.backups
+        taken = frozenset(winner.taken) if winner is not None else frozenset()
         for number, attempt in task.attempts.items():
             self._known.queued -= attempt.queued
             worker = attempt.worker or attempt.assigned
             won = winner is not None and number == winner.attempt
-            if worker is not None and not (won and winner is not None and worker == winner.worker):
-                self._context.send(WORKERS, TellWorker(worker, CancelTask(task_id, number)))
-            if (backup := task.backups.get(number)) is not None:
-                with_its_help = shared and backup.children > 0
-                ended: BackupOutcome = "won" if won or with_its_help else outcome
-                self._end_backup(task_id, task, number, ended, wasted[number])
+            if worker is None or (won and winner is not None and worker == winner.worker):
+                continue
+            self._context.send(WORKERS, TellWorker(worker, CancelTask(task_id, number)))
+            if task.backups and not won:
+                self._count_loser(task_id, task, number, worker, taken)
+        ends: dict[int, BackupOutcome] = {}
+        for number, backup in task.backups.items():
+            backup.wasted_bytes += sum(size for child, size in backup.children.items() if child not in taken)
+            helped = not taken.isdisjoint(backup.children)
+            ends[number] = "won" if winner is not None and number == winner.attempt else "helped" if helped else outcome
+        # What a task was done sooner is told once, whoever has had a part in it.
+        of_use = [number for number, ended in ends.items() if ended in {"won", "helped"}]
+        saver = min(of_use, key=lambda number: (ends[number] != "won", number), default=None)
+        for number, ended in ends.items():
+            self._end_backup(task_id, task, number, ended, saves=number == saver)
 
-    def _wasted(self, task: OutTask, winner: TaskSucceeded | None) -> dict[int, int]:
-        """Return for each backup about how many bytes were read in vain: its own, and with the first all others."""
-        wasted = dict.fromkeys(task.backups, 0)
-        now = self._context.now()
-        for number, attempt in task.whole.items():
-            lost = winner is None or number != winner.attempt
-            if lost and attempt.worker is not None and wasted:
-                wasted[number if number in wasted else min(wasted)] += attempt.bytes_by(now)
-        return wasted
+    def _count_loser(self, task_id: TaskId, task: OutTask, number: int, worker: str, taken: frozenset[int]) -> None:
+        """Count what an attempt that is called back has told to have read in vain: its own backup's, or the first's."""
+        attempt = task.attempts[number]
+        owner = number if attempt.child is None else attempt.backup
+        account = owner if owner in task.backups else min(task.backups)
+        made = {child for backup in task.backups.values() for child in backup.children}
+        wasted = attempt.bytes_read if attempt.child is not None else attempt.wasted_bytes(task.splits, taken - made)
+        task.backups[account].wasted_bytes += wasted
+        self._losers[number] = Loser(task_id, worker, account, self._context.now(), attempt.bytes_read)
+
+    def _stopped(self, number: int, bytes_read: int) -> None:
+        """Tell what an attempt had read that was called back."""
+        if (loser := self._losers.pop(number, None)) is not None:
+            took, more = self._context.now() - loser.since_seconds, max(0, bytes_read - loser.counted_bytes)
+            self._context.emit(LoserStopped(loser.task, number, loser.worker, loser.backup, took, more))
 
     def _failed(self, message: TaskFailed) -> None:
         self._answered(message.worker, message.task, message.attempt)
+        self._stopped(message.attempt, message.bytes_read)
         task = self._tasks.get(message.task)
         if task is None or message.attempt not in task.attempts:
-            return  # told twice, or settled since
-        attempt = self._drop(message.task, task, message.attempt)
+            # Told twice, or settled since.
+            self._context.emit(WorkerFreed(message.worker, message.task, message.attempt))
+            return
+        attempt = self._drop(message.task, task, message.attempt, message.bytes_read)
         if message.kind == "cancelled" or attempt.child is not None:
             # Its worker leaves, or it was to help others, who do without.
+            self._context.emit(WorkerFreed(message.worker, message.task, message.attempt))
             self._publish_if_none(message.task, task)
             return
         self._context.emit(message)
@@ -547,6 +592,9 @@ class TaskTracker:
             return
         now, guarded = self._context.now(), settings.policy == "guarded"
         silence = settings.silence_seconds if guarded else math.inf
+        if message.periodic and self._known.backups:
+            for name in self._known.unanswered(now, silence):
+                self._withdraw(name, self._workers[name])
         full = self._known.queued >= len(self._workers)
         idle = [] if full else self._known.idle(now, silence)
         if not idle and not message.periodic:
@@ -596,7 +644,7 @@ class TaskTracker:
             known.compare(evidence.elapsed_seconds + (evidence.left_seconds or 0.0), evidence.copy_seconds)
         helpers = tuple(worker for worker, _ in decision.helpers)
         for worker, child in decision.helpers:
-            self._assign(running.task, task, worker, child)
+            self._assign(running.task, task, worker, child, number)
         if helpers:
             self._context.send(WORKERS, TellWorker(running.worker, ShareTask(running.task, running.attempt)))
         started = BackupStarted(
@@ -612,10 +660,12 @@ class TaskTracker:
         self._context.emit(started)
         return started
 
-    def _assign(self, task_id: TaskId, task: OutTask, worker: str, child: int | None) -> int:
-        """Hand a worker an attempt at a task, or at one child of it, past the queue."""
+    def _assign(self, task_id: TaskId, task: OutTask, worker: str, child: int | None, backup: int | None = None) -> int:
+        """Hand a worker an attempt at a task, or at one child of it for a backup, past the queue."""
         number = self._number()
-        task.attempts[number] = Attempt(child=child, assigned=worker)
+        task.attempts[number] = Attempt(
+            child=child, backup=backup, assigned=worker, started_seconds=self._context.now()
+        )
         self._workers[worker].assigned = task_id, number
         order = RunTask(task_id, task.work, attempt=number, resume=True, child=child)
         self._context.send(WORKERS, AssignTask(worker, order))
@@ -632,13 +682,12 @@ class TaskTracker:
             self._context.emit(told)
 
     def _end_backup(
-        self, task_id: TaskId, task: OutTask, number: int, outcome: BackupOutcome, wasted_bytes: int
+        self, task_id: TaskId, task: OutTask, number: int, outcome: BackupOutcome, *, saves: bool = False
     ) -> None:
         backup = task.backups.pop(number)
         self._known.backups -= 1
         took = self._context.now() - backup.began_seconds
         left = backup.left_seconds
-        saved = (max(0.0, left - took) if left is not None else None) if outcome == "won" else 0.0
-        self._context.emit(
-            BackupEnded(task_id, number, backup.worker, outcome, took, saved, wasted_bytes, backup.children)
-        )
+        saved = (max(0.0, left - took) if left is not None else None) if saves else 0.0
+        children, wasted = len(backup.children), backup.wasted_bytes
+        self._context.emit(BackupEnded(task_id, number, backup.worker, outcome, took, saved, wasted, children))

@@ -136,6 +136,7 @@ def master(
         log_json=log_json,
         log_level=log_level,
     )
+    remark = _silence_remark(settings)
     if settings.work_dir is None:
         raise UsageError("master needs --work-dir, a folder that it and all workers reach")
     port = None if metrics_port is None else whole_number("--metrics-port", metrics_port)
@@ -148,6 +149,8 @@ def master(
     def run() -> int:
         words = printable(work)
         log.info("serving %s, with work in %s; distsum %s, process %d", address, words, __version__, os.getpid())
+        if remark is not None:
+            log.warning("speculation: %s", remark)
         with closing(RoutingStore(settings.s3_deadline)) as store, _metrics(port, metrics_host) as metrics:
             serving = serve(
                 address,
@@ -163,6 +166,21 @@ def master(
         return 0
 
     return _logged(settings, run)
+
+
+def _silence_remark(settings: Settings) -> str | None:
+    """Return what is to be said of the silence after which a worker counts as frozen.
+
+    Raises:
+        UsageError: It is too short for the heartbeats of a service's workers.
+    """
+    from distsum.actors.speculation_words import check_silence
+    from distsum.worker.slots import HEARTBEAT_SECONDS
+
+    try:
+        return check_silence(settings.speculation, HEARTBEAT_SECONDS)
+    except ValueError as error:
+        raise UsageError(f"speculation: {error}") from None
 
 
 def _logged(settings: Settings, run: Callable[[], int]) -> int:

@@ -1,13 +1,13 @@
 """Backups of stragglers, folded from events into a ledger: each with its reason, evidence and outcome (no clock).
 
-Its totals are exact, and each backup is in one of five states, so that won + lost + cancelled + moot + racing are all
-of them. Entries are bounded in number: of those that are over the last are kept, and how many were cut is told.
+Its totals are exact, and each backup is in one of six states, so that won + helped + lost + cancelled + moot + racing
+are all of them. Entries are bounded in number: of those that are over the last are kept, and how many were cut is told.
 """
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final, Literal, get_args
 
 import msgspec
 
@@ -19,6 +19,7 @@ from distsum.messages import (
     BackupStarted,
     DeclineReason,
     Evidence,
+    LoserStopped,
     TaskId,
 )
 from distsum.request import BackupTotals
@@ -46,9 +47,10 @@ class BackupEntry(msgspec.Struct, frozen=True, kw_only=True, tag="backup", tag_f
         outcome: How it ended; None while it races.
         ended_seconds: When.
         took_seconds: From its beginning to its end.
-        saved_seconds: How much longer the first attempt was expected to take; None where no end of that was to be seen.
-        wasted_bytes: What was read by attempts that did not do the task, as far as known.
-        children: Children that helpers had made.
+        saved_seconds: How much longer the first attempt was expected to take; None where no end of that was to be seen,
+            and 0 where another backup of the task tells it.
+        wasted_bytes: What was read by attempts that did not do the task, and for children that it was done without.
+        children: Children that helpers had made for it.
     """
 
     seconds: float
@@ -117,17 +119,20 @@ class Ledger:
         self._number = 0
         self._started = 0
         self._declined = 0
-        self._ended: dict[BackupOutcome, int] = {"won": 0, "lost": 0, "cancelled": 0, "moot": 0}
+        self._over: dict[int, int] = {}
+        self._ended: dict[BackupOutcome, int] = dict.fromkeys(get_args(BackupOutcome), 0)
         self._saved_seconds = 0.0
         self._wasted_bytes = 0
 
     def take(self, event: msgspec.Struct, now: float) -> Entry | None:
-        """Count one event; return the entry that it made or changed."""
+        """Count one event; return the entry that it made, or whose end it told."""
         match event:
             case BackupStarted():
                 return self._start(event, now)
             case BackupEnded():
                 return self._end(event, now)
+            case LoserStopped():
+                self._count_more(event)
             case BackupDeclined():
                 self._declined += 1
                 return self._add(
@@ -199,8 +204,18 @@ class Ledger:
             children=event.children,
         )
         self._entries[number] = ended
+        self._over[event.attempt] = number
         self._cut()
         return ended
+
+    def _count_more(self, event: LoserStopped) -> None:
+        """Put right what was counted of an attempt before it had stopped, also where its backup's entry is cut."""
+        self._wasted_bytes += event.more_bytes
+        if (number := self._over.get(event.backup)) is not None:
+            entry = self._entries[number]
+            assert isinstance(entry, BackupEntry)
+            wasted = entry.wasted_bytes + event.more_bytes
+            self._entries[number] = msgspec.structs.replace(entry, wasted_bytes=wasted)
 
     def _add(self, entry: Entry) -> Entry:
         self._entries[self._number] = entry
@@ -215,13 +230,23 @@ class Ledger:
             racing = set(self._racing.values())
             doomed = [number for number in self._entries if number not in racing][:over]
             for number in doomed:
-                del self._entries[number]
+                entry = self._entries.pop(number)
+                if isinstance(entry, BackupEntry) and self._over.get(entry.attempt) == number:
+                    del self._over[entry.attempt]
 
 
 # Words ----------------------------------------------------------------------------------------------------------------
 
 
-LEDGER_MARKS: Final = {"started": "↯", "won": "✓", "lost": "✗", "cancelled": "-", "moot": "-", "declined": "·"}
+LEDGER_MARKS: Final = {
+    "started": "↯",
+    "won": "✓",
+    "helped": "✓",
+    "lost": "✗",
+    "cancelled": "-",
+    "moot": "-",
+    "declined": "·",
+}
 """A sign for what a line of the ledger tells of."""
 
 
@@ -229,7 +254,7 @@ class LedgerLine(msgspec.Struct, frozen=True):
     """One line of the ledger as people read it: when, what it tells of, and the sentence."""
 
     seconds: float
-    what: Literal["started", "won", "lost", "cancelled", "moot", "declined"]
+    what: Literal["started", "won", "helped", "lost", "cancelled", "moot", "declined"]
     text: str
 
 
@@ -273,12 +298,12 @@ def totals_words(totals: BackupTotals, bytes_read: int) -> str:
     >>> totals_words(BackupTotals(started=3, won=2, lost=1, saved_seconds=130, wasted_bytes=18 * 10**5), 10**8)
     '3 backups = 2 won + 1 lost; saved about 2m10s; 1.80 MB read in vain (1.8 %)'
     """
-    states = {name: getattr(totals, name) for name in ("won", "lost", "cancelled", "moot", "racing")}
+    states = {name: getattr(totals, name) for name in (*get_args(BackupOutcome), "racing")}
     sum_words = " + ".join(f"{count:,} {name}" for name, count in states.items() if count)
     parts = [f"{counted(totals.started, 'backup')}{' = ' if sum_words else ''}{sum_words}"]
     if totals.declined:
         parts.append(f"{totals.declined:,} declined")
-    if totals.won:
+    if totals.won or totals.helped:
         parts.append(f"saved about {duration_words(totals.saved_seconds)}")
     if totals.wasted_bytes:
         share = totals.wasted_share(bytes_read)
@@ -316,13 +341,11 @@ def _ended_words(entry: BackupEntry) -> str:
     children = counted(entry.children, "child", "children")
     match entry.outcome:
         case "won":
-            saved = "no end of that was in sight"
-            if entry.saved_seconds is not None:
-                saved = f"saved about {duration_words(entry.saved_seconds)}"
-            parts = [f"{backup} won in {took}", f"{first} cancelled", saved]
-            if entry.children:
-                # Which of the two has used them is not told.
-                parts = [f"done in {took} with {children} made by others for {first} and {backup}", saved]
+            parts = [f"{backup} won in {took}", f"{first} cancelled", _saved_words(entry.saved_seconds)]
+        case "helped":
+            parts = [f"{backup} helped for {took}", "another attempt was sooner, with its help"]
+            if entry.saved_seconds != 0.0:
+                parts.append(_saved_words(entry.saved_seconds))
         case "lost":
             parts = [f"{backup} lost after {took}", "another attempt was sooner"]
         case "cancelled":
@@ -332,11 +355,15 @@ def _ended_words(entry: BackupEntry) -> str:
                 f"{backup} is of no use any more after {took}",
                 "an attempt failed, or its worker was lost or got another task",
             ]
-    if entry.children and entry.outcome != "won":
+    if entry.children:
         parts.append(f"{children} made by others")
     if entry.wasted_bytes:
         parts.append(f"{size_words(entry.wasted_bytes)} read in vain")
     return f"{task_words(entry.task)}  {'; '.join(parts)}"
+
+
+def _saved_words(seconds: float | None) -> str:
+    return "no end of that was in sight" if seconds is None else f"saved about {duration_words(seconds)}"
 
 
 def _declined_words(entry: DeclinedEntry) -> str:

@@ -11,15 +11,17 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import contextlib
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, get_args
 
 from distsum.brokers.base import LEFT
 from distsum.errors import UsageError
 from distsum.messages import (
     BackupDeclined,
     BackupEnded,
+    BackupOutcome,
     BackupStarted,
     JobFailed,
+    LoserStopped,
     TaskFailed,
     TaskRetried,
     TaskReturned,
@@ -123,7 +125,7 @@ class Metrics:
             registry=registry,
         )
         self._saved = Counter(
-            "distsum_backup_saved_seconds", "What backups that won are thought to have saved.", registry=registry
+            "distsum_backup_saved_seconds", "What backups are thought to have saved.", registry=registry
         )
         self._wasted = Counter(
             "distsum_backup_wasted_bytes", "Bytes read by attempts that did not do the task.", registry=registry
@@ -131,7 +133,7 @@ class Metrics:
         # So that what has not happened yet is 0, and not missing.
         for outcome in ("computed", "reused"):
             self._tasks.labels(outcome)
-        for end in ("won", "lost", "cancelled", "moot"):
+        for end in get_args(BackupOutcome):
             self._backups_ended.labels(end)
         for reason in ("failed", "returned"):
             self._retries.labels(reason)
@@ -152,7 +154,7 @@ class Metrics:
             case TaskFailed():
                 self._tasks.labels(event.kind).inc()
                 self._read.inc(event.bytes_read)
-            case BackupStarted() | BackupEnded() | BackupDeclined():
+            case BackupStarted() | BackupEnded() | BackupDeclined() | LoserStopped():
                 self._take_backup(event)
             case TaskRetried():
                 self._retries.labels("failed").inc()
@@ -212,7 +214,7 @@ class Metrics:
         redelivered.add_metric([], found.redelivered)
         yield from (workers, jobs, messages, consumers, redelivered)
 
-    def _take_backup(self, event: BackupStarted | BackupEnded | BackupDeclined) -> None:
+    def _take_backup(self, event: BackupStarted | BackupEnded | BackupDeclined | LoserStopped) -> None:
         match event:
             case BackupStarted():
                 self._backups.inc()
@@ -221,8 +223,9 @@ class Metrics:
             case BackupEnded():
                 self._backups_ended.labels(event.outcome).inc()
                 self._wasted.inc(event.wasted_bytes)
-                if event.outcome == "won" and event.saved_seconds is not None:
-                    self._saved.inc(max(0.0, event.saved_seconds))
+                self._saved.inc(max(0.0, event.saved_seconds or 0.0))
+            case LoserStopped():
+                self._wasted.inc(max(0, event.more_bytes))
 
     def _succeed(self, event: TaskSucceeded) -> None:
         effort: Effort = event.effort

@@ -15,6 +15,7 @@ from distsum.messages import (
     JobQueued,
     JobStarted,
     JobSucceeded,
+    LoserStopped,
     NodeReopened,
     SpeculationSwitched,
     TaskFailed,
@@ -63,7 +64,7 @@ class Narrator:
         match event:
             case TaskStarted() | TaskSucceeded() | TaskFailed() | TaskRetried() | TaskReturned() | NodeReopened():
                 return self._of_task(event)
-            case BackupStarted() | BackupEnded() | BackupDeclined():
+            case BackupStarted() | BackupEnded() | BackupDeclined() | LoserStopped():
                 return _of_backup(event)
             case WorkerJoined() | WorkerLost() | WorkerRefused() | WorkerPaused() | WorkerResumed():
                 return _of_worker(event)
@@ -127,7 +128,7 @@ class Narrator:
         return Line(logging.WARNING, words, concerns)
 
 
-def _of_backup(event: BackupStarted | BackupEnded | BackupDeclined) -> Line:
+def _of_backup(event: BackupStarted | BackupEnded | BackupDeclined | LoserStopped) -> Line:
     concerns = concerning(task=event.task, attempt=event.attempt, worker=event.worker)
     match event:
         case BackupStarted():
@@ -140,6 +141,9 @@ def _of_backup(event: BackupStarted | BackupEnded | BackupDeclined) -> Line:
         case BackupEnded():
             words = f"the backup {event.outcome} after {event.took_seconds:.1f} s, {event.wasted_bytes:,} bytes wasted"
             return Line(logging.INFO, words, concerns)
+        case LoserStopped():
+            words = f"the attempt has stopped {event.took_seconds:.1f} s after it was called back"
+            return Line(logging.DEBUG, words, concerns)
     return Line(logging.DEBUG, f"a straggler ({event.suspicion}) gets no backup: {event.reason}", concerns)
 
 

@@ -43,7 +43,7 @@ th { color: var(--dim); font-weight: 600; vertical-align: bottom; } .n { text-al
 td.n { white-space: nowrap; }
 tbody th { color: var(--ink); font-weight: 400; white-space: normal; overflow-wrap: anywhere; min-width: 8em; }
 .mark { text-align: center; width: 1.6em; } td.when { white-space: nowrap; color: var(--dim); text-align: right; }
-tr.won .mark, tr.good .mark { color: var(--good); } tr.started .mark { color: var(--warn); }
+tr.won .mark, tr.helped .mark, tr.good .mark { color: var(--good); } tr.started .mark { color: var(--warn); }
 tr.bad .mark { color: var(--bad); }
 pre { background: var(--card); border: 1px solid var(--line); border-radius: 6px; padding: 10px 12px; margin: 8px 0;
   white-space: pre-wrap; overflow-wrap: anywhere; }

@@ -13,6 +13,7 @@ from distsum.messages import (
     TaskId,
     TaskStarted,
     TaskSucceeded,
+    WorkerFreed,
     WorkerJoined,
     WorkerLost,
     WorkerPaused,
@@ -120,6 +121,10 @@ class WorkerTable:
             case TaskFailed():
                 tally.task, tally.bytes_running = None, 0
                 tally.failures += event.kind not in {"cancelled", "blocked", "not_served"}
+            case WorkerFreed():
+                # It may have taken another task first.
+                if tally.task == event.task:
+                    tally.task, tally.bytes_running = None, 0
             case WorkerPaused():
                 tally.paused = "quarantined" if event.quarantined else "paused"
                 tally.reason = event.reason

@@ -34,6 +34,7 @@ class Attempt:
         resume: Whether child nodes may be stored, from which to start.
         shared: Whether others help, so that children are stored at once, and theirs are looked for.
         cancelled: Set when the result is not wanted any more.
+        taken: Children of the task's node that were found stored and read instead of made.
         progress: Share of the work that is in the sums, from 0 to 1; it never falls.
         bytes_read: Of inputs and partials so far.
         bytes_written: Of partials and the result.
@@ -55,6 +56,7 @@ class Attempt:
         self.resume = message.resume or message.delivery > 1 or message.child is not None
         self.shared = False
         self.cancelled = threading.Event()
+        self.taken: list[int] = []
         self.progress = 0.0
         self.bytes_read = 0
         self.bytes_written = 0

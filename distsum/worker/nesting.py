@@ -229,6 +229,8 @@ class NodeFold:
             self._stored.discard(key)
             return False
         self._checkpoints.cover(perf_counter())
+        if self._direct.get(start) == stop:
+            self._attempt.taken.append([*self._direct].index(start))
         self._close(start, head, stop - start)
         self._attempt.advance(self._parts.accumulators.position)
         return True

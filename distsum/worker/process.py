@@ -173,6 +173,7 @@ class Worker:
             effort=result.effort,
             attempt=attempt.number,
             child=attempt.child,
+            taken=tuple(attempt.taken) if attempt.child is None else (),
         )
 
     def _failed(

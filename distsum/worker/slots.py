@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_HEARTBEAT_SECONDS: Final = 2.0
+HEARTBEAT_SECONDS: Final = 2.0
 _POLL_SECONDS: Final = 0.1
 _STEADY_SECONDS: Final = 60.0
 """A process that has lived for so long crashed for a new reason."""
@@ -161,7 +161,7 @@ class Slots:
             [
                 *command,
                 slot.name,
-                str(_HEARTBEAT_SECONDS),
+                str(HEARTBEAT_SECONDS),
                 f"{time.time():.6f}",
                 self._log_style.word(),
                 *self._places,

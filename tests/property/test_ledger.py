@@ -18,6 +18,7 @@ from distsum.messages import (
     BackupStarted,
     DeclineReason,
     Evidence,
+    LoserStopped,
     TaskId,
     TaskStarted,
 )
@@ -26,7 +27,7 @@ from distsum.observe.ledger import BackupEntry, DeclinedEntry, Entry, Ledger, en
 from distsum.observe.snapshot import PhaseWork
 
 KEPT = 6
-STATES = ("won", "lost", "cancelled", "moot", "racing")
+STATES = ("won", "helped", "lost", "cancelled", "moot", "racing")
 
 NAMES = ("w1", "w2", "\x1b[2Jw\n", "\u202e[bold]\u2028", "w" * 300)
 
@@ -40,7 +41,7 @@ def drawn_events(seed, most=60):
 def _drawn_event(draw):
     task = TaskId("job", draw.randint(1, 3), draw.randint(0, 2), draw.randint(0, 5))
     attempt, worker = draw.randint(1, 12), draw.choice(NAMES)
-    match draw.choice(["started", "started", "ended", "declined", "other"]):
+    match draw.choice(["started", "started", "ended", "stopped", "declined", "other"]):
         case "started":
             reason = draw.choice(get_args(BackupReason))
             helpers = tuple(draw.choices(NAMES, k=draw.choice([0, 0, 1, 3])))
@@ -51,6 +52,9 @@ def _drawn_event(draw):
             outcome = draw.choice(get_args(BackupOutcome))
             wasted = draw.choice([0, draw.randint(0, 10**15)])
             return BackupEnded(task, attempt, worker, outcome, draw.uniform(0, 1e6), saved, wasted, draw.choice([0, 3]))
+        case "stopped":
+            more = draw.choice([0, draw.randint(0, 10**15)])
+            return LoserStopped(task, draw.randint(1, 12), worker, attempt, draw.uniform(0, 1e6), more)
         case "declined":
             reasons = draw.choice(get_args(BackupReason)), draw.choice(get_args(DeclineReason))
             return BackupDeclined(task, attempt, worker, *reasons, _drawn_evidence(draw))
@@ -101,6 +105,8 @@ def test_totals_add_up_after_every_event_of_any_sequence(seed):
                 counts[event.outcome] += 1
                 saved += event.saved_seconds or 0.0
                 wasted += event.wasted_bytes
+            case LoserStopped():
+                wasted += event.more_bytes
             case BackupDeclined():
                 counts["declined"] += 1
         ledger.take(event, float(now))
@@ -216,8 +222,12 @@ def test_each_reason_and_outcome_has_a_sentence_with_its_numbers():
     assert said(begun(), over("lost", wasted=0)) == "w19 lost after 1.5s; another attempt was sooner"
     assert said(begun(), over("cancelled", wasted=0)) == "w19 cancelled with the job after 1.5s"
     assert "of no use any more" in said(begun(), over("moot"))
-    done = "done in 1.5s with 2 children made by others for w07 and w19; saved about 17s"
-    assert said(begun(), over("won", wasted=0, children=2)) == done
+    helped = "w19 helped for 1.5s; another attempt was sooner, with its help"
+    assert (
+        said(begun(), over("helped", wasted=0, children=2)) == f"{helped}; saved about 17s; 2 children made by others"
+    )
+    assert said(begun(), over("helped", saved=0.0, wasted=0)) == helped, "another backup tells what was saved"
+    assert said(begun(), over("won", wasted=0, children=2)).endswith("; saved about 17s; 2 children made by others")
     assert said(begun(), over("lost", wasted=0, children=1)).endswith("; 1 child made by others")
     assert said(refused("ends_sooner")) == "w07 not copied: 2.3s but 91 % done; left 0.2s < copy 1.4s"
     for reason, words in (("cap", "as many"), ("same_host", "own host"), ("no_idle_worker", "no worker")):
@@ -236,3 +246,12 @@ def test_a_tally_notes_each_backup_that_begins_or_ends_and_no_decline():
         (False, True),
     ]
     assert (snapshot.backups.started, snapshot.backups.racing, snapshot.backups.declined) == (2, 1, 1)
+
+
+def test_what_a_loser_had_read_when_it_stopped_is_added_to_its_backup_also_when_that_is_over():
+    ledger = Ledger()
+    for event in (begun(), over("won", wasted=1000), LoserStopped(TASK, 5, "w07", 9, 0.3, 250)):
+        ledger.take(event, 0.0)
+    (entry,) = ledger.entries
+    assert isinstance(entry, BackupEntry)
+    assert (entry.wasted_bytes, ledger.totals().wasted_bytes, entry.outcome) == (1250, 1250, "won")

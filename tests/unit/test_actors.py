@@ -33,6 +33,7 @@ from distsum.messages import (
     JobStarted,
     JobSucceeded,
     KillWorker,
+    LoserStopped,
     PauseWorker,
     ResumeWorker,
     RunTask,
@@ -47,6 +48,7 @@ from distsum.messages import (
     TaskStarted,
     TaskSucceeded,
     TellWorker,
+    WorkerFreed,
     WorkerJoined,
     WorkerLost,
     WorkerPaused,
@@ -160,7 +162,7 @@ def test_a_second_success_changes_nothing() -> None:
     events = len(system.events)
     system.tell(TRACKER, succeeded(first, worker="w2"))
     assert published(system) == []
-    assert len(system.events) == events
+    assert system.events[events:] == [WorkerFreed("w2", first, 1)]
 
 
 def test_a_node_with_one_child_is_no_task() -> None:
@@ -298,7 +300,7 @@ def test_an_attempt_of_an_unknown_task_is_ignored() -> None:
     events = len(system.events)
     system.tell(TRACKER, TaskStarted("w1", TaskId("old", 1, 0, 0), 1))
     system.tell(TRACKER, TaskFailed("w1", TaskId("old", 1, 0, 0), "error", "late"))
-    assert len(system.events) == events
+    assert system.events[events:] == [WorkerFreed("w1", TaskId("old", 1, 0, 0), 0)]
     assert system.take(CLIENT) == []
 
 
@@ -318,6 +320,13 @@ def test_cancelling_a_job_calls_back_what_workers_run_of_it() -> None:
             system.tell(TRACKER, TaskStarted(worker, task, 1))
     system.tell(MASTER, CancelJob("a"))
     assert told(system) == [("w1", CancelTask(mine, 1))]
+    system.events.clear()
+    # Who looks at workers sees at once that this one is free.
+    system.tell(TRACKER, TaskFailed("w1", mine, "cancelled", "cancelled", attempt=1))
+    assert system.events == [WorkerFreed("w1", mine, 1)]
+    system.events.clear()
+    system.tell(TRACKER, succeeded(mine, attempt=1))
+    assert system.events == [WorkerFreed("w1", mine, 1)]
 
 
 def test_jobs_beyond_the_limit_wait_in_order_and_priority_passes_them() -> None:
@@ -775,3 +784,109 @@ def test_an_asked_backup_goes_to_another_host_if_one_idles_and_else_to_the_same(
     assert second is not None
     assert second.worker == "w2"
     assert [event.outcome for event in system.events if isinstance(event, BackupEnded)] == ["moot"]
+
+
+def effort(bytes_read: int) -> Effort:
+    return msgspec.structs.replace(EFFORT, bytes_read=bytes_read)
+
+
+def shared_task() -> tuple[SteppingSystem, TaskId, BackupStarted, list[tuple[str, RunTask]]]:
+    """Have a task of five children copied that would take long; return its backup, and what its two helpers got."""
+    system = SteppingSystem()
+    for number in range(1, 5):
+        system.tell(TRACKER, joined(f"w{number}"))
+    system.tell(MASTER, SubmitJob(spec(25, exponent=2), nothing_stored(spec(25, exponent=2))))
+    (task,) = published(system)
+    system.tell(TRACKER, TaskStarted("w1", task, 1, attempt=system.attempts[task]))
+    system.advance(5.0)
+    for worker in ("w2", "w3", "w4"):
+        system.tell(TRACKER, Heartbeat(worker, None, 0))
+    system.tell(TRACKER, Heartbeat("w1", task, 1000, attempt=system.attempts[task], progress=0.2))
+    started = asked(system, task).started
+    assert started is not None
+    assert len(started.helpers) == 2
+    helpers = [each for each in assigned(system) if each[1].child is not None]
+    for worker, order in helpers:
+        system.tell(TRACKER, TaskStarted(worker, task, 1, order.attempt, order.child))
+    system.take(WORKERS)
+    return system, task, started, helpers
+
+
+def over(system: SteppingSystem) -> list[BackupEnded]:
+    return [event for event in system.events if isinstance(event, BackupEnded)]
+
+
+def test_a_backup_has_helped_if_another_attempt_took_what_was_made_for_it_and_what_nobody_took_is_in_vain() -> None:
+    system, task, started, helpers = shared_task()
+    for worker, order in helpers:
+        done = succeeded(task, worker=worker, attempt=order.attempt, child=order.child, effort=effort(300))
+        system.tell(TRACKER, done)
+    taken = helpers[0][1].child
+    assert taken is not None
+    system.tell(TRACKER, succeeded(task, worker="w1", attempt=system.attempts[task], taken=(taken,)))
+    (ended,) = over(system)
+    assert (ended.attempt, ended.outcome, ended.children) == (started.attempt, "helped", 2)
+    assert ended.wasted_bytes == 300
+    assert ended.saved_seconds is not None
+    assert ended.saved_seconds > 0.0
+
+
+def test_a_backup_has_lost_if_nobody_took_what_was_made_for_it() -> None:
+    system, task, _, ((worker, order), (other, another)) = shared_task()
+    system.tell(TRACKER, succeeded(task, worker=worker, attempt=order.attempt, child=order.child, effort=effort(300)))
+    system.tell(TRACKER, succeeded(task, worker="w1", attempt=system.attempts[task]))
+    (ended,) = over(system)
+    assert (ended.outcome, ended.wasted_bytes, ended.saved_seconds) == ("lost", 300, 0.0)
+    failed = TaskFailed(other, task, "cancelled", "cancelled", attempt=another.attempt, child=another.child)
+    system.tell(TRACKER, msgspec.structs.replace(failed, bytes_read=70))
+    assert [event.more_bytes for event in system.events if isinstance(event, LoserStopped)] == [70]
+
+
+def test_what_a_loser_has_read_since_it_last_told_is_counted_when_it_has_stopped() -> None:
+    system, task, started, helpers = shared_task()
+    attempt = system.attempts[task]
+    system.tell(TRACKER, succeeded(task, worker=started.worker, attempt=started.attempt))
+    (ended,) = over(system)
+    assert (ended.outcome, ended.wasted_bytes) == ("won", 1000)
+    system.advance(0.3)
+    for _ in range(2):
+        system.tell(TRACKER, TaskFailed("w1", task, "cancelled", "cancelled", attempt=attempt, bytes_read=1250))
+    (stopped,) = [event for event in system.events if isinstance(event, LoserStopped)]
+    assert (stopped.attempt, stopped.worker, stopped.backup, stopped.more_bytes) == (
+        attempt,
+        "w1",
+        started.attempt,
+        250,
+    )
+    assert stopped.took_seconds == pytest.approx(0.3)
+    assert len(helpers) == 2
+
+
+def test_a_loser_has_not_read_in_vain_what_the_winner_took_of_it() -> None:
+    system, task, started, _ = shared_task()
+    system.tell(TRACKER, succeeded(task, worker=started.worker, attempt=started.attempt, taken=(0,)))
+    (ended,) = over(system)
+    assert (ended.outcome, ended.wasted_bytes) == ("won", 0)
+
+
+def test_a_copy_is_taken_back_from_a_worker_that_does_not_answer_and_goes_to_the_next() -> None:
+    system, task = one_running()
+    started = asked(system, task).started
+    assert started is not None
+    (other,) = {"w2", "w3"} - {started.worker}
+    assigned(system)
+    for _ in range(5):  # half a silence, and then a look
+        system.advance(1.0)
+        for worker in ("w1", other):
+            running = task if worker == "w1" else None
+            system.tell(TRACKER, Heartbeat(worker, running, 0, attempt=system.attempts[task] if running else 0))
+    (ended,) = over(system)
+    assert (ended.attempt, ended.outcome) == (started.attempt, "moot")
+    again = asked(system, task).started
+    assert again is not None
+    assert again.worker == other
+    for _ in range(5):
+        system.tell(TRACKER, Heartbeat(other, None, 0))  # it is heard, and what it began got lost on the way
+        system.tell(TRACKER, Heartbeat("w1", task, 0, attempt=system.attempts[task]))
+        system.advance(1.0)
+    assert len(over(system)) == 1

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distsum.actors.speculation import SpeculationSettings
-from distsum.actors.speculation_words import parse_speculation, speculation_text
+from distsum.actors.speculation import SpeculationSettings, default_settings
+from distsum.actors.speculation_words import check_silence, parse_speculation, speculation_text
 from distsum.brokers.address import BrokerAddress
 from distsum.cli.config import origin_lines
 from distsum.config import (
@@ -272,7 +272,7 @@ SPECULATION = {
     "max_share": ["0", "1.0"],
     "copies": ["1", "3"],
     "gain": ["2"],
-    "silence_seconds": ["0.5"],
+    "silence_seconds": ["1", "2.5"],
     "slow": ["1", "9"],
     "few": ["0", "100"],
     "check_seconds": ["0.05", "10"],
@@ -295,6 +295,10 @@ BAD_SPECULATION = [
     ("copies=0", "copies 0 must be a whole number from 1 to 1000"),
     ("few=2.5", "few 2.5 must be a whole number of at least 0"),
     ("few=", "few '' must be a whole number"),
+    ("silence_seconds=0", "silence_seconds 0 must be a number of at least 1"),
+    ("policy=spark,gain=2", "gain must be left out with policy spark, which goes by quantile, multiplier, check_sec"),
+    ("policy=late,multiplier=2", "multiplier must be left out with policy late, which goes by check_seconds"),
+    ("policy=none,quantile=0.5", "quantile must be left out with policy none, which goes by no other key"),
     ("check_seconds=0", "check_seconds 0 must be a number of at least 0.05"),
 ]
 
@@ -308,6 +312,23 @@ def test_every_key_of_speculation_can_be_set(place):
             assert getattr(found, key) == kind(value)
             assert parse_speculation(speculation_text(found)) == found
             assert found == SpeculationSettings(**{key: kind(value)}), "what is not named has its default"
+
+
+@pytest.mark.parametrize("policy", ["guarded", "bare", "spark", "late", "mapreduce", "none"])
+def test_a_policy_has_its_own_defaults_and_is_told_with_all_keys(place, policy):
+    found = settled(place, {"speculation": f"policy={policy}"})[0].speculation
+    assert found == default_settings(policy)
+    assert found.multiplier == (1.5 if policy == "spark" else 1.2)
+    assert parse_speculation(speculation_text(found)) == found
+    assert settled(place, {"speculation": "policy=spark,multiplier=1.2"})[0].speculation.multiplier == 1.2
+
+
+def test_a_silence_that_heartbeats_do_not_fit_in_is_refused_and_a_short_one_remarked_upon():
+    with pytest.raises(ValueError, match="silence_seconds 2: workers are heard every 2 s, so it must be longer; 4 or"):
+        check_silence(SpeculationSettings(silence_seconds=2.0), 2.0)
+    assert "4 or more is better" in (check_silence(SpeculationSettings(silence_seconds=3.0), 2.0) or "")
+    assert check_silence(SpeculationSettings(silence_seconds=4.0), 2.0) is None
+    assert check_silence(SpeculationSettings(policy="none", silence_seconds=1.0), 2.0) is None
 
 
 @pytest.mark.parametrize(("value", "words"), BAD_SPECULATION)

@@ -121,6 +121,7 @@ def test_a_child_that_was_taken_is_not_stored_again(job) -> None:
     tasks.fold(attempt)
     stored = [uri for uri in tasks.store.put_uris if b"/children/" in uri]
     assert stored == [tasks.nested(0, low, low + 25) for low in (0, 50, 75)]
+    assert attempt.taken == [1], "the bytes of whoever made it were not read in vain"
 
 
 def test_children_that_helpers_make_are_put_together_to_the_same_bytes(job, arrays, tmp_path) -> None:

@@ -198,3 +198,13 @@ def test_quantiles_of_durations_are_within_five_percent_whatever_their_size() ->
     durations = finished(*[0.001 * 1.01**number for number in range(1000)])
     assert durations.quantile_seconds(0.5) == pytest.approx(0.001 * 1.01**500, rel=0.06)
     assert finished().quantile_seconds(0.5) == finished().mean_seconds == 0.0
+
+
+def test_of_equally_fast_workers_a_copy_goes_to_the_one_that_was_heard_last() -> None:
+    # One that has vanished a moment ago looks idle until its silence is noticed.
+    idle = [Idle("gone", "h", silent_seconds=1.9), Idle("here", "h", 1.1, 0.2), Idle("slower", "h", 1.6, 0.0)]
+    slow = running(elapsed_seconds=3.0)
+    phase = PhaseView(tasks=100, done=90, durations=finished(*[1.0] * 90), running=[slow])
+    (decision,) = decide(View(phases=[phase], idle=idle, workers=9, hosts=9), SETTINGS)
+    assert isinstance(decision, StartBackup)
+    assert decision.worker == "here"

@@ -14,6 +14,7 @@ from distsum.messages import (
     TaskId,
     TaskStarted,
     TaskSucceeded,
+    WorkerFreed,
     WorkerJoined,
     WorkerLost,
     WorkerPaused,
@@ -82,6 +83,13 @@ def test_what_keeps_a_worker_from_working_is_told_with_its_reason() -> None:
         "e": ("refused", "version 0"),
         "f": ("left", None),
     }
+
+
+def test_a_worker_is_idle_when_it_has_ended_what_nobody_waits_for_but_not_when_it_is_at_another_task() -> None:
+    freed = WorkerFreed("w", TASK, 1)
+    (idle,) = folded(joined("w"), TaskStarted("w", TASK, 1), freed).values()
+    (busy,) = folded(joined("w"), TaskStarted("w", TaskId("j", 1, 0, 9), 1), freed).values()
+    assert (idle.state, busy.state) == ("idle", "busy")
 
 
 def test_only_the_last_of_those_that_are_gone_are_kept() -> None:
