@@ -18,7 +18,8 @@ from distsum.wording import printable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from typing import TextIO
+
+    from _typeshed import SupportsWrite
 
     from distsum.messages import TaskId
 
@@ -148,7 +149,7 @@ class LogStyle(NamedTuple):
 
 
 def begin_logging(
-    stream: TextIO, style: LogStyle, *, secrets: Sequence[str] = (), subject: Subject | None = None
+    stream: SupportsWrite[str], style: LogStyle, *, secrets: Sequence[str] = (), subject: Subject | None = None
 ) -> None:
     """Have all lines of this process written to a stream, in place of where they went before.
 

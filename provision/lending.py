@@ -74,6 +74,11 @@ class Loan:
         self._scaled = False
         self._total: int | None = None
 
+    @property
+    def wanted(self) -> int | None:
+        """How many workers there are to be in all; None before the hosts have said how many they are for."""
+        return self._total if self._total is not None or self._rollout is None else self._rollout.wanted
+
     async def hold(self, on_ready: Callable[[int], None]) -> None:
         """Bring the hosts up, and hold their workers until they are released; cancelling ends them at once.
 

@@ -143,6 +143,11 @@ class Rollout:
         async with self._counting():
             return await self._each(lambda session: self._bring_up(session, detached=True))
 
+    @property
+    def wanted(self) -> int | None:
+        """How many workers the hosts are to have together; None before each was looked at."""
+        return self._shares.total
+
     def resize(self, total: int | None) -> None:
         """Have another number of workers in all on hosts that are held: begun at once, and told of by ``say``.
 

@@ -40,6 +40,13 @@ class Shares:
         """Whether the hosts share a number, so that each must be asked before any is known."""
         return self._scaled.workers is not None
 
+    @property
+    def total(self) -> int | None:
+        """How many workers the hosts are to have together; None before each was looked at."""
+        if self._scaled.workers is not None:
+            return self._scaled.workers
+        return sum((self._by_file | self._scaled.hosts).values()) if self._complete.is_set() else None
+
     def resize(self, total: int | None) -> None:
         """Have another number in all; None is what the file says of each host."""
         self._scaled = Scaled(total)

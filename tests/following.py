@@ -51,7 +51,11 @@ class Following:
 
 
 class Asked:
-    """In place of what carries requests; notes them, and answers as it is told."""
+    """In place of what carries requests; notes them, and answers as it is told.
+
+    Args:
+        answer: What it answers; an error is raised, and a function is given the request.
+    """
 
     def __init__(self, answer=None):
         self.requests = []
@@ -61,7 +65,7 @@ class Asked:
         self.requests.append(request)
         if isinstance(self.answer, Exception):
             raise self.answer
-        return self.answer
+        return self.answer(request) if callable(self.answer) else self.answer
 
     def close(self):
         """Nothing is open."""
@@ -187,8 +191,8 @@ def worker(name, state="busy", **more):
 MASTER = MasterStatus(version="0.9.0", host="head", pid=99, work="s3://lab/work", began_seconds=NOW - 7322.0)
 
 
-def service(jobs=(), workers=(), queues=None):
-    return ServiceView(jobs=tuple(jobs), workers=tuple(workers), queues=queues, master=MASTER)
+def service(jobs=(), workers=(), queues=None, fleet=None):
+    return ServiceView(jobs=tuple(jobs), workers=tuple(workers), queues=queues, master=MASTER, fleet=fleet)
 
 
 def busy_service():

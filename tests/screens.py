@@ -9,6 +9,7 @@ from pathlib import Path
 from distsum.tui.panes import LinesPane
 
 SCREENS = Path(__file__).parent / "tui" / "screens"
+ACCEPT = bool(os.environ.get("DISTSUM_ACCEPT_SCREENS"))  # looked up before a test takes settings out of the environment
 
 
 def text_of(app):
@@ -32,7 +33,7 @@ async def settled(app, pilot):
 def check_looks(name, lines):
     """Compare a screen with how it looked; to accept how it looks now, set DISTSUM_ACCEPT_SCREENS=1."""
     path = SCREENS / f"{name}.txt"
-    if os.environ.get("DISTSUM_ACCEPT_SCREENS"):
+    if ACCEPT:
         path.write_text("\n".join(lines) + "\n")
     wanted = path.read_text().splitlines()
     assert lines == wanted, "\n".join(difflib.unified_diff(wanted, lines, "as it was", "as it is", lineterm=""))

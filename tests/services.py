@@ -1,4 +1,4 @@
-"""Installs what the tests need and pip cannot: RabbitMQ, OpenSSH's server and Chromium.
+"""Installs what the tests need and pip cannot: RabbitMQ, OpenSSH's server, Chromium and tmux.
 
 That is done where this runs as root with apt. Elsewhere nothing is done, and the tests that need it say what is missing
 (see the fixture ``missing_service``). Run as
@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tests import browser, hosts, rabbitmq
+from tests import browser, hosts, rabbitmq, tmux
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -39,7 +39,7 @@ def no_service_starts(policy: Path = POLICY) -> Iterator[None]:
 
 def missing_packages() -> list[str]:
     """Return the packages of Debian's that hold what is missing."""
-    ours = {"rabbitmq-server": rabbitmq.installed(), "chromium": browser.installed()}
+    ours = {"rabbitmq-server": rabbitmq.installed(), "chromium": browser.installed(), "tmux": tmux.installed()}
     return [*(name for name, installed in ours.items() if not installed), *hosts.missing_packages()]
 
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from .source import Source
 
 FRAME_SECONDS: Final = 0.1
-_RUN_SHARE: Final = 0.02
+RUN_SHARE: Final = 0.02
 """Of the machine's processors: what drawing may take from a run that they all work for."""
 Leaving = Literal["leave", "stop"]
 """How somebody left: to let the job go on, or to stop it."""
@@ -137,7 +137,7 @@ class JobApp(ScreenApp):
         super().__init__(glyphs=glyphs, frame_seconds=frame_seconds)
         self.source = source
         self.owns_run = owns_run
-        self._thrift = Thrift(_RUN_SHARE * usable_cpus())
+        self._thrift = Thrift(RUN_SHARE * usable_cpus())
 
     def get_default_screen(self) -> Screen[None]:
         """Begin with the job."""

@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import contextlib
 import signal
 import threading
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from distsum.embedded import Stop
 
 from .source import LiveSource
-from .terminal import check_terminal, heed_signals, load
+from .terminal import check_terminal, handlers_kept, heed_signals, load
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from distsum.cli.screen import ShowRun
     from distsum.observe.snapshot import Snapshot
     from distsum.observe.view import JobView
     from distsum.request import Summary
-
-_HEEDED: Final = (signal.SIGTERM, signal.SIGHUP)
 
 
 def prepare() -> ShowRun:
@@ -71,7 +68,7 @@ def show_run(
     try:
         app = load().JobApp(source, owns_run=True)
         app.on_mounted = lambda: heed_signals(lambda: app.exit("stop"))
-        with _handlers_kept():
+        with handlers_kept():
             leaving = app.run()
         if leaving == "leave":
             left.set()
@@ -85,17 +82,6 @@ def show_run(
     if isinstance(result, BaseException):
         raise result
     return result
-
-
-@contextlib.contextmanager
-def _handlers_kept() -> Iterator[None]:
-    """Put back what the caller does about signals: an event loop takes its handlers away, and leaves the system's."""
-    before = {number: signal.getsignal(number) for number in _HEEDED}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _wait(ended: threading.Event, stop: Stop) -> None:

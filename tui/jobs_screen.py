@@ -23,6 +23,7 @@ _EMPTY = (
     "  distsum submit mean s3://BUCKET/FOLDER/ -o s3://BUCKET/mean.npy\n\n"
     "DISTSUM_BROKER names the same broker there as here, and inputs and result must lie where the workers reach them."
 )
+_FORM = "\n\nn shows a form that does the same, and first what would run."
 _NOBODY = "\n\nNo worker is there yet; `distsum worker` starts some."
 
 
@@ -32,10 +33,11 @@ class JobsScreen(ListScreen):
     NAME = "jobs"
     COLUMNS: ClassVar[Sequence[Column]] = JOB_COLUMNS
     BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("n", "submit", "New job"),
         Binding("c", "cancel", "Cancel"),
         Binding("p", "prioritize", "Priority"),
-        Binding("w", "go('workers')", "Workers"),
-        Binding("u", "go('queues')", "Queues"),
+        Binding("w", "go('workers')", "Workers", show=False),
+        Binding("u", "go('queues')", "Queues", show=False),
     ]
 
     def rows(self, view: ServiceView, now: float) -> list[Row]:
@@ -44,7 +46,9 @@ class JobsScreen(ListScreen):
 
     def empty(self, view: ServiceView) -> str:
         """Return how there can be a job."""
-        return _EMPTY + ("" if view.workers else _NOBODY)
+        return _EMPTY.format("" if self._app.service.read_only else "n shows a form for one. ") + (
+            "" if view.workers else _NOBODY
+        )
 
     @property
     def _chosen(self) -> JobStatus | None:
@@ -56,6 +60,10 @@ class JobsScreen(ListScreen):
         """Show the chosen job."""
         if (status := self._chosen) is not None:
             self._app.open_job(status.job)
+
+    def action_submit(self) -> None:
+        """Show the form for a new job."""
+        self._app.write_job()
 
     def action_cancel(self) -> None:
         """Cancel the chosen job."""

@@ -32,7 +32,7 @@ _TITLES: Final = ("Jobs", "Workers", "Queues")
 _LOW: Final = 16
 """Lines below which only what is most important is shown."""
 _DETAILS: Final = 3
-STEERING: Final = frozenset({"cancel", "prioritize", "command"})
+STEERING: Final = frozenset({"cancel", "prioritize", "command", "scale", "submit"})
 """Actions that change something, which nobody is offered who only looks."""
 _LEGEND: Final = (
     "A click chooses a row, two open it; a click on a title sorts by it. "
@@ -61,6 +61,7 @@ class ListScreen(Screen[None]):
         Binding("enter", "open", "Open"),
         Binding("escape", "back", "Back, or clear the filter", show=False),
         Binding("slash", "filter", "Filter", key_display="/"),
+        Binding("l", "log", "Log"),
         Binding("s", "sort(1)", "Sort"),
         Binding("S", "sort(-1)", "Sort by the column before", show=False),
         Binding("r", "turn", "Turn the order round", show=False),
@@ -98,6 +99,10 @@ class ListScreen(Screen[None]):
     def details(self, view: ServiceView, row: Row | None) -> Sequence[str]:
         """Return what is said below the table."""
         return row.details if row is not None else ()
+
+    def remark(self, view: ServiceView) -> str:
+        """Return what is said beside the number of rows; nothing, unless a list says otherwise."""
+        return ""
 
     # Drawing ----------------------------------------------------------------------------------------------------------
 
@@ -152,6 +157,8 @@ class ListScreen(Screen[None]):
             self.table.border_title = f"{_TITLES[LISTS.index(self.NAME)]} ── {len(found):,}" + (
                 f" of {len(rows):,}" if remark else ""
             )
+            if more := self.remark(view):
+                self.table.border_title += f" ── {more}"
         self._show_details()
 
     def _show_details(self) -> None:
@@ -174,6 +181,8 @@ class ListScreen(Screen[None]):
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """Hide what those may not do who only look."""
+        if action == "log":
+            return self._app.log_lines is not None
         return not self._app.service.read_only if action in STEERING else True
 
     def on_table_chosen(self) -> None:
@@ -213,6 +222,10 @@ class ListScreen(Screen[None]):
             self.table.focus()
         else:
             self._app.back()
+
+    def action_log(self) -> None:
+        """Show what the master logs, where it is in this process."""
+        self._app.show_log()
 
     def action_sort(self, step: int) -> None:
         """Sort by the next column, or the one before; after the last one, as they come."""
@@ -254,4 +267,4 @@ class ListScreen(Screen[None]):
 
     def action_leave(self) -> None:
         """Leave; jobs go on."""
-        self.app.exit("leave")
+        self._app.leave()

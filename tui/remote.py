@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import threading
 import time
@@ -13,22 +12,25 @@ from distsum.errors import DistsumError, ServiceError
 from distsum.observe.history import History
 from distsum.observe.player import Player
 from distsum.service import messages as channel
+from distsum.service.client import ServiceClient
 from distsum.service.records import Records
 from distsum.wording import printable
 
+from .aside import aside
 from .lines import clock_words
 from .source import ReplaySource
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from distsum.observe.view import JobView
     from distsum.service.client import Transport
     from distsum.service.view import ServiceView
     from distsum.service.viewer import Followed, Viewer
-    from distsum.stores.base import Store
+    from distsum.stores.routing import RoutingStore
 
 _STEERING_SECONDS: Final = 20.0
+_ONLY_LOOKS: Final = "this viewer only looks; start it without --read-only"
 _REPLACED_SECONDS: Final = 15.0
 """For so long it is told that another master serves now."""
 
@@ -50,7 +52,7 @@ class RemoteSource:
         self,
         viewer: Viewer[ServiceView],
         transport: Callable[[], Transport],
-        store: Callable[[], Store],
+        store: Callable[[], RoutingStore],
         *,
         read_only: bool,
     ) -> None:
@@ -79,22 +81,22 @@ class RemoteSource:
     async def ask(self, request: channel.AnyRequest) -> channel.AnyReply:
         """Ask for what changes something; what hinders that is an answer, too."""
         if self.read_only:
-            return channel.Refused("this viewer only looks; start it without --read-only")
-        loop = asyncio.get_running_loop()
-        answered: asyncio.Future[channel.AnyReply] = loop.create_future()
+            return channel.Refused(_ONLY_LOOKS)
+        return await aside(lambda: self._ask(request), "steering")
 
-        def settle(answer: channel.AnyReply) -> None:
-            if not answered.done():
-                answered.set_result(answer)
+    @contextlib.contextmanager
+    def client(self, stop: threading.Event) -> Iterator[tuple[ServiceClient, RoutingStore]]:
+        """Give a client of the service and the store that it looks into, which waits for nothing once it shall stop.
 
-        def ask() -> None:
-            answer = self._ask(request)
-            with contextlib.suppress(RuntimeError):  # Then the screen was left meanwhile.
-                loop.call_soon_threadsafe(settle, answer)
-
-        # Not in the loop's own threads: it would wait for them when the screen is left while nobody answers.
-        threading.Thread(target=ask, name="distsum steering", daemon=True).start()
-        return await answered
+        Raises:
+            ServiceError: Nothing may be changed here.
+        """
+        if self.read_only:
+            raise ServiceError(_ONLY_LOOKS)
+        store = self._store()
+        store.heed(stop)
+        with ServiceClient(self._transport(), store, _STEERING_SECONDS) as client:
+            yield client, store
 
     def notice(self) -> str:
         """Return what is to be known of the way to what is shown; empty where all is well."""
@@ -133,7 +135,7 @@ class EndedJob:
         unreadable: Why it cannot be read, in a sentence, harmless to show; empty of what can.
     """
 
-    def __init__(self, job: str, look: _Look, store: Callable[[], Store]) -> None:
+    def __init__(self, job: str, look: _Look, store: Callable[[], RoutingStore]) -> None:
         self.replay: ReplaySource | None = None
         self.unreadable = ""
         self._job = job

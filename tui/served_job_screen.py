@@ -52,6 +52,10 @@ class ServedJobScreen(JobScreen):
         else:
             self._app.back()
 
+    def action_leave(self) -> None:
+        """Leave; jobs go on."""
+        self._app.leave()
+
     def action_go(self, name: str) -> None:
         """Go to a list."""
         self._app.go(name)

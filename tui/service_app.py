@@ -6,19 +6,27 @@ import time
 import webbrowser
 from typing import TYPE_CHECKING, Final
 
+import msgspec
+
 from distsum.cli.progress import summary_lines
+from distsum.cli.wanted import Wanted
+from distsum.errors import DistsumError
+from distsum.machine import usable_cpus
 from distsum.service.messages import ENDED
 from distsum.wording import printable
 
-from .app import FRAME_SECONDS, ScreenApp
-from .dialogs import Told
+from .app import FRAME_SECONDS, RUN_SHARE, ScreenApp
+from .dialogs import Ask, Choice, Told
 from .jobs_screen import JobsScreen
 from .list_screen import ListScreen
+from .log_screen import LogScreen
 from .queues_screen import QueuesScreen
 from .remote import FollowedJob
 from .served_job_screen import ServedJobScreen
 from .service_lines import QueueTraces, job_details
+from .source import Thrift
 from .steering import Steering
+from .submit_screen import SubmitScreen
 from .workers_screen import WorkersScreen
 
 if TYPE_CHECKING:
@@ -26,6 +34,7 @@ if TYPE_CHECKING:
 
     from textual.screen import Screen
 
+    from distsum.cli.kept_log import KeptLog
     from distsum.service.view import ServiceView
 
     from .remote import RemoteSource
@@ -43,12 +52,16 @@ class ServiceApp(ScreenApp):
         glyphs: As for ``ScreenApp``.
         frame_seconds: As for ``ScreenApp``.
         clock: Seconds of the Unix epoch.
+        log: What the master logs, where it is in this process; None where it is elsewhere.
+        master_ended: Whether that master has ended.
 
     Attributes:
         service: The service.
         steering: Asks for what changes something.
         traces: What was ready in the queues during the last minute.
         clock: As given.
+        log_lines: The log, as given.
+        draft: What was written of a job that is not submitted yet.
     """
 
     def __init__(
@@ -59,12 +72,18 @@ class ServiceApp(ScreenApp):
         glyphs: bool = False,
         frame_seconds: float = FRAME_SECONDS,
         clock: Callable[[], float] = time.time,
+        log: KeptLog | None = None,
+        master_ended: Callable[[], bool] = lambda: False,
     ) -> None:
         super().__init__(glyphs=glyphs, frame_seconds=frame_seconds)
         self.service = service
         self.steering = Steering(self, service)
         self.traces = QueueTraces()
         self.clock = clock
+        self.draft = Wanted()
+        self.log_lines = log
+        self._master_ended = master_ended
+        self._thrift = Thrift(RUN_SHARE * usable_cpus())
         self._job = job
         self._chosen = False
 
@@ -72,8 +91,16 @@ class ServiceApp(ScreenApp):
         """Begin with the jobs."""
         return JobsScreen()
 
+    def _tick(self) -> None:
+        # A master in this process pays for what drawing takes.
+        if self.log_lines is None or self._thrift.allows(time.monotonic(), time.thread_time()):
+            super()._tick()
+
     def pull(self) -> None:
         """Draw the newest view of the service, or of the job that is open."""
+        if self._master_ended():
+            self.exit("leave")
+            return
         view = self.service.newest()
         self.traces.take(view.queues if view is not None else None, self.clock())
         self._choose_first(view)
@@ -83,6 +110,9 @@ class ServiceApp(ScreenApp):
                 return
             if isinstance(screen, ListScreen):
                 screen.show(view, self.service.notice())
+                return
+            if isinstance(screen, SubmitScreen | LogScreen):
+                screen.show(self.service.notice())
                 return
 
     def _choose_first(self, view: ServiceView | None) -> None:
@@ -138,6 +168,47 @@ class ServiceApp(ScreenApp):
         if isinstance(screen, ServedJobScreen):
             screen.followed.close()
         self.pop_screen()
+
+    def leave(self) -> None:
+        """Leave; jobs go on. Where the master is in this process, ask what shall become of it."""
+        if self.log_lines is None or self._master_ended():
+            self.exit("leave")
+            return
+
+        def answered(answer: str | None) -> None:
+            if answer == "leave":
+                self.exit("leave")
+            elif answer == "stop":
+                self.exit("stop")
+
+        choices = (
+            Choice("stay", "Stay here"),
+            Choice("leave", "Leave the screen; the master goes on in this terminal, with its log"),
+            Choice("stop", "Stop the master; what is stored stays, and the next master goes on with the jobs"),
+        )
+        self.push_screen(Ask("The master runs in this process.", choices), answered)
+
+    def show_log(self) -> None:
+        """Show what the master in this process logs."""
+        if self.log_lines is not None:
+            self.push_screen(LogScreen(self.log_lines))
+            self.call_next(self.pull)
+
+    def write_job(self) -> None:
+        """Show the form for a new job, with what was written before."""
+        self._chosen = True
+        try:
+            self.push_screen(SubmitScreen(self.draft))
+        except DistsumError as error:
+            self.notify(printable(str(error), 1000), title="not done", severity="error", markup=False)
+        self.call_next(self.pull)
+
+    def submitted(self, job: str, wanted: Wanted) -> None:
+        """Show a job that the form has submitted, from the list; the next one is another, of the same kind."""
+        self.draft = msgspec.structs.replace(wanted, output="")
+        self.go("jobs")
+        self.open_job(job)
+        self.notify(f"job {job} is submitted", markup=False)
 
     def open_page(self, url: str) -> None:
         """Open a page of somebody else's in a browser; where there is none beside this screen, tell where it is."""

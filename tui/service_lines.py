@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from distsum.observe.workers import WorkerState, WorkerStatus
     from distsum.service.messages import JobState, JobStatus, Queue, Queues
-    from distsum.service.view import ServiceView
+    from distsum.service.view import FleetStatus, ServiceView
 
 _JOB_SIGNS: Final[dict[JobState, tuple[str, Role]]] = {
     "queued": ("·", "dim"),
@@ -258,6 +258,20 @@ def _worker_details(each: WorkerStatus, slots: int, now: float) -> tuple[str, ..
         first += f", which has {counted(slots, 'slot')}; joined {clock_words(max(0.0, now - each.joined_seconds))} ago"
     read = f"{size_words(each.bytes_read)} read; a task took {size_words(each.peak_bytes)} at most"
     return (f"{each.state}: {printable(each.reason, 2000)}", first) if each.reason else (first, read)
+
+
+def workers_there(workers: Sequence[WorkerStatus]) -> int:
+    """Return how many workers are not gone."""
+    return sum(each.state not in GONE for each in workers)
+
+
+def fleet_words(fleet: FleetStatus | None) -> str:
+    """Return how many workers a master's fleet is to have; nothing of a master without one."""
+    if fleet is None:
+        return ""
+    if not fleet.held:
+        return "the master's fleet is not held; its log says why"
+    return "its fleet is looked at" if fleet.wanted is None else f"{fleet.wanted:,} asked of the fleet"
 
 
 # Queues ---------------------------------------------------------------------------------------------------------------

@@ -5,16 +5,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from distsum.service import messages as channel
-from distsum.wording import printable
+from distsum.wording import counted, printable
 
-from .dialogs import Ask, AskNumber, Choice
-from .service_lines import job_words
+from .dialogs import Ask, AskNumber, Choice, Told
+from .service_lines import job_words, workers_there
 
 if TYPE_CHECKING:
     from textual.app import App
 
     from distsum.observe.workers import WorkerStatus
     from distsum.service.messages import JobStatus, WorkerAction
+    from distsum.service.view import ServiceView
 
     from .remote import RemoteSource
 
@@ -30,6 +31,16 @@ _WORKER_DONE: Final[dict[WorkerAction, str]] = {
     "drain": "worker {} leaves when its task is done",
     "shutdown": "worker {} leaves now",
 }
+
+
+_LEAVE: Final = ("One is drained: it leaves", "The others are drained: they leave")
+_NO_FLEET: Final = (
+    "This master holds no workers of its own, so it can neither add nor remove any.\n\n"
+    "One that is started with a file of hosts can:\n\n"
+    "  distsum master --work-dir URI --fleet fleet.toml\n\n"
+    "`distsum fleet up` and `distsum fleet scale` have workers on many hosts without that, and on a machine that "
+    "reaches the broker and the data `distsum worker` starts some. d drains the one that is chosen here."
+)
 
 
 class Steering:
@@ -78,6 +89,35 @@ class Steering:
             return
         question, yes = _WORKER_QUESTIONS[action]
         self._confirm(question.format(name), yes, request, done)
+
+    def scale(self, view: ServiceView) -> None:
+        """Have another number of workers; where some go away by that, if somebody says so."""
+        there = workers_there(view.workers)
+        if view.fleet is None:
+            self._app.push_screen(Told(_NO_FLEET))
+            return
+        asked = there if view.fleet.wanted is None else view.fleet.wanted
+
+        def answered(number: int | None) -> None:
+            if number is None:
+                return
+            request = channel.ScaleWorkers(number)
+            done = f"the fleet is to have {counted(number, 'worker')}; they come and go as their hosts can"
+            if number >= asked:
+                self._ask(request, done)
+                return
+            question = (
+                f"Have {counted(number, 'worker')} in place of {asked:,}? {_LEAVE[asked - number > 1]} as soon as "
+                "what is at hand is done."
+            )
+            self._confirm(question, "Remove them" if asked - number > 1 else "Remove it", request, done)
+
+        question = (
+            f"How many workers shall the hosts of the fleet have in all? {asked:,} "
+            f"{'are' if view.fleet.wanted is None else 'were asked for'}; the master knows {counted(there, 'worker')} "
+            "that are there, by whatever way they came."
+        )
+        self._app.push_screen(AskNumber(question, asked), answered)
 
     def _confirm(self, question: str, yes: str, request: channel.AnyRequest, done: str) -> None:
         def answered(answer: str | None) -> None:

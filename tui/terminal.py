@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import sys
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from distsum.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from .app import JobApp
     from .service_app import ServiceApp
@@ -20,6 +21,10 @@ if TYPE_CHECKING:
 
 _WEB_DRIVER: Final = "textual.drivers.web_driver:WebDriver"
 """What textual-serve has a program draw with, by this variable of Textual's, instead of on a terminal."""
+
+
+HEEDED: Final = (signal.SIGTERM, signal.SIGHUP)
+"""Signals that end a screen in order."""
 
 
 class Screens(NamedTuple):
@@ -52,8 +57,19 @@ def check_terminal(name: str) -> None:
 
 def heed_signals(end: Callable[[], None]) -> None:
     """End the screen when the process is asked to end: the terminal must be left in order."""
-    for number in (signal.SIGTERM, signal.SIGHUP):
+    for number in HEEDED:
         asyncio.get_running_loop().add_signal_handler(number, end)
+
+
+@contextlib.contextmanager
+def handlers_kept() -> Iterator[None]:
+    """Put back what the caller does about signals: an event loop takes its handlers away, and leaves the system's."""
+    before = {number: signal.getsignal(number) for number in HEEDED}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def load() -> Screens:

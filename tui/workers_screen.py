@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 from textual.binding import Binding, BindingType
 
 from .list_screen import ListScreen
-from .service_lines import WORKER_COLUMNS, worker_rows
+from .service_lines import WORKER_COLUMNS, fleet_words, worker_rows
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,6 +32,7 @@ class WorkersScreen(ListScreen):
     NAME = "workers"
     COLUMNS: ClassVar[Sequence[Column]] = WORKER_COLUMNS
     BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("a", "scale", "Add or remove"),
         Binding("p", "command('pause')", "Pause"),
         Binding("e", "command('resume')", "Resume"),
         Binding("d", "command('drain')", "Drain"),
@@ -56,6 +57,15 @@ class WorkersScreen(ListScreen):
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """Hide, beside what those may not do who only look, what there is nothing of."""
         return False if action == "open" else super().check_action(action, parameters)
+
+    def remark(self, view: ServiceView) -> str:
+        """Return how many the master's fleet is to have."""
+        return fleet_words(view.fleet)
+
+    def action_scale(self) -> None:
+        """Have another number of workers."""
+        if self._view is not None:
+            self._app.steering.scale(self._view)
 
     def action_command(self, action: WorkerAction) -> None:
         """Do something with the chosen worker."""

@@ -72,20 +72,20 @@ _COMMANDS = {
         "~/.config/distsum/config.toml, then defaults.",
     ),
     "master": (
-        "service:master",
-        "--broker URI --work-dir URI",
+        "processes:master",
+        "--broker URI --work-dir URI [OPTIONS]",
         "Serve many jobs on workers of many machines.",
         "Where another master serves the same virtual host, wait until it is gone and go on with its jobs. SIGTERM "
         "ends it; jobs stay.",
     ),
     "worker": (
-        "service:worker",
+        "processes:worker",
         "--broker URI [--slots N]",
         "Do tasks for a master.",
         "SIGTERM lets the tasks at hand be finished; a second one ends them, and others do them again.",
     ),
     "submit": (
-        "service:submit",
+        "submitting:submit",
         "REDUCTION INPUT... -o OUT [OPTIONS]",
         "Have a job done by the service.",
         "Its id is printed when it is stored: it will run, whatever happens. All of it must lie where the workers "

@@ -11,7 +11,7 @@ from cyclopts import Parameter
 
 from distsum.cli import streams
 from distsum.cli.options import Broker, FileName, Json, RunFlags, as_given, plain, settings_of
-from distsum.cli.service import Management
+from distsum.cli.processes import Management
 from distsum.errors import UsageError
 
 if TYPE_CHECKING:

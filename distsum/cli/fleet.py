@@ -18,8 +18,10 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, Self
 
 from distsum.cli import streams
 from distsum.cli.lender import lender
-from distsum.cli.options import paths_of
-from distsum.cli.service import follow, interrupted_by, make_folder, service_options, submit_job
+from distsum.cli.options import paths_of, service_options
+from distsum.cli.processes import make_folder
+from distsum.cli.service import follow, interrupted_by
+from distsum.cli.submitting import submit_job
 from distsum.errors import InterruptedRunError, UnreachableError, UsageError
 from distsum.wording import byte_size, counted, printable
 

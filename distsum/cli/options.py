@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
     from cyclopts import Token
 
+    from distsum.stores.routing import RoutingStore
+
 
 def as_given(_: object, tokens: Sequence[Token]) -> str:
     """Return a name of a file as it was typed: a ``Path`` would turn ``./@list`` into ``@list``."""
@@ -116,6 +118,7 @@ class RunFlags:
 
 
 NO_FLAGS = RunFlags()
+_MOST_PRIORITY = 1_000_000_000
 Speculation = Annotated[
     str | None,
     Parameter(
@@ -201,15 +204,39 @@ def options_of(settings: Settings, *, force: bool, digest: bool) -> Options:
     )
 
 
-def paths_of(arguments: Sequence[FileName], settings: Settings) -> Sequence[bytes]:
+def service_options(flags: RunFlags, settings: Settings, *, force: bool) -> Options:
+    """Return how a job of the service is to run.
+
+    Its work folder is the service's, and its workers are those that the service has: what lower layers set of both is
+    meant for runs on this machine. As an option, the number of workers is that to plan for.
+
+    Raises:
+        UsageError: A work folder is given as an option.
+    """
+    if flags.work_dir is not None:
+        raise UsageError(
+            f"--work-dir {printable(str(flags.work_dir))}: a service keeps jobs in its own work folder; leave it out"
+        )
+    import msgspec
+
+    workers = settings.workers if flags.workers is not None else None
+    return msgspec.structs.replace(options_of(settings, force=force, digest=True), work_dir=None, workers=workers)
+
+
+def paths_of(arguments: Sequence[FileName], settings: Settings, store: RoutingStore | None = None) -> Sequence[bytes]:
     """Return the inputs that the arguments name, in the documented order.
+
+    Args:
+        arguments: As they were typed.
+        settings: Which format is meant.
+        store: What lists ``s3://``; None for one of its own.
 
     Raises:
         InputListError: Nothing is named, or what is named is not there.
     """
     from distsum.inputs import expand
 
-    return expand([os.fsencode(argument) for argument in arguments], format=settings.format)
+    return expand([os.fsencode(argument) for argument in arguments], format=settings.format, store=store)
 
 
 def whole_number(name: str, text: str, least: int = 0) -> int:
@@ -224,6 +251,23 @@ def whole_number(name: str, text: str, least: int = 0) -> int:
         number = least - 1
     if number < least:
         raise UsageError(f"{name} {printable(text, 80)}: must be a whole number of at least {least}")
+    return number
+
+
+def priority_of(name: str, text: str) -> int:
+    """Return the priority that an argument tells.
+
+    Raises:
+        UsageError: It is no whole number, or beyond what a message carries.
+    """
+    try:
+        number = int(text)
+    except ValueError:
+        number = _MOST_PRIORITY + 1
+    if not -_MOST_PRIORITY <= number <= _MOST_PRIORITY:
+        raise UsageError(
+            f"{name} {printable(text, 80)}: must be a whole number from -{_MOST_PRIORITY:,} to {_MOST_PRIORITY:,}"
+        )
     return number
 
 

@@ -104,7 +104,7 @@ def _command(reduction: ReductionName, words: str) -> Callable[..., None]:
             given = {"broker_given": broker is not None, "speculation_given": wanted is not None}
             run_on_fleet(reduction, inputs, output, flags, settings, fleet, **given, force=force, as_json=json)
         elif broker is not None:
-            from distsum.cli.service import run_there
+            from distsum.cli.submitting import run_there
 
             run_there(reduction, inputs, output, flags, settings, force=force, as_json=json)
         else:

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from distsum.observe.ledger import LedgerReport
     from distsum.observe.workers import WorkerStatus
+    from distsum.preparation import Prepared
     from distsum.request import Options, ReductionName, Summary
     from distsum.stores.base import Store
 
@@ -129,6 +130,25 @@ class ServiceClient:
                     return status.job
         return None
 
+    def prepare_job(
+        self, reduction: ReductionName, inputs: Sequence[bytes], output: bytes, options: Options
+    ) -> Prepared:
+        """Return a job as the service could do it now, with its plan; nothing is stored. As ``submit_job`` takes it.
+
+        Raises:
+            UsageError: What was asked for cannot be done.
+            BadInputError: An input is bad, by its size or as the first one.
+            UnreachableError: No master answers, or a bucket cannot be used.
+            ServiceError: The service is of another version, or keeps its work where this machine does not reach it.
+        """
+        from distsum.preparation import check_output, prepare
+
+        check_output(output, inputs, self._store, force=options.force)
+        service = self.fitting_service()
+        workers = options.workers or max(1, sum(each.state in {"idle", "busy"} for each in self.workers()))
+        fitting = msgspec.structs.replace(options, work_dir=os.fsdecode(service.work), workers=workers)
+        return prepare(reduction, inputs, output, fitting, self._store)
+
     def submit_job(
         self,
         reduction: ReductionName,
@@ -156,17 +176,11 @@ class ServiceClient:
             ServiceError: The service is of another version, or does not take the job.
             InterruptedRunError: Ctrl-C, when the job may have been accepted already.
         """
-        from distsum.preparation import check_output, prepare
-
-        check_output(output, inputs, self._store, force=options.force)
-        service = self.fitting_service()
-        workers = options.workers or max(1, sum(each.state in {"idle", "busy"} for each in self.workers()))
-        fitting = msgspec.structs.replace(options, work_dir=os.fsdecode(service.work), workers=workers)
-        prepared = prepare(reduction, inputs, output, fitting, self._store)
+        prepared = self.prepare_job(reduction, inputs, output, options)
         if joins and (same := self._under_way(Job(prepared.record, prepared.manifest, self._store))) is not None:
             return same
         record = _submission(prepared.record)
-        Records(self._store, service.work).put_job(Job(record, prepared.manifest, self._store))
+        Records(self._store, record.spec.work).put_job(Job(record, prepared.manifest, self._store))
         job = record.spec.job
         try:
             self._ask(channel.Submit(job, priority), channel.Done)

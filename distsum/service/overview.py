@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from distsum.observe.workers import WorkerStatus
     from distsum.service.messages import JobStatus, Queues
+    from distsum.service.view import FleetStatus
 
 FRAME_SECONDS: Final = 0.5
 JOBS_SHOWN: Final = 50
@@ -34,6 +35,7 @@ class Overview:
         jobs: Returns the last jobs that have ended, and all that have not, as far as they are remembered.
         workers: Returns the workers.
         queues: Asks the broker.
+        fleet: Returns how the master's own fleet stands.
     """
 
     def __init__(
@@ -42,10 +44,12 @@ class Overview:
         jobs: Callable[[], tuple[JobStatus, ...]],
         workers: Callable[[], tuple[WorkerStatus, ...]],
         queues: Callable[[], Awaitable[Queues]],
+        fleet: Callable[[], FleetStatus | None],
     ) -> None:
         self._jobs = jobs
         self._workers = workers
         self._ask_queues = queues
+        self._fleet = fleet
         self._asking: asyncio.Future[Queues] | None = None
         self._asked = 0.0
         self._queues: Queues | None = None
@@ -60,7 +64,13 @@ class Overview:
     async def look(self) -> ServiceView:
         """Return a view of this moment; of the queues that of a moment ago, since a broker may take its time."""
         self._take_queues()
-        return ServiceView(jobs=self._jobs(), workers=self._workers(), queues=self._queues, master=self._master)
+        return ServiceView(
+            jobs=self._jobs(),
+            workers=self._workers(),
+            queues=self._queues,
+            master=self._master,
+            fleet=self._fleet(),
+        )
 
     def close(self) -> None:
         """Ask no more."""

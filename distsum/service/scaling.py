@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from distsum.errors import DistsumError
 from distsum.service import messages as channel
+from distsum.service.view import FleetStatus
 from distsum.wording import counted
 
 if TYPE_CHECKING:
@@ -20,7 +21,14 @@ MOST_WORKERS: Final = 10_000
 
 
 class Fleet(Protocol):
-    """Workers on other hosts, held once."""
+    """Workers on other hosts, held once.
+
+    Attributes:
+        wanted: How many there are to be in all; None where that is not known yet.
+    """
+
+    @property
+    def wanted(self) -> int | None: ...
 
     async def hold(self, on_ready: Callable[[int], None]) -> None:
         """Bring them up, tell how many are ready, and hold them until they are released; cancelling ends them."""
@@ -80,6 +88,13 @@ class Scaling:
             log.info("the fleet's workers finish their tasks, and are let go")
         fleet.release(at_once=False)
         await holding  # cancelling this wait cancels the task, too
+
+    def status(self) -> FleetStatus | None:
+        """Return how many workers there are to be; None of a master without a fleet."""
+        if self._make is None:
+            return None
+        held = self._holding is not None and not self._holding.done()
+        return FleetStatus(held=held, wanted=self._fleet.wanted if held and self._fleet is not None else None)
 
     def refusal(self, request: channel.ScaleWorkers) -> channel.Refused | None:
         """Return why there cannot be another number of workers, or None if there can."""

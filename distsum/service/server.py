@@ -187,7 +187,9 @@ class Service:
         self._token = secrets.token_hex(16).encode()
         self._serving = asyncio.Event()
         """Set while no other master can serve. What is stored must wait for it, and so must every answer."""
-        self._overview = overview.Overview(work, self._remembered_jobs, self._workers.statuses, self._queues)
+        self._overview = overview.Overview(
+            work, self._remembered_jobs, self._workers.statuses, self._queues, self._scaling.status
+        )
         self._feeds = Feeds(tell or _told_nobody, self._spawn, self._serving.is_set)
         self._fault: asyncio.Future[None]
         self._system: AsyncioSystem

@@ -26,6 +26,18 @@ class MasterStatus(msgspec.Struct, frozen=True, kw_only=True):
     began_seconds: float
 
 
+class FleetStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """The workers on other hosts that a master holds.
+
+    Attributes:
+        held: Whether it holds them now.
+        wanted: How many there are to be on all hosts together; None where that is not known yet.
+    """
+
+    held: bool
+    wanted: int | None
+
+
 class ServiceView(msgspec.Struct, frozen=True, kw_only=True):
     """A service at one moment.
 
@@ -34,9 +46,11 @@ class ServiceView(msgspec.Struct, frozen=True, kw_only=True):
         workers: The workers, the last that are gone among them.
         queues: What waits at the broker; None where it tells nothing.
         master: Who serves.
+        fleet: The workers that the master itself holds; None where it has no fleet.
     """
 
     jobs: tuple[JobStatus, ...]
     workers: tuple[WorkerStatus, ...]
     queues: Queues | None
     master: MasterStatus
+    fleet: FleetStatus | None = None

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import signal
 from typing import TYPE_CHECKING
 
 import pytest
 
+from distsum.brokers.address import BrokerAddress
+from distsum.service.view import ServiceView
+from distsum.service.viewer import Viewer
 from tests.command import wait_until
 from tests.fleetcontrol import worker_pids
 
@@ -17,6 +21,15 @@ if TYPE_CHECKING:
     from tests.rabbitmq import Node
 
 pytestmark = pytest.mark.timeout(300)  # wheels are downloaded once, which may be slow
+
+
+def asked_of_the_fleet(environment: dict[str, str]) -> int | None:
+    """Return how many workers those who look see that the fleet is to have."""
+    with contextlib.closing(Viewer(BrokerAddress.parse(environment["DISTSUM_BROKER"]), ServiceView)) as viewer:
+        viewer.start()
+        wait_until(lambda: viewer.service.view is not None, "a view")
+        fleet = viewer.service.view.fleet
+        return fleet.wanted if fleet is not None and fleet.held else None
 
 
 def in_vhost(control: Control, vhost: str) -> dict[str, str]:
@@ -62,6 +75,7 @@ def test_workers_come_and_go_while_a_job_runs_and_leave_with_their_master(
         asked = Asked(control, broker, hosts)
         with control.started("master.log", "master", "--work-dir", store, "--fleet", "fleet.toml", **broker) as process:
             wait_until(lambda: "2 workers of the fleet ready" in control.said("master.log"), "two workers", 120)
+            assert asked_of_the_fleet(broker) == 2
             for host in hosts:
                 host.slow_down("1mbit")
             try:
@@ -77,6 +91,7 @@ def test_workers_come_and_go_while_a_job_runs_and_leave_with_their_master(
                 for host in hosts:
                     host.speed_up()
             wait_until(lambda: asked.there() == 1, "one worker", 60)
+            assert asked_of_the_fleet(broker) == 1
             asked.scale(0)
             wait_until(lambda: asked.there() == 0, "no worker", 60)
             asked.scale(None)

@@ -13,7 +13,6 @@ from distsum.tui.list_screen import ListScreen
 from distsum.tui.panes import Scrubber, Tabs
 from distsum.tui.queues_screen import QueuesScreen
 from distsum.tui.served_job_screen import ServedJobScreen
-from distsum.tui.service_app import ServiceApp
 from distsum.tui.table import Table
 from distsum.tui.workers_screen import WorkersScreen
 
@@ -22,85 +21,21 @@ from distsum.service.messages import Cancel, CommandWorker, Queue, Queues, Refus
 from distsum.service.viewer import Connection
 from tests.following import (
     NOW,
-    Asked,
-    Following,
     Histories,
     busy_service,
     running,
     service,
-    source_of,
     status,
     succeeded,
     worker,
 )
 from tests.recorded import recorded
 from tests.screens import check_looks, settled, text_of
+from tests.stage import Stage
 
 FIRST, SECOND = "7f3a90c1d2e4", "9c00aa12b3c4"
 """Jobs at the top of the list."""
 DONE_JOB, FAILED_JOB = "0a11ce550001", "0a11ce550002"
-WAVE = [0, 3, 9, 20, 41, 30, 12, 8]
-"""Tasks that were ready, second by second."""
-
-
-class Stage:
-    """A service, and the application that shows it.
-
-    Attributes:
-        viewer: What is known of the service.
-        asked: What it was asked.
-        store: Where histories lie.
-        lines: What was shown at last.
-        screen: The screen that was on top at last.
-        answer: How it was left.
-        told: Notifications.
-    """
-
-    def __init__(self, view=None, *, answer=None, store=None, read_only=False, job=None):
-        self.viewer = Following(busy_service() if view is None else view)
-        self.asked = Asked(answer)
-        self.store = store
-        source = source_of(self.viewer, self.asked, store, read_only=read_only)
-        self.app = ServiceApp(source, job, frame_seconds=3600.0, clock=lambda: NOW)
-        for second in range(60):
-            number = WAVE[second // 4 % len(WAVE)]
-            queues = [Queue(each.name, number, 0, 1) for each in busy_service().queues.queues[:1]]
-            self.app.traces.take(Queues(tuple(queues), 0), NOW - 120 + second)
-
-    def show(self, *keys, size=(120, 36), steps=None, notifications=False):
-        """Run it, press keys, and note what there is; ``steps`` may look at it, and use the pilot."""
-
-        async def run():
-            async with self.app.run_test(size=size, notifications=notifications) as pilot:
-                await settled(self.app, pilot)
-                for key in keys:
-                    await pilot.press(key)
-                    await settled(self.app, pilot)
-                if steps is not None:
-                    await steps(pilot)
-                    await settled(self.app, pilot)
-                self.lines = text_of(self.app)
-                self.screen = self.app.screen if self.app.screen_stack else None
-                self.told = [each.message for each in self.app._notifications]
-                self.answer = self.app.return_value
-
-        asyncio.run(run())
-        return self
-
-    @property
-    def text(self):
-        return "\n".join(self.lines)
-
-    @property
-    def chosen(self):
-        """The job or worker whose row is chosen."""
-        return self.screen.table.chosen.key
-
-    @property
-    def keys(self):
-        """The rows in their order, as far as the first cells say."""
-        return [row.key for row in self.screen.table._rows]
-
 
 CASES = {
     "jobs": (),

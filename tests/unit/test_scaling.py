@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from distsum.errors import UnreachableError
 from distsum.service.messages import ScaleWorkers
 from distsum.service.scaling import MOST_WORKERS, Scaling
+from distsum.service.view import FleetStatus
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,6 +21,7 @@ class _Recorded:
         self._released = asyncio.Event()
         self._fault = fault
         self.asked: list[str] = []
+        self.wanted: int | None = None
 
     async def hold(self, on_ready: Callable[[int], None]) -> None:
         if self._fault is not None:
@@ -34,6 +36,7 @@ class _Recorded:
 
     def scale(self, total: int | None) -> None:
         self.asked.append(f"scale {total}")
+        self.wanted = total
 
 
 def _reason(scaling: Scaling, total: int) -> str:
@@ -58,12 +61,15 @@ def test_a_fleet_is_scaled_only_while_its_master_serves_and_each_term_holds_anot
         scaling = Scaling(make)
         assert "holds no host" in _reason(scaling, 2)
         for _ in range(2):
+            assert scaling.status() == FleetStatus(held=False, wanted=None)
             scaling.begin()
+            assert scaling.status() == FleetStatus(held=True, wanted=None), "nobody knows yet how many the file has"
             _scale(scaling, 0)
             _scale(scaling, MOST_WORKERS)
-            _scale(scaling, None)
             assert "from 0 to 10,000" in _reason(scaling, MOST_WORKERS + 1)
             assert "from 0 to 10,000" in _reason(scaling, -1)
+            assert scaling.status() == FleetStatus(held=True, wanted=MOST_WORKERS)
+            _scale(scaling, None)
             await asyncio.sleep(0)
             await scaling.end()
             assert "holds no host" in _reason(scaling, 2)
@@ -103,3 +109,4 @@ def test_a_fleet_that_cannot_be_held_leaves_the_master_serving_and_is_refused() 
 
 def test_a_master_without_a_fleet_says_so() -> None:
     assert "has no fleet" in _reason(Scaling(), 2)
+    assert Scaling().status() is None
