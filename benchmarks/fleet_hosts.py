@@ -16,6 +16,7 @@ from typing import Any
 
 import asyncssh
 from distsum.provision.agent import MARK
+from distsum.provision.supervisor import HELD
 
 PREFIX = "127.0.101."
 
@@ -30,9 +31,12 @@ class SimulatedHost:
 
     async def serve(self, process: asyncssh.SSHServerProcess[bytes]) -> None:
         """Answer one question, or be a supervisor that detaches."""
+        supervises = "distsum.provision.supervisor" in (process.command or "")
+        if supervises:
+            process.stdout.write(f"{HELD}\n".encode())
         first = (await process.stdin.readline()).strip()
         await asyncio.sleep(self._delay_seconds)
-        if "distsum.provision.supervisor" in (process.command or ""):
+        if supervises:
             self._workers = json.loads(first)["workers"]
         else:
             await process.stdin.readexactly(int(first))

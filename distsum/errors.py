@@ -137,11 +137,12 @@ class TaskAbandonedError(JobError):
 
 
 class NotServedError(JobError):
-    """Something lies outside of the places that workers were told to serve.
+    """Something lies outside of the places that workers were told to serve, or takes more memory than they have.
 
     Args:
         reason: What, and what to do.
-        place: The folder that is not served, harmless to show; the object where only that is not.
+        place: The folder that is not served, harmless to show; the object where only that is not. ``memory`` where that
+            is too little.
     """
 
     def __init__(self, reason: str, place: str = "") -> None:

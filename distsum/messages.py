@@ -48,6 +48,7 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         max_open_files: Inputs a worker holds open at once.
         buffer_bytes: Bytes read at once.
         hold_bytes: Bytes of each open input that a store may hold before they are read.
+        worker_bytes: What the plan says that a worker takes at most; 0 where it was not kept.
         checkpoint_seconds: A child node inside a task that took so long to make is stored as soon as it is finished, so
             that another attempt need not make it again.
         work: URI of the work folder.
@@ -82,6 +83,7 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     output_header: bytes
     output_number_bytes: int
     checkpoint_seconds: float = 3.0
+    worker_bytes: int = 0
 
     @property
     def tiles(self) -> int:
@@ -240,7 +242,8 @@ class TaskFailed(Message, frozen=True):
 
     ``cancelled`` is one that was called back, or that the worker hands back because it leaves.
 
-    ``not_served`` is one that would have gone to ``place``, where this worker was told not to go; another may.
+    ``not_served`` is one that would have gone to ``place``, where this worker was told not to go, or beyond what it was
+    told to take (``memory``); another may.
 
     ``index`` is the input at fault where there is one. ``missing`` are the children, by index in the phase below, whose
     partials are not there or damaged (kind ``blocked``). ``bytes_read`` were read for nothing, but for what is stored.

@@ -163,6 +163,7 @@ def prepare(
         output_dtype=out_dtype,
         output_header=output_header,
         output_number_bytes=number_bytes,
+        worker_bytes=candidate.worker_bytes,
     )
     root = NodeKeys(node_context(spec, 0)).key([manifest.records(0, len(manifest))])
     job = hashlib.sha256(root.encode() + absolute(output)).hexdigest()[:12]

@@ -45,6 +45,8 @@ FLEET_VARIABLE = "FLEET_OF_DISTSUM"
 _NEEDED_MODULES = ("ctypes", "fcntl", "ssl", "venv", "zlib")
 _POLL_SECONDS = 0.05
 _PIP_SECONDS = 600.0
+_UPLOAD_SECONDS = 3600.0
+"""No upload takes so long; one that does has lost its connection."""
 
 
 class Fault(Exception):  # noqa: N818 - the word for it on both sides, see HostFault
@@ -169,6 +171,7 @@ def install(environment: str, wheels: dict[str, str], pip: str, requirements: st
     """
     folder = os.path.join(root(), "environments", environment)
     with _locked(settle_seconds):
+        _remove_parts()
         if os.path.exists(os.path.join(folder, "complete")):
             return False
         shutil.rmtree(folder, ignore_errors=True)  # what an interrupted installation has left
@@ -237,14 +240,21 @@ def scale(fleet: str, workers: int, patience_seconds: float) -> None:
         raise Fault("the supervisor does not answer; `distsum fleet logs` may tell why")
 
 
-def await_workers(fleet: str, workers: int, patience_seconds: float) -> dict[str, Any]:
-    """Wait until so many workers are connected to the broker, no more are left, or something is wrong; tell what is."""
+def await_workers(fleet: str, workers: int, patience_seconds: float, drained: bool) -> dict[str, Any]:  # noqa: FBT001 - given by name
+    """Wait until so many workers are connected to the broker, or something is wrong; tell what is.
+
+    Args:
+        fleet: Name of the fleet.
+        workers: How many.
+        patience_seconds: How long to wait.
+        drained: Whether those that leave must be gone as well.
+    """
 
     def settled() -> bool:
         state = _state(fleet)
         if not _alive(fleet):
             return True
-        every = state["workers"] if state is not None else []
+        every = [each for each in (state or {}).get("workers", ()) if drained or each["state"] != "draining"]
         return any(each["crashes"] for each in every) or (
             len(every) == workers and all(each["state"] == "ready" for each in every)
         )
@@ -327,6 +337,14 @@ def logs(fleet: str, lines: int, since: int | None, follow: bool) -> None:  # no
                 break
         time.sleep(4 * _POLL_SECONDS)
     _tell(b"\n")
+
+
+def _remove_parts() -> None:
+    """Remove what uploads have left that were given up."""
+    for name in _listed("wheels"):
+        part = os.path.join(root(), "wheels", name)
+        if "." in name and time.time() - os.stat(part).st_mtime > _UPLOAD_SECONDS:
+            shutil.rmtree(part, ignore_errors=True)
 
 
 # Parts ----------------------------------------------------------------------------------------------------------------

@@ -14,7 +14,11 @@ from cyclopts import App, Parameter
 from distsum.cli import streams
 from distsum.cli.options import FileName, Json, Quiet, as_given, settings_of, whole_number
 from distsum.errors import UsageError
+from distsum.service.scaling import MOST_WORKERS
 from distsum.wording import byte_size, counted, printable
+
+from .fleetfile import MOST_ON_HOST
+from .state import Scaled
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -136,10 +140,13 @@ def status(*, fleet: File = _FILE, selected: Selection = _ALL, quiet: Quiet = No
 
 @app.command
 def scale(
-    workers: Annotated[str, Parameter(name="N", help="Workers in all; `file` is what the file says.")],
+    workers: Annotated[
+        str, Parameter(name="N", help="Workers in all, or of each host that is selected; `file` is what the file says.")
+    ],
     /,
     *,
     fleet: File = _FILE,
+    selected: Selection = _ALL,
     access: Access = _AS_SET,
     drain_seconds: DrainSeconds = _DRAIN,
     quiet: Quiet = None,
@@ -147,11 +154,19 @@ def scale(
 ) -> int:
     """Have another number of workers, also while jobs run; those too many finish their tasks first.
 
-    They are spread over the hosts in proportion to what the file says of each. The number counts for up as well.
+    They are spread over the hosts in proportion to what the file says of each. With --host or --label, each of those
+    hosts has N, whatever is said of all. The numbers count for up as well.
     """
-    command = _Command(fleet.file, _ALL, access, drain_seconds, quiet=quiet, json=json)
-    command.state.scale(None if workers == "file" else whole_number("N", workers, 0))
-    return command.run(lambda rollout: rollout.up(), starts=True, done="changed")
+    command = _Command(fleet.file, selected, access, drain_seconds, quiet=quiet, json=json)
+    number = None if workers == "file" else whole_number("N", workers, 0)
+    selects = bool(selected.host or selected.label)
+    most = MOST_ON_HOST if selects else MOST_WORKERS
+    if number is not None and number > most:
+        raise UsageError(f"N {printable(workers, 80)}: must be at most {most:,}")
+    scaled = Scaled(number)
+    if selects:
+        scaled = command.state.scaled.of_hosts([host.name for host in command.hosts], number)
+    return command.run(lambda rollout: rollout.up(), starts=True, scaled=scaled, done="changed")
 
 
 @app.command
@@ -192,13 +207,22 @@ def logs(
     ] = False,
     lines: Annotated[str, Parameter(metavar="N", help="The last lines of each host.")] = "20",
     selected: Selection = _ALL,
+    json: Annotated[
+        bool,
+        Parameter(
+            negative=(), show_default=False, help="Print an object for each line, and one with all reports last."
+        ),
+    ] = False,
 ) -> int:
     """Show what supervisors and workers have said, each line after its host's name."""
     count = whole_number("--lines", lines, 0)
-    command = _Command(file, selected)
+    command = _Command(file, selected, json=json)
 
     def tell(host: str, line: str) -> None:
-        streams.emit(f"{host}: {printable(line, 4000)}")
+        if json:
+            streams.emit(json_module.dumps({"host": host, "line": line}))
+        else:
+            streams.emit(f"{host}: {printable(line, 4000)}")
 
     return command.run(lambda rollout: rollout.logs(count, tell, follow=follow), done=None, shown=False)
 
@@ -212,7 +236,7 @@ def exec_check(
     quiet: Quiet = None,
     json: Json = False,
 ) -> int:
-    """Have each host's environment import what workers need, and enter the broker."""
+    """Have each host's environment import what workers need, enter the broker, and look into the store."""
     command = _Command(fleet.file, selected, Access(broker=broker), quiet=quiet, json=json)
 
     async def work(session: HostSession) -> Report:
@@ -294,6 +318,7 @@ class _Command:
         work: Callable[[Rollout], Awaitable[list[Report]]],
         *,
         starts: bool = False,
+        scaled: Scaled | None = None,
         done: str | None,
         shown: bool = True,
     ) -> int:
@@ -302,12 +327,13 @@ class _Command:
         Args:
             work: What is done.
             starts: Whether workers may be started, so that the broker and the store must be known.
+            scaled: How many workers are wanted from now on; None is as before.
             done: What became of hosts with actions, in words; None where there are none to tell.
             shown: Whether hosts that are well are shown.
         """
 
         async def main() -> list[Report]:
-            async with self._control.rollout(starts=starts) as rollout:
+            async with self._control.rollout(starts=starts, scaled=scaled) as rollout:
                 return await work(rollout)
 
         reports = asyncio.run(main())

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 import asyncssh
 
-from distsum.errors import UsageError
 from distsum.wording import printable
 
 from .faults import HostFault
+from .ranges import jump_place
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator, Callable, Sequence
     from types import TracebackType
 
     from .fleetfile import Host
@@ -28,6 +28,10 @@ KEEPALIVE_COUNT: Final = 3
 SIMULTANEOUS: Final = 16
 """Connections being made at a time. Hosts behind one jump host share one connection to it, so that its limit on
 connections without a login (OpenSSH's MaxStartups, 10 before it drops some) is not reached."""
+_SILENT_SECONDS: Final = 1.0
+"""A host that has not answered for so long is waited for without a place among those: it may be gone, and many may."""
+_BUSY_SECONDS: Final = 5.0
+"""Likewise for one that has answered, and then says no more."""
 CIPHERS: Final = "^aes256-gcm@openssh.com,aes128-gcm@openssh.com"
 """Asked for before others: one call of a library for each packet, where ChaCha20 takes several, all in this process."""
 _SSH_PORT: Final = 22
@@ -112,12 +116,40 @@ class Connections:
             tunnel = await self._jump(through, depth)
         address, at = options.host_key_alias or options.host, options.port or _SSH_PORT
         try:
-            async with self._starting, asyncio.timeout(CONNECT_SECONDS):
+            async with self._place_to_start() as answers, asyncio.timeout(CONNECT_SECONDS):
                 if not self._trust.knows(address, at):
                     await self._meet(address, at, options, tunnel)
-                return await asyncssh.connect(**settings, tunnel=tunnel)
+                return await asyncssh.connect(**settings, tunnel=tunnel, client_factory=lambda: _Answering(answers))
         except (asyncssh.Error, OSError, TimeoutError) as error:
             raise self._fault(error, address, at, options.username) from None
+
+    @contextlib.asynccontextmanager
+    async def _place_to_start(self) -> AsyncIterator[Callable[[], None]]:
+        """Hold one of the places for connections being made; give what is called when the host has answered.
+
+        Who has heard nothing gives the place to another, so that hosts which are gone don't hold up the rest.
+        """
+        await self._starting.acquire()
+        ended = False
+
+        def leave() -> None:
+            nonlocal ended
+            if not ended:
+                ended = True
+                self._starting.release()
+
+        loop = asyncio.get_running_loop()
+        timers = [loop.call_later(_SILENT_SECONDS, leave)]
+
+        def answers() -> None:
+            timers.pop().cancel()
+            timers.append(loop.call_later(_BUSY_SECONDS, leave))
+
+        try:
+            yield answers
+        finally:
+            timers.pop().cancel()
+            leave()
 
     async def _meet(
         self,
@@ -142,7 +174,10 @@ class Connections:
         if through not in self._jumps:
             *before, last = through.split(",")
             user, _, place = last.rpartition("@")
-            name, port = _place(place)
+            try:
+                name, port = jump_place(place)
+            except ValueError as error:
+                raise HostFault(f"its jump host {printable(through, 80)} {error}") from None
             given: dict[str, Any] = {"username": user} if user else {}
             self._jumps[through] = asyncio.ensure_future(
                 self._open(name, port, ",".join(before) or None, given, depth + 1)
@@ -185,6 +220,16 @@ class Connections:
                     f"cannot be reached at {where}: {words}; see its name and the network", unreachable=True
                 )
         return HostFault(f"SSH failed: {printable(str(error) or type(error).__name__, 200)}; try `ssh {where}`")
+
+
+class _Answering(asyncssh.SSHClient):
+    """Tells when a host has taken the connection; what follows takes this process some work."""
+
+    def __init__(self, on_answer: Callable[[], None]) -> None:
+        self._on_answer = on_answer
+
+    def connection_made(self, conn: asyncssh.SSHClientConnection) -> None:
+        self._on_answer()
 
 
 class _Keys:
@@ -236,12 +281,3 @@ def _names_ciphers(path: str) -> bool:
     with contextlib.suppress(OSError), open(path, encoding="utf-8", errors="replace") as file:
         return any(line.replace("=", " ").lower().split()[:1] == ["ciphers"] for line in file)
     return False
-
-
-def _place(text: str) -> tuple[str, int | None]:
-    name, colon, port = text.rpartition(":")
-    if not colon:
-        return text, None
-    if not port.isdecimal():
-        raise UsageError(f"jump {printable(text, 80)}: must be [USER@]HOST[:PORT]")
-    return name, int(port)

@@ -12,7 +12,7 @@ from distsum.logs import LogStyle
 from distsum.wording import printable
 
 from .fleetfile import parse_fleet
-from .state import State, cache_folder, state_folder
+from .state import Scaled, State, cache_folder, state_folder
 
 try:
     import asyncssh
@@ -82,12 +82,17 @@ class Control:
 
     @asynccontextmanager
     async def rollout(
-        self, *, starts: bool, on_report: Callable[[Report], None] = lambda _: None
+        self,
+        *,
+        starts: bool,
+        scaled: Scaled | None = None,
+        on_report: Callable[[Report], None] = lambda _: None,
     ) -> AsyncIterator[Rollout]:
         """Give what does something to the hosts; connections end with the block.
 
         Args:
             starts: Whether workers may be started, so that the broker and the store must be known.
+            scaled: How many workers are wanted from now on; it is kept. None is as it was kept before.
             on_report: Told of each host's report as it comes.
 
         Raises:
@@ -116,7 +121,9 @@ class Control:
         trust = Trust(self.state.pinned, openssh_files(self._home))
         configuration = os.path.join(self._home, ".ssh", "config")
         async with Connections(trust, trust_new=self._trust_new, configuration=configuration) as connections:
-            yield Rollout(means, self._hosts, connections, self.state.scaled, on_report)
+            if scaled is not None:
+                self.state.scale(scaled)
+            yield Rollout(means, self._hosts, connections, self._fleet.hosts, self.state.scaled, on_report)
 
 
 def read_fleet(path: str) -> Fleet:

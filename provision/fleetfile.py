@@ -13,10 +13,10 @@ from distsum.errors import ConfigurationError, UsageError
 from distsum.request import DEFAULT_MEMORY_BYTES
 from distsum.wording import parse_byte_size, printable
 
-from .ranges import expand
+from .ranges import expand, jump_place
 
 _FLEET_NAME: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,30}")
-_MOST_WORKERS: Final = 4096
+MOST_ON_HOST: Final = 4096
 
 
 class Host(msgspec.Struct, frozen=True, kw_only=True):
@@ -145,9 +145,9 @@ def _hosts(entry: _HostTable, file: _File, place: int, text: str, path: str) -> 
     except ValueError as error:
         raise fault("name", f"{printable(entry.name, 80)} {error}") from None
     workers = of("workers")
-    if workers not in {None, "cpus"} and not (isinstance(workers, int) and 0 <= workers <= _MOST_WORKERS):
+    if workers not in {None, "cpus"} and not (isinstance(workers, int) and 0 <= workers <= MOST_ON_HOST):
         shown = printable(str(workers), 80)
-        raise fault("workers", f'{shown} must be "cpus" or a number from 0 to {_MOST_WORKERS:,}')
+        raise fault("workers", f'{shown} must be "cpus" or a number from 0 to {MOST_ON_HOST:,}')
     port = of("port")
     if port is not None and not 0 < port < 1 << 16:
         raise fault("port", f"{port} must be from 1 to 65535")
@@ -160,6 +160,11 @@ def _hosts(entry: _HostTable, file: _File, place: int, text: str, path: str) -> 
     for key in ("user", "jump", "python"):
         if of(key) == "":
             raise fault(key, "must not be empty; leave it out")
+    for each in (of("jump") or "none").split(","):
+        try:
+            jump_place(each.rpartition("@")[2])
+        except ValueError as error:
+            raise fault("jump", f"{printable(of('jump'), 80)} {error}, or some of those with commas between") from None
     return [
         Host(
             name=name,

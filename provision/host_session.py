@@ -17,6 +17,7 @@ import msgspec
 
 from distsum.errors import DistsumError
 from distsum.wording import byte_size, counted, printable
+from distsum.worker.launch import MEMORY_VARIABLE
 
 from .agent import FLEET_VARIABLE, LOG_AT, MARK
 from .asking import NO_PYTHON, agent_answer, agent_command, agent_input, ask
@@ -25,7 +26,7 @@ from .environment import Wheels, fit, here
 from .faults import HostFault
 from .planning import Found, Install, Prune, Remove, Scale, Start, Stop, Switch, Upgrade
 from .preflight import Facts, findings, space_fault
-from .supervisor import LEASE_SECONDS, Task
+from .supervisor import ANOTHER, HELD, LEASE_SECONDS, Task
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -111,6 +112,14 @@ async def _told(
     return False
 
 
+async def _holds(output: asyncssh.SSHReader[bytes]) -> bool:
+    """Whether a supervisor says that it holds its fleet, after whatever a login shell prints; it may end instead."""
+    async for line in output:
+        if line.rstrip() == HELD.encode():
+            return True
+    return False
+
+
 class HostSession:
     """A connected host.
 
@@ -148,6 +157,16 @@ class HostSession:
     def prefix(self) -> str:
         """What the names of this host's workers begin with."""
         return worker_prefix(self._means.fleet, self.host)
+
+    @property
+    def terms(self) -> str:
+        """What workers are started with that cannot be changed while they run, in words without secrets."""
+        broker, store = self._means.broker, self._means.store_endpoint
+        assert broker is not None
+        words = [f"{broker.scheme}://{broker.host}:{broker.port}/{printable(broker.vhost)}"]
+        words += [f"S3 at {store.host}:{store.port}"] if store is not None else []
+        words += [f"{byte_size(self.host.memory_bytes)} each"]
+        return ", ".join([*words, *(["through a tunnel"] if self.host.tunnel else [])])
 
     # Looking
 
@@ -213,7 +232,8 @@ class HostSession:
                 assert facts is not None
                 await self._start(action.workers, facts, detached=detached)
             case Scale():
-                await self._scale(action)
+                await self.scale(action)
+                await self._await_scaled(action)
             case Stop():
                 await self._stop()
             case Prune():
@@ -223,6 +243,16 @@ class HostSession:
             case Upgrade():
                 pass  # it only says what another command would do
 
+    async def scale(self, action: Scale) -> None:
+        """Have the supervisor keep another number of workers; what that leads to is not waited for.
+
+        Raises:
+            HostFault: The supervisor does not take it in.
+        """
+        await self._ask(
+            "scale", _START_SECONDS, fleet=self._id, workers=action.workers, patience_seconds=_START_SECONDS / 2
+        )
+
     async def await_ready(self, workers: int) -> Found:
         """Wait until so many workers are connected to the broker.
 
@@ -231,7 +261,7 @@ class HostSession:
         """
         seconds = self._means.ready_seconds
         answer = await self._ask(
-            "await", seconds + _SLACK_SECONDS, fleet=self._id, workers=workers, patience_seconds=seconds
+            "await", seconds + _SLACK_SECONDS, fleet=self._id, workers=workers, patience_seconds=seconds, drained=False
         )
         found = msgspec.convert(answer["found"], Found)
         ready = [] if found.supervisor is None else [each for each in found.supervisor.workers if each.state == "ready"]
@@ -290,8 +320,10 @@ class HostSession:
         """Run a module of the current environment; return what it prints.
 
         Raises:
-            HostFault: It fails.
+            HostFault: It fails, or there is no environment.
         """
+        if (await self.found()).current is None:
+            raise HostFault("nothing is installed there; run `distsum fleet up`")
         folder = f"$HOME/.distsum/fleets/{self._id}/current/bin/python"
         command = f'exec "{folder}" -I {shlex.join(arguments)}'
         await self._open_tunnels()
@@ -307,9 +339,8 @@ class HostSession:
         except (TimeoutError, asyncssh.Error, OSError) as error:
             raise HostFault(f"the check did not end: {printable(str(error) or 'no answer in time', 200)}") from None
         output = done.stdout if isinstance(done.stdout, bytes) else b""
-        errors = done.stderr if isinstance(done.stderr, bytes) else b""
         if done.exit_status != 0:
-            raise HostFault(_last_line(errors.decode(errors="replace")))
+            raise HostFault(_errors(done))
         return output.decode(errors="replace")
 
     # Parts
@@ -371,9 +402,16 @@ class HostSession:
                 for digest in lacking:
                     # Complete or not there at all: a folder is renamed when its wheel is whole.
                     part = f"{below}/{digest}.{mark}"
-                    await sftp.mkdir(part)
-                    await sftp.put(os.path.join(wheels.folder, wheels.names[digest]), part)
-                    await sftp.rename(part, f"{below}/{digest}")
+                    try:
+                        await sftp.mkdir(part)
+                        await sftp.put(os.path.join(wheels.folder, wheels.names[digest]), part)
+                        await sftp.rename(part, f"{below}/{digest}")
+                    except BaseException as error:
+                        with contextlib.suppress(asyncssh.Error, OSError):
+                            await sftp.rmtree(part, ignore_errors=True)
+                        # Otherwise another command was quicker, and its wheel is as good.
+                        if not isinstance(error, asyncssh.SFTPError) or not await sftp.exists(f"{below}/{digest}"):
+                            raise
         except TimeoutError:
             raise HostFault(f"took no wheels within {_UPLOAD_SECONDS:.0f} s; see the network") from None
         except (asyncssh.Error, OSError) as error:
@@ -383,7 +421,8 @@ class HostSession:
     async def _task(self, workers: int, environment: str, *, detached: bool) -> Task:
         means = self._means
         assert means.broker is not None
-        broker, variables = means.broker, dict(means.variables)
+        broker = means.broker
+        variables = dict(means.variables) | {MEMORY_VARIABLE: str(self.host.memory_bytes)}
         try:
             if means.users is not None and workers:
                 broker = await asyncio.to_thread(means.users.make, self.user)
@@ -394,7 +433,6 @@ class HostSession:
         except DistsumError as error:
             raise HostFault(str(error)) from None
         return Task(
-            fleet=self._id,
             environment=environment,
             workers=workers,
             host=self.prefix,
@@ -402,6 +440,8 @@ class HostSession:
             variables=variables,
             detached=detached,
             log=means.log,
+            store=means.store,
+            terms=self.terms,
         )
 
     async def _start(self, workers: int, facts: Facts, *, detached: bool) -> None:
@@ -411,30 +451,36 @@ class HostSession:
         command = shlex.join(
             ["env", f"{FLEET_VARIABLE}={self._id}", python, "-I", "-m", "distsum.provision.supervisor"]
         )
-        text = msgspec.json.encode(await self._task(workers, environment, detached=detached)) + b"\n"
         try:
             async with asyncio.timeout(_START_SECONDS):
-                if detached:
-                    done = await self._connection.run(command, input=text, encoding=None, check=False)
-                    if done.exit_status != 0:
-                        words = (done.stderr if isinstance(done.stderr, bytes) else b"").decode(errors="replace")
-                        raise HostFault(f"the supervisor does not start: {_last_line(words)}")
+                process = await self._connection.create_process(command, encoding=None)
+                if await _holds(process.stdout):
+                    task = await self._task(workers, environment, detached=detached)
+                    process.stdin.write(msgspec.json.encode(task) + b"\n")
+                    if not detached:
+                        self.holding = process
+                    elif (done := await process.wait()).exit_status != 0:
+                        raise HostFault(f"the supervisor does not start: {_errors(done)}")
+                elif (done := await process.wait()).exit_status == ANOTHER:
+                    self._means.say(self.host.name, "another command was quicker; its workers are waited for")
                 else:
-                    self.holding = await self._connection.create_process(command, encoding=None)
-                    self.holding.stdin.write(text)
+                    raise HostFault(f"the supervisor does not start: {_errors(done)}")
         except TimeoutError:
             raise HostFault(f"the supervisor does not start within {_START_SECONDS:.0f} s; see its load") from None
         except (asyncssh.Error, OSError) as error:
             raise HostFault(f"the supervisor does not start: {printable(str(error), 200)}") from None
         await self.await_ready(workers)
 
-    async def _scale(self, action: Scale) -> None:
-        await self._ask(
-            "scale", _START_SECONDS, fleet=self._id, workers=action.workers, patience_seconds=_START_SECONDS / 2
-        )
-        seconds = self._means.ready_seconds if action.workers > action.before else self.drain_seconds
+    async def _await_scaled(self, action: Scale) -> None:
+        grows = action.workers > action.before
+        seconds = self._means.ready_seconds if grows else self.drain_seconds
         answer = await self._ask(
-            "await", seconds + _SLACK_SECONDS, fleet=self._id, workers=action.workers, patience_seconds=seconds
+            "await",
+            seconds + _SLACK_SECONDS,
+            fleet=self._id,
+            workers=action.workers,
+            patience_seconds=seconds,
+            drained=not grows,
         )
         if not answer["in_time"]:
             raise HostFault(
@@ -473,6 +519,8 @@ def _folder_name(host: str) -> str:
     return re.sub(r"[^A-Za-z0-9.-]", "_", host)
 
 
-def _last_line(words: str) -> str:
-    lines = words.strip().splitlines()
+def _errors(done: asyncssh.SSHCompletedProcess) -> str:
+    """Return the last that a command has said on its standard error."""
+    words = done.stderr if isinstance(done.stderr, bytes) else b""
+    lines = words.decode(errors="replace").strip().splitlines()
     return printable(lines[-1], 400) if lines else "it does not say why"

@@ -38,6 +38,7 @@ class Loan:
     Attributes:
         broker: Where the workers find their tasks.
         store: URI or folder that all of them reach.
+        memory_bytes: What each may take over its imports.
 
     Raises:
         ConfigurationError: The file cannot be read, or is not acceptable.
@@ -67,8 +68,10 @@ class Loan:
             raise UsageError(f"{printable(file)} names no store; a job keeps its partials there, so set store")
         self.broker: BrokerAddress = broker
         self.store: str = fleet.store
+        self.memory_bytes = min(host.memory_bytes for host in fleet.hosts)
         self._release = Release()
         self._rollout: Rollout | None = None
+        self._scaled = False
         self._total: int | None = None
 
     @property
@@ -95,7 +98,7 @@ class Loan:
 
         async with self._control.rollout(starts=True, on_report=take) as rollout:
             self._rollout = rollout
-            if self._total is not None:
+            if self._scaled:
                 rollout.resize(self._total)
             await rollout.hold(self._release, resizable=self._resizable)
             if rollout.fresh:
@@ -112,12 +115,14 @@ class Loan:
         self._release.at_once = at_once
         self._release.set()
 
-    def scale(self, total: int) -> None:
+    def scale(self, total: int | None) -> None:
         """Begin to have another number of workers in all, from the event loop that holds them.
 
         Args:
-            total: How many; hosts share them in proportion to the file, and those too many finish their tasks.
+            total: How many; hosts share them in proportion to the file, and those too many finish their tasks. None is
+                what the file says of each.
         """
+        self._scaled = True
         self._total = total
         if self._rollout is not None:
             self._rollout.resize(total)

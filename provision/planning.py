@@ -22,10 +22,12 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         environment: The identity of the environment that its workers run in (see ``environment``).
         workers: How many.
+        terms: What they are to be started with, in words; empty is whatever they have.
     """
 
     environment: str
     workers: int
+    terms: str = ""
 
 
 class Worker(msgspec.Struct, frozen=True, kw_only=True):
@@ -53,6 +55,7 @@ class Supervisor(msgspec.Struct, frozen=True, kw_only=True):
         wanted: How many workers it is to keep.
         detached: Whether it lives on without the command that has started it.
         workers: Its workers.
+        terms: What they were started with, in words; empty is not known.
     """
 
     pid: int
@@ -60,6 +63,7 @@ class Supervisor(msgspec.Struct, frozen=True, kw_only=True):
     wanted: int
     detached: bool
     workers: tuple[Worker, ...] = ()
+    terms: str = ""
 
 
 class Found(msgspec.Struct, frozen=True, kw_only=True):
@@ -92,12 +96,13 @@ class Install(msgspec.Struct, frozen=True, tag=True):
 
 
 class Stop(msgspec.Struct, frozen=True, tag=True):
-    """Let the workers finish their tasks, and end them and their supervisor."""
+    """Let the workers finish their tasks, and end them and their supervisor; ``terms`` is what others come with."""
 
     workers: int
+    terms: str = ""
 
     def __str__(self) -> str:
-        return f"drain and stop {counted(self.workers, 'worker')}"
+        return f"drain and stop {counted(self.workers, 'worker')}" + (f" that had {self.terms}" if self.terms else "")
 
 
 class Switch(msgspec.Struct, frozen=True, tag=True):
@@ -191,14 +196,20 @@ def actions(wanted: Wanted | None, found: Found, *, upgrade: bool = False, stop:
     moved = running is not None and running.environment != wanted.environment
     if moved and not upgrade:
         assert running is not None
-        return (Upgrade(wanted.environment, running.environment),)
+        steps.append(Upgrade(wanted.environment, running.environment))
+        if running.wanted != wanted.workers:
+            steps.append(Scale(running.wanted, wanted.workers))
+        return tuple(steps)
     if wanted.environment not in found.environments:
         steps.append(Install(wanted.environment))
+    changed = running is not None and differ(wanted, running)
     if running is not None and moved:
         steps.append(Stop(len(running.workers)))
+    elif running is not None and changed:
+        steps.append(Stop(len(running.workers), running.terms))
     if found.current != wanted.environment:
         steps.append(Switch(wanted.environment, found.current))
-    if running is None or moved:
+    if running is None or moved or changed:
         steps.append(Start(wanted.workers))
     elif running.wanted != wanted.workers:
         steps.append(Scale(running.wanted, wanted.workers))
@@ -207,6 +218,11 @@ def actions(wanted: Wanted | None, found: Found, *, upgrade: bool = False, stop:
     if pruned:
         steps.append(Prune(pruned))
     return tuple(steps)
+
+
+def differ(wanted: Wanted, running: Supervisor) -> bool:
+    """Return whether workers were started with something else than is wanted now (pure)."""
+    return bool(wanted.terms and running.terms) and wanted.terms != running.terms
 
 
 def spread(total: int, shares: Mapping[str, int]) -> dict[str, int]:

@@ -1,4 +1,4 @@
-"""Names of hosts that stand for many: ``node[01-16].lab`` (pure)."""
+"""Names of hosts, also those that stand for many: ``node[01-16].lab`` (pure)."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 MOST_HOSTS: Final = 10_000
 _BRACKETS: Final = re.compile(r"\[([^\[\]]*)\]")
 _PIECE: Final = re.compile(r"(\d+)(?:-(\d+))?")
+_JUMP: Final = re.compile(r"(?:\[([^\[\]]*)\]|([^\[\]:]*))(?::(\d{1,5}))?")
 _NAME: Final = re.compile(r"[A-Za-z0-9:][A-Za-z0-9._:%-]*")
 
 
@@ -39,6 +40,23 @@ def expand(pattern: str) -> tuple[str, ...]:
         if not _NAME.fullmatch(name):
             raise ValueError("is no name or address of a host; write it like node7.lab, 10.0.0.7 or node[01-16].lab")
     return names
+
+
+def jump_place(text: str) -> tuple[str, int | None]:
+    """Return the host and the port of a jump host, ``HOST[:PORT]``; an address of IPv6 with a port is in brackets.
+
+    Raises:
+        ValueError: It is no such place.
+
+    >>> jump_place("gate.lab"), jump_place("gate.lab:2222"), jump_place("[fe80::1]:22"), jump_place("fe80::1")
+    (('gate.lab', None), ('gate.lab', 2222), ('fe80::1', 22), ('fe80::1', None))
+    """
+    found = _JUMP.fullmatch(text)
+    name = (found.group(1) or found.group(2)) if found else text
+    port = int(found.group(3)) if found and found.group(3) else None
+    if not _NAME.fullmatch(name) or name.count(":") == 1 or (port is not None and not 0 < port < 1 << 16):
+        raise ValueError("must be [USER@]HOST[:PORT]")
+    return name, port
 
 
 def _numbers(text: str) -> Iterator[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -12,16 +13,18 @@ from distsum.errors import DistsumError
 from .environment import Wheels, gather
 from .faults import HostFault
 from .host_session import HostSession, LogPlace, Means, broker_user, worker_prefix
-from .planning import Found, Scale, Start, Stop, Switch, Wanted, Worker, actions, spread
+from .planning import Found, Scale, Start, Stop, Switch, Wanted, Worker, actions, differ
+from .shares import AS_IN_FILE, Shares
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
     from .connections import Connections
     from .environment import Platform
     from .fleetfile import Host
     from .planning import Action
     from .preflight import Facts
+    from .state import Scaled
     from .users import Users
 
 _QUEUES_SECONDS: Final = 15.0
@@ -100,7 +103,8 @@ class Rollout:
         means: What they share.
         hosts: Those that are meant, by the file or by options.
         connections: Makes the connections.
-        total: How many workers the hosts are to have together; None is what the file says of each.
+        everyone: All hosts of the fleet, which share the workers.
+        scaled: How many workers are wanted, where the file does not say.
         on_report: Told of each host's report as it comes.
 
     Attributes:
@@ -112,19 +116,16 @@ class Rollout:
         means: Means,
         hosts: Sequence[Host],
         connections: Connections,
-        total: int | None = None,
+        everyone: Sequence[Host],
+        scaled: Scaled = AS_IN_FILE,
         on_report: Callable[[Report], None] = lambda _: None,
     ) -> None:
         self._means = means
         self._hosts = hosts
         self._connections = connections
-        self._total = total
+        self._shares = Shares(everyone, scaled)
         self._on_report = on_report
-        self._shares: dict[str, int] = {}
-        self._counted: set[str] = set()
-        self._probed = asyncio.Event()
         self._seen: set[str] = set()
-        self._resized = asyncio.Event()
         self.fresh: list[Host] = []
 
     async def plan(self) -> list[Report]:
@@ -134,24 +135,26 @@ class Rollout:
             _, found, steps = await self._planned(session)
             return _report(session, found, steps)
 
-        return await self._each(work)
+        async with self._counting():
+            return await self._each(work)
 
     async def up(self) -> list[Report]:
         """Bring every host to what is wanted, with workers that live on without this command."""
-        return await self._each(lambda session: self._bring_up(session, detached=True))
+        async with self._counting():
+            return await self._each(lambda session: self._bring_up(session, detached=True))
 
     @property
     def wanted(self) -> int | None:
         """How many workers the hosts are to have together; None before each was looked at."""
-        if self._total is not None:
-            return self._total
-        return sum(self._shares.values()) if self._probed.is_set() else None
+        return self._shares.total
 
-    def resize(self, total: int) -> None:
-        """Have another number of workers in all on hosts that are held: begun at once, and told of by ``say``."""
-        self._total = total
-        before, self._resized = self._resized, asyncio.Event()
-        before.set()
+    def resize(self, total: int | None) -> None:
+        """Have another number of workers in all on hosts that are held: begun at once, and told of by ``say``.
+
+        Args:
+            total: How many; None is what the file says of each host.
+        """
+        self._shares.resize(total)
 
     async def hold(self, released: Release, *, resizable: bool = False) -> list[Report]:
         """Bring every host to what is wanted, and hold the workers until released; then drain and end them.
@@ -163,8 +166,9 @@ class Rollout:
             released: Ends it.
             resizable: Whether hosts with nothing to hold are waited with, too, for ``resize`` to give them workers.
         """
-        reports = await asyncio.gather(*(self._held(host, released, resizable=resizable) for host in self._hosts))
-        return list(reports)
+        async with self._counting():
+            held = (self._held(host, released, resizable=resizable) for host in self._hosts)
+            return list(await asyncio.gather(*held))
 
     async def status(self) -> list[Report]:
         """Tell how every host is doing."""
@@ -190,12 +194,13 @@ class Rollout:
     async def upgrade(self) -> list[Report]:
         """Move hosts to the wanted environment, one after the other, as long as all goes well."""
         reports: list[Report] = []
-        for host in self._hosts:
-            if any(report.fault is not None and not report.unreachable for report in reports):
-                reports.append(Report(host=host.name, fault="left as it was, since the host before it failed"))
-                self._on_report(reports[-1])
-                continue
-            reports.append(await self._one(host, self._upgraded))
+        async with self._counting(one_by_one=True):
+            for host in self._hosts:
+                if any(report.fault is not None and not report.unreachable for report in reports):
+                    reports.append(Report(host=host.name, fault="left as it was, since the host before it failed"))
+                    self._on_report(reports[-1])
+                    continue
+                reports.append(await self._one(host, self._upgraded))
         return reports
 
     async def down(self, hosts: Sequence[Host] | None = None) -> list[Report]:
@@ -289,7 +294,7 @@ class Rollout:
             more = "" if otherwise is None else await otherwise(host)
             report = Report(host=host.name, fault=f"{fault}{more}", unreachable=fault.unreachable)
         finally:
-            self._was_probed(host, None)
+            self._shares.note(host, None)
         self._on_report(report)
         return report
 
@@ -299,28 +304,48 @@ class Rollout:
             self.fresh.append(session.host)
         self._seen.add(session.host.name)
         own = facts.cpus if session.host.workers is None else session.host.workers
-        self._was_probed(session.host, own)
-        if self._total is None:
-            workers = own
-        else:
-            await self._probed.wait()
-            shares = {each.name: self._shares[each.name] for each in self._hosts if each.name in self._shares}
-            workers = spread(self._total, shares)[session.host.name]
+        self._shares.note(session.host, own)
+        workers = await self._shares.of(session.host, own)
         session.check(facts, workers, clock_seconds, took_seconds)
         environment = await session.environment(facts) if workers else facts.found.current or ""
-        wanted = Wanted(environment=environment, workers=workers)
+        wanted = Wanted(environment=environment, workers=workers, terms=session.terms)
+        running = facts.found.supervisor
+        if running is not None and not running.detached and differ(wanted, running):
+            raise HostFault(
+                f"another command holds its workers, with {running.terms}; end that, or give one of the two fleets "
+                "another name"
+            )
         return facts, facts.found, actions(wanted, facts.found, upgrade=upgrade)
 
-    def _was_probed(self, host: Host, workers: int | None) -> None:
-        """Note a host's share, or that it has none; when all are known, those who wait for their part go on."""
-        late = workers is not None and host.name not in self._shares and host.name in self._counted
-        if workers is not None:
-            self._shares.setdefault(host.name, workers)
-        self._counted.add(host.name)
-        if len(self._counted) == len(self._hosts):
-            self._probed.set()
-        if late and self._total is not None:
-            self.resize(self._total)  # the others have its part
+    @contextlib.asynccontextmanager
+    async def _counting(self, *, one_by_one: bool = False) -> AsyncIterator[None]:
+        """Count beside the block on hosts that share the workers and are not meant, or are not asked at once.
+
+        Args:
+            one_by_one: Whether the block asks the hosts that are meant one after the other.
+        """
+        others = self._shares.unasked(() if one_by_one else self._hosts)
+        tasks = [asyncio.ensure_future(self._count(host)) for host in others]
+        try:
+            yield
+        finally:
+            # Who is still being asked is not needed any more.
+            for task in tasks:
+                task.cancel()
+            ended = await asyncio.gather(*tasks, return_exceptions=True)
+        for error in ended:
+            if isinstance(error, Exception):
+                raise error
+
+    async def _count(self, host: Host) -> None:
+        try:
+            async with self._connections.to(host) as connection:
+                facts, _, _ = await HostSession(self._means, host, connection).probe()
+                self._shares.note(host, facts.cpus if host.workers is None else host.workers)
+        except HostFault:
+            pass  # it has no share; what is wrong is told by whoever means it
+        finally:
+            self._shares.note(host, None)
 
     async def _bring_up(self, session: HostSession, *, detached: bool) -> Report:
         facts, found, steps = await self._planned(session)
@@ -340,7 +365,7 @@ class Rollout:
             try:
                 async with self._connections.to(host) as connection:
                     session = HostSession(self._means, host, connection)
-                    resized = self._resized  # before the number is read, so that none is missed
+                    resized = self._shares.changed  # before the number is read, so that none is missed
                     report = await self._bring_up(session, detached=False)
                     if first is None:
                         first = report
@@ -370,7 +395,7 @@ class Rollout:
                     self._means.say(host.name, str(fault))
                 said = str(fault)
             finally:
-                self._was_probed(host, None)
+                self._shares.note(host, None)
             if released.is_set():
                 return first
             pause = next(pauses, _RETRY_SECONDS[-1])
@@ -392,7 +417,7 @@ class Rollout:
                 return bool(told_to_end)
             if not resized.is_set() and (await session.found()).supervisor is not None:
                 continue  # another command's, which alone changes their number until it ends
-            resized = self._resized
+            resized = self._shares.changed
             try:
                 # The supervisor hears of us meanwhile, so that it does not end the workers.
                 if session.holding is None:
@@ -407,7 +432,12 @@ class Rollout:
     async def _resize(self, session: HostSession) -> None:
         facts, _, steps = await self._planned(session)
         for step in steps:
-            await session.carry_out(step, facts, detached=False)
+            if isinstance(step, Scale):
+                # Who has tasks to finish is not waited for: the number may be another one before they have.
+                self._means.say(session.host.name, str(step))
+                await session.scale(step)
+            else:
+                await session.carry_out(step, facts, detached=False)
         for step in steps:
             if isinstance(step, Start) or (isinstance(step, Scale) and step.workers > step.before):
                 await session.await_ready(step.workers)
@@ -417,7 +447,9 @@ class Rollout:
         facts, found, steps = await self._planned(session, upgrade=True)
         before = found.supervisor
         if before is not None and not before.detached and any(isinstance(step, Stop) for step in steps):
-            raise HostFault("its workers are held by `distsum fleet up`; end that and start it again, which upgrades")
+            raise HostFault(
+                "its workers are held by `distsum fleet up` or a master; end that and start it again, which upgrades"
+            )
         try:
             for step in steps:
                 await session.carry_out(step, facts, detached=True)
@@ -436,7 +468,7 @@ class Rollout:
             await asyncio.to_thread(users.remove, broker_user(self._means.fleet, host))
             loop = asyncio.get_running_loop()
             deadline = loop.time() + _QUEUES_SECONDS
-            while queues := await asyncio.to_thread(users.queues, worker_prefix(self._means.fleet, host) + "-"):
+            while queues := await asyncio.to_thread(users.queues, worker_prefix(self._means.fleet, host)):
                 if loop.time() > deadline:
                     raise HostFault(f"the broker still has the queue {queues[0]}; see who uses it")
                 await asyncio.sleep(0.2)

@@ -12,11 +12,28 @@ from distsum.errors import ConfigurationError
 from distsum.wording import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
 
-class _Scaled(msgspec.Struct, frozen=True):
-    workers: int
+class Scaled(msgspec.Struct, frozen=True):
+    """How many workers a fleet was scaled to.
+
+    Attributes:
+        workers: How many in all; None is what the file says of each host.
+        hosts: How many a host has whatever is said of all.
+    """
+
+    workers: int | None = None
+    hosts: dict[str, int] = {}
+
+    def of_hosts(self, hosts: Iterable[str], workers: int | None) -> Scaled:
+        """Return this with another number for each of some hosts; None is that they have none of their own.
+
+        >>> Scaled(12).of_hosts(["a", "b"], 3).of_hosts(["b"], None)
+        Scaled(workers=12, hosts={'a': 3})
+        """
+        kept = {host: number for host, number in self.hosts.items() if host not in set(hosts)}
+        return Scaled(self.workers, kept if workers is None else kept | dict.fromkeys(hosts, workers))
 
 
 class State:
@@ -35,8 +52,8 @@ class State:
         return os.path.join(self._folder, "known_hosts")
 
     @property
-    def scaled(self) -> int | None:
-        """How many workers the fleet was scaled to; None is what its file says.
+    def scaled(self) -> Scaled:
+        """How many workers the fleet was scaled to.
 
         Raises:
             ConfigurationError: What is kept cannot be understood.
@@ -44,22 +61,22 @@ class State:
         path = os.path.join(self._folder, "scaled.json")
         try:
             with open(path, "rb") as file:
-                return msgspec.json.decode(file.read(), type=_Scaled).workers
+                return msgspec.json.decode(file.read(), type=Scaled)
         except FileNotFoundError:
-            return None
+            return Scaled()
         except (OSError, msgspec.DecodeError) as error:
             raise ConfigurationError(f"{printable(path)} cannot be read ({error}); remove it") from None
 
-    def scale(self, workers: int | None) -> None:
-        """Keep how many workers are wanted; None is what the file says."""
+    def scale(self, scaled: Scaled) -> None:
+        """Keep how many workers are wanted."""
         path = os.path.join(self._folder, "scaled.json")
-        if workers is None:
+        if scaled == Scaled():
             if os.path.exists(path):
                 os.unlink(path)
             return
         os.makedirs(self._folder, mode=0o700, exist_ok=True)
         with open(f"{path}.new", "wb") as file:
-            file.write(msgspec.json.encode(_Scaled(workers)))
+            file.write(msgspec.json.encode(scaled))
         os.replace(f"{path}.new", path)
 
     def remove(self) -> None:

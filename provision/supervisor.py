@@ -1,7 +1,9 @@
 """``python -m distsum.provision.supervisor``: keeps a host's workers; runs on the host, in the fleet's environment.
 
-The first line of standard input is a ``Task`` as JSON, with what is secret in it: it goes from the channel into memory,
-and from there to the workers. After that the command that has started it writes a line every few seconds. Tethered, the
+It takes the fleet's lock on this host and says so, and only then is told what to do: a broker user has a new password
+for each start, which must not be made while another supervisor has workers. The first line of standard input is a
+``Task`` as JSON, with what is secret in it: it goes from the channel into memory, and from there to the workers. After
+that the command that has started it writes a line every few seconds. Tethered, the
 supervisor ends its workers and itself when those stop coming, or standard input ends; detached, it leaves its parent as
 soon as the task is read, and lives until it is told to end. What it tells, it writes into the fleet's folder (see
 ``agent``, which is the other side). SIGTERM drains: tasks at hand are finished.
@@ -15,6 +17,7 @@ import json
 import logging
 import os
 import resource
+import select
 import shutil
 import sys
 import threading
@@ -27,7 +30,7 @@ from distsum.brokers.address import BrokerAddress
 from distsum.logs import LogStyle, begin_logging
 from distsum.worker.slots import Slots
 
-from .agent import root
+from .agent import FLEET_VARIABLE, root
 
 log = logging.getLogger("distsum.provision.supervisor")  # not `__main__`, which is what this is called there
 
@@ -37,13 +40,14 @@ _HOLD_SECONDS: Final = 5.0
 _LOG_BYTES: Final = 8 << 20
 ANOTHER: Final = 75
 """Exit code where another supervisor holds the fleet on this host."""
+HELD: Final = "distsum-held"
+"""Said when this one does, and waits for its task; the name of the fleet's folder is in its environment."""
 
 
 class Task(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What a supervisor is to do.
 
     Attributes:
-        fleet: The fleet's folder, ``NAME@HOST``.
         environment: The identity of the environment that it runs in.
         workers: How many to keep.
         host: What the names of its workers begin with.
@@ -51,9 +55,10 @@ class Task(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         variables: Variables of the workers' environment, with the store's keys.
         detached: Whether to live on without the command that has started it.
         log: How it and its workers log, as ``logs.LogStyle`` words it.
+        store: URI or folder of the fleet's store.
+        terms: What workers are started with, in words, to tell whether another command wants the same.
     """
 
-    fleet: str
     environment: str
     workers: int
     host: str
@@ -61,6 +66,8 @@ class Task(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     variables: dict[str, str]
     detached: bool
     log: str = LogStyle().word()
+    store: str | None = None
+    terms: str = ""
 
 
 class AloneError(Exception):
@@ -137,6 +144,7 @@ class _Supervisor:
             "environment": self._task.environment,
             "wanted": self._wanted,
             "detached": self._task.detached,
+            "terms": self._task.terms,
             "workers": [each._asdict() for each in self._slots.states()],
         }
         if state != self._told:
@@ -150,15 +158,21 @@ class _Supervisor:
 def main() -> int:
     """Read the task, and keep its workers until told to end."""
     os.umask(0o077)
-    task = msgspec.json.decode(sys.stdin.buffer.readline(), type=Task)
-    os.chdir(os.path.join(root(), "fleets", task.fleet))
+    fleet = os.environ[FLEET_VARIABLE]
+    os.chdir(os.path.join(root(), "fleets", fleet))
     with open("held", "ab") as held:
         if not _hold(held.fileno()):
-            sys.stderr.write(f"another supervisor holds {task.fleet}\n")
+            sys.stderr.write(f"another supervisor holds {fleet}\n")
             return ANOTHER
         for name in ("state.json", "wanted"):  # of one that was killed
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(name)
+        sys.stdout.write(f"{HELD}\n")
+        sys.stdout.flush()
+        if not select.select([0], [], [], LEASE_SECONDS)[0]:
+            sys.stderr.write("nobody says what to do\n")
+            return 1
+        task = msgspec.json.decode(sys.stdin.buffer.readline(), type=Task)
         if task.detached and os.fork():
             return 0  # The lock is held by our child as well, until that ends.
         if task.detached:

@@ -23,7 +23,7 @@ from distsum.cli.processes import make_folder
 from distsum.cli.service import follow, interrupted_by
 from distsum.cli.submitting import submit_job
 from distsum.errors import InterruptedRunError, UnreachableError, UsageError
-from distsum.wording import counted, printable
+from distsum.wording import byte_size, counted, printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
@@ -52,6 +52,7 @@ class Loan(Protocol):
 
     broker: BrokerAddress
     store: str
+    memory_bytes: int
 
     async def hold(self, on_ready: Callable[[int], None]) -> None:
         """Bring them up, tell how many are ready, and hold them until they are released or this is cancelled."""
@@ -95,10 +96,13 @@ def run_on_fleet(
         beside.await_master(client, speculation_given=speculation_given)
         workers = beside.bring_up()
         say(f"{counted(workers, 'worker')} of the fleet ready")
-        if options.workers is None:
-            import msgspec
+        import msgspec
 
+        if options.workers is None:
             options = msgspec.structs.replace(options, workers=workers)
+        if loan.memory_bytes < options.memory_bytes:
+            say(f"planned for {byte_size(loan.memory_bytes)} a worker, as {printable(os.fspath(file))} says")
+            options = msgspec.structs.replace(options, memory_bytes=loan.memory_bytes)
         job = submit_job(client, reduction, inputs, output, options, settings, joins=True)
         say(f"job {job} of {loan.broker}")
         follow(

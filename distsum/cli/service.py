@@ -227,13 +227,14 @@ def workers(
     drain: Annotated[str | None, Parameter(metavar="WORKER", help="Send it away when its task is done.")] = None,
     shutdown: Annotated[str | None, Parameter(metavar="WORKER", help="Send it away at once.")] = None,
     scale: Annotated[
-        str | None, Parameter(metavar="N", help="Have so many in all on the hosts of the master's fleet.")
+        str | None,
+        Parameter(metavar="N", help="Have so many in all on the hosts of the master's fleet; `file` is what it says."),
     ] = None,
     broker: Broker = None,
     json: Json = False,
 ) -> None:
     """List the workers, do something with one, or have another number of them."""
-    total = None if scale is None else whole_number("--scale", scale)
+    total = None if scale in {None, "file"} else whole_number("--scale", scale)
     wanted: list[tuple[WorkerAction, str | None]] = [
         ("pause", pause),
         ("resume", resume),
@@ -245,12 +246,13 @@ def workers(
             if name is not None:
                 client.command_worker(name, action)
                 streams.say(f"worker {name}: {action}")
-        if total is not None:
+        if scale is not None:
             client.scale_workers(total)
-            streams.say(f"the fleet is to have {counted(total, 'worker')}; the master's log tells of it")
+            words = "as many workers as its file says" if total is None else counted(total, "worker")
+            streams.say(f"the fleet is to have {words}; the master's log tells of it")
             if json:
                 streams.emit(json_module.dumps({"wanted": total}))
-        if total is not None or any(name is not None for _, name in wanted):
+        if scale is not None or any(name is not None for _, name in wanted):
             return
         found = client.workers()
     if json:

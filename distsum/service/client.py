@@ -324,13 +324,14 @@ class ServiceClient:
         """
         self._ask(channel.CommandWorker(worker, action), channel.Done)
 
-    def scale_workers(self, total: int) -> None:
+    def scale_workers(self, total: int | None) -> None:
         """Begin to have another number of workers in all on the hosts of the master's fleet.
 
-        It is answered at once. Those too many finish their tasks before they leave.
+        It is answered when the number is stored, also for the next master. Those too many finish their tasks before
+        they leave.
 
         Args:
-            total: From 0 to 10,000; hosts share it in proportion to the fleet's file.
+            total: From 0 to 10,000; hosts share it in proportion to the fleet's file. None is what the file says.
 
         Raises:
             ServiceError: The master has no fleet, or the number is out of range.

@@ -96,9 +96,12 @@ class CommandWorker(Request, frozen=True):
 
 
 class ScaleWorkers(Request, frozen=True):
-    """Have another number of workers in all on the hosts of the master's fleet; those too many finish their tasks."""
+    """Have another number of workers in all on the hosts of the master's fleet; those too many finish their tasks.
 
-    total: int
+    None is what the fleet's file says of each host.
+    """
+
+    total: int | None
 
 
 class ListQueues(Request, frozen=True):

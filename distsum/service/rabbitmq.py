@@ -146,8 +146,9 @@ async def _serve_term(
             raise SupersededError(str(error)) from None
         if metrics is not None:
             metrics.attach(service.gauges)
+        fleet_size = await service.fleet_size()
         on_ready()
-        scaling.begin()
+        scaling.begin(fleet_size)
         ended = asyncio.ensure_future(service.wait())
         try:
             await asyncio.wait({ended, failed}, return_when=asyncio.FIRST_COMPLETED)

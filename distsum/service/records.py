@@ -5,7 +5,7 @@
 after ``history``, which tells all that happened (``observe.history``). ``cancelled`` tells that a client wants it no
 more: an object of its own, for a master that dies while it writes must not damage what was promised before. Below
 ``children`` workers store nodes inside long tasks, of use to this job alone; they are removed when it has ended.
-``<work>/serving`` tells which master serves.
+``<work>/serving`` tells which master serves, and ``<work>/workers`` how many workers its fleet was asked to have.
 """
 
 from __future__ import annotations
@@ -54,6 +54,12 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     summary: Summary | None = None
 
 
+class FleetSize(msgspec.Struct, frozen=True):
+    """How many workers the hosts of a master's fleet are to have in all."""
+
+    workers: int
+
+
 class Files(msgspec.Struct, frozen=True):
     """A job's folder, as a listing shows it.
 
@@ -92,6 +98,7 @@ _Content = TypeVar("_Content")
 _RECORD: Final = msgspec.msgpack.Decoder(JobRecord)
 _TICKET: Final = msgspec.msgpack.Decoder(Ticket)
 _OUTCOME: Final = msgspec.msgpack.Decoder(Outcome)
+_FLEET_SIZE: Final = msgspec.msgpack.Decoder(FleetSize)
 
 
 class Records:
@@ -262,6 +269,24 @@ class Records:
         if self.still_serves(token):
             self._store.delete(self._work + b"/serving")
 
+    def scale(self, workers: int | None) -> None:
+        """Store how many workers a fleet is to have, also for the next master; None is what its file says."""
+        uri = self._work + b"/workers"
+        if workers is None:
+            self._store.delete(uri)
+        else:
+            self._store.put(uri, [msgspec.msgpack.encode(FleetSize(workers))])
+
+    def scaled(self) -> int | None:
+        """Return how many workers a fleet is to have; None if nobody has asked for a number.
+
+        Raises:
+            DamagedRecordError: A master has died while it stored that.
+            StorageError: It cannot be read.
+        """
+        found = self._read(self._work + b"/workers", _FLEET_SIZE)
+        return None if found is None else found.workers
+
     def folders(self) -> list[Files]:
         """Return every job that has left something."""
         found: dict[str, dict[str, float]] = {}
@@ -277,7 +302,10 @@ class Records:
         self._store.put(self._uri(job, name), [msgspec.msgpack.encode(content)])
 
     def _get(self, job: str, name: str, decoder: msgspec.msgpack.Decoder[_Content]) -> _Content | None:
-        reader = self._store.open(self._uri(job, name))
+        return self._read(self._uri(job, name), decoder)
+
+    def _read(self, uri: bytes, decoder: msgspec.msgpack.Decoder[_Content]) -> _Content | None:
+        reader = self._store.open(uri)
         if reader is None:
             return None
         with reader:
@@ -285,7 +313,7 @@ class Records:
         try:
             return decoder.decode(data)
         except msgspec.DecodeError as error:
-            raise DamagedRecordError(f"{printable(self._uri(job, name))} is damaged: {error}") from error
+            raise DamagedRecordError(f"{printable(uri)} is damaged: {error}") from error
 
 
 def ended_status(record: JobRecord, ticket: Ticket, outcome: Outcome) -> JobStatus:

@@ -38,8 +38,8 @@ class Fleet(Protocol):
         """Let them go, with their tasks at hand finished or not."""
         ...
 
-    def scale(self, total: int) -> None:
-        """Begin to have so many in all; those too many finish their tasks."""
+    def scale(self, total: int | None) -> None:
+        """Begin to have so many in all, or as the file says; those too many finish their tasks."""
         ...
 
 
@@ -55,8 +55,17 @@ class Scaling:
         self._fleet: Fleet | None = None
         self._holding: asyncio.Task[None] | None = None
 
-    def begin(self) -> None:
-        """Begin to bring the workers up; from the event loop, when clients and workers are served."""
+    @property
+    def has_fleet(self) -> bool:
+        """Whether there is one, held or not."""
+        return self._make is not None
+
+    def begin(self, total: int | None = None) -> None:
+        """Begin to bring the workers up; from the event loop, when clients and workers are served.
+
+        Args:
+            total: How many in all; None where nobody has asked for a number.
+        """
         if self._make is None:
             return
         try:
@@ -64,6 +73,9 @@ class Scaling:
         except DistsumError as error:  # its file was changed since the start; jobs go on
             log.error("the fleet cannot be held: %s", error)  # noqa: TRY400 - no fault of ours
             return
+        if total is not None:
+            log.info("the fleet is to have %s, as a client has asked", counted(total, "worker"))
+            self._fleet.scale(total)
         self._holding = asyncio.create_task(self._hold(self._fleet))
 
     async def end(self) -> None:
@@ -84,18 +96,24 @@ class Scaling:
         held = self._holding is not None and not self._holding.done()
         return FleetStatus(held=held, wanted=self._fleet.wanted if held and self._fleet is not None else None)
 
-    def answer(self, request: channel.ScaleWorkers) -> channel.AnyReply:
-        """Begin to have another number of workers, or say why not."""
+    def refusal(self, request: channel.ScaleWorkers) -> channel.Refused | None:
+        """Return why there cannot be another number of workers, or None if there can."""
         if self._make is None:
             return channel.Refused("the master has no fleet; start it with --fleet FILE, or use `distsum fleet scale`")
         total = request.total
-        if not 0 <= total <= MOST_WORKERS:
+        if total is not None and not 0 <= total <= MOST_WORKERS:
             return channel.Refused(f"{total} workers: the number must be from 0 to {MOST_WORKERS:,}")
         if self._fleet is None or self._holding is None or self._holding.done():
             return channel.Refused("the master holds no host of its fleet now; its log says why")
-        log.info("the fleet is to have %s, as a client asks", counted(total, "worker"))
-        self._fleet.scale(total)
-        return channel.Done()
+        return None
+
+    def scale(self, request: channel.ScaleWorkers) -> None:
+        """Begin to have another number of workers, which is stored; a fleet that is held no more is left as it is."""
+        if self._fleet is None:
+            return
+        words = "as many workers as its file says" if request.total is None else counted(request.total, "worker")
+        log.info("the fleet is to have %s, as a client asks", words)
+        self._fleet.scale(request.total)
 
     async def _hold(self, fleet: Fleet) -> None:
         try:

@@ -550,7 +550,7 @@ class Service:
             case channel.CommandWorker():
                 return self._command_worker(request)
             case channel.ScaleWorkers():
-                return self._scaling.answer(request)
+                return await self._scale(request)
             case channel.ListQueues():
                 return await self._queues()
             case channel.Watch():
@@ -562,6 +562,30 @@ class Service:
         figures = self._figures
         queues = await figures.queues()
         return channel.Queues(queues, figures.redelivered, figures.management, figures.management_fault)
+
+    async def _scale(self, request: channel.ScaleWorkers) -> channel.AnyReply:
+        if (refused := self._scaling.refusal(request)) is not None:
+            return refused
+        try:
+            await asyncio.to_thread(self._records.scale, request.total)
+        except StorageError as error:
+            return channel.Refused(f"the number cannot be stored: {error}")
+        self._scaling.scale(request)
+        return channel.Done()
+
+    async def fleet_size(self) -> int | None:
+        """Return how many workers the fleet was asked to have, of this master or an earlier one; None if it was not.
+
+        Raises:
+            StorageError: It cannot be read.
+        """
+        if not self._scaling.has_fleet:
+            return None
+        try:
+            return await asyncio.to_thread(self._records.scaled)
+        except DamagedRecordError as error:
+            log.warning("%s; the fleet has as many workers as its file says", error)
+            return None
 
     def _remembered_jobs(self) -> tuple[channel.JobStatus, ...]:
         ended = sorted(self._ended.values(), key=lambda status: status.ended_seconds or 0.0)

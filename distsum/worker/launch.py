@@ -25,6 +25,8 @@ _EARLY: Final = 2
 """Workers started early at most: what a small machine uses, and little to lose where the run wants fewer."""
 _REDUCTIONS: Final = frozenset({"mean", "sum", "min", "max"})
 S3_DEADLINE_VARIABLE: Final = "DISTSUM_S3_DEADLINE"
+MEMORY_VARIABLE: Final = "DISTSUM_WORKER_MEMORY"
+"""Bytes that a worker may take over its imports; any number where it is not set."""
 _THREAD_VARIABLES: Final = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
 
 

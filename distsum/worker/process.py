@@ -34,7 +34,7 @@ from distsum.messages import (
 )
 from distsum.partials import spec_uri
 from distsum.stores.base import StoreInterruptedError
-from distsum.wording import printable
+from distsum.wording import byte_size, exact_byte_size, printable
 from distsum.worker.adding import BadChildError
 from distsum.worker.attempt import Attempt, TaskCancelledError
 from distsum.worker.folding import JobFolder, NoSuchChildError
@@ -63,6 +63,7 @@ class Worker:
         places: Where it may go, so that a job which needs more is refused before anything is read; it is ``store`` that
             goes nowhere else. None is everywhere.
         task_log: Told of every task.
+        memory_bytes: What it may take over its imports, so that a job whose plan takes more is refused; None is any.
     """
 
     def __init__(
@@ -75,6 +76,7 @@ class Worker:
         host: str | None = None,
         places: Places | None = None,
         task_log: TaskLog | None = None,
+        memory_bytes: int | None = None,
     ) -> None:
         self._name = name
         self._channel = channel
@@ -84,6 +86,7 @@ class Worker:
         self._host = host
         self._places = places
         self._task_log = task_log
+        self._memory_bytes = memory_bytes
         self._inbox: queue.SimpleQueue[Attempt] = queue.SimpleQueue()
         self._folder: tuple[tuple[str, bytes], JobFolder] | None = None
         self._attempts: list[Attempt] = []  # the running one, and one that may have arrived meanwhile
@@ -212,6 +215,14 @@ class Worker:
                 spec = JOB_SPEC.decode(reader.read(0, reader.size))
             if self._places is not None:
                 self._places.check_output(spec.output)
+            if self._memory_bytes is not None and spec.worker_bytes > self._memory_bytes:
+                least = exact_byte_size(self._memory_bytes)
+                raise NotServedError(
+                    f"job {printable(job)} takes up to {byte_size(spec.worker_bytes)} a worker, and this one has "
+                    f"{byte_size(self._memory_bytes)}; submit it with --memory {least}, or give workers more (`memory` "
+                    "of a fleet's file)",
+                    "memory",
+                )
             self._folder = key, JobFolder(self._store, spec, self._peak_bytes)
         return self._folder[1]
 

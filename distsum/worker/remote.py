@@ -25,7 +25,7 @@ from distsum.logs import LogStyle, Subject, begin_logging
 from distsum.request import DEFAULT_S3_DEADLINE_SECONDS
 from distsum.stores.routing import RoutingStore
 from distsum.stores.served import Places, ServedStore
-from distsum.worker.launch import S3_DEADLINE_VARIABLE
+from distsum.worker.launch import MEMORY_VARIABLE, S3_DEADLINE_VARIABLE
 from distsum.worker.process import Worker
 from distsum.worker.task_log import TaskLog
 
@@ -58,7 +58,15 @@ def main() -> None:
     store = RoutingStore(deadline) if places is None else ServedStore(places, deadline)
     start_seconds = max(0.0, time.time() - float(started))
     worker = Worker(
-        name, channel, store, float(heartbeat_seconds), start_seconds, socket.gethostname(), places, TaskLog(subject)
+        name,
+        channel,
+        store,
+        float(heartbeat_seconds),
+        start_seconds,
+        socket.gethostname(),
+        places,
+        TaskLog(subject),
+        int(os.environ[MEMORY_VARIABLE]) if MEMORY_VARIABLE in os.environ else None,
     )
     try:
         worker.run()

@@ -40,6 +40,9 @@ def test_up_brings_workers_to_fresh_hosts_and_a_second_up_changes_nothing(contro
     assert [host.files() for host in control.hosts] == before
 
     assert "enters the broker with distsum" in control.run("fleet", "exec-check").stdout
+    control.write(store="s3://no-such-bucket/fleet")
+    assert control.run("fleet", "exec-check").stderr.count("there is no such bucket") == COUNT
+    control.write()
     _no_secret_is_seen(control, rabbitmq)
 
 
@@ -69,9 +72,15 @@ def test_a_job_gives_the_same_bits_while_the_fleet_is_scaled(control: Control, e
     job = control.submit()
     grown = control.told("scale", "9", "--drain-seconds", "30")
     assert sorted(len(grown[each]["workers"]) for each in addresses(grown)) == [2, 2, 2, 3]
+    assert not control.told("plan", "--host", control.hosts[1].address)["changed"], "all share the number, not it alone"
     shrunk = control.told("scale", "2", "--drain-seconds", "30")
     assert sorted(len(shrunk[each]["workers"]) for each in addresses(shrunk)) == [0, 0, 1, 1]
     assert not control.told("up", "--detach")["changed"], "the number counts for up as well"
+    last = control.hosts[-1].address
+    own = control.told("scale", "2", "--host", last)
+    assert addresses(own) == [last]
+    assert states(own[last]) == ["ready"] * 2
+    assert not control.told("plan")["changed"], "a number of its own, beside that of all"
     assert control.waited(job)["retries"] == 0, "workers were drained, not cut off"
     assert result() == expected
     assert control.told("scale", "file")["changed"]
@@ -136,6 +145,23 @@ def test_workers_end_with_the_command_that_holds_them_also_when_it_is_killed(con
         assert not any(host.processes() for host in control.hosts), "they are gone before the command is"
 
 
+def test_detached_workers_of_a_command_that_is_killed_are_found_again(control: Control) -> None:
+    hosts = control.hosts[:2]
+    control.write(hosts=dict.fromkeys((host.address for host in hosts), ""))
+    with control.started("up.log", "fleet", "up", "--detach") as process:
+        wait_until(lambda: all(worker_pids(host) for host in hosts), "workers")
+        process.kill()
+    before = [worker_pids(host) for host in hosts]
+
+    def are_ready() -> bool:
+        told = control.told("status")
+        return all(states(told[host.address]) == ["ready"] and told[host.address]["detached"] for host in hosts)
+
+    wait_until(are_ready, "the workers")
+    assert not control.told("up", "--detach")["changed"], "nor is anything else missing"
+    assert [worker_pids(host) for host in hosts] == before
+
+
 def test_a_worker_that_crashes_is_started_anew_and_shown(control: Control) -> None:
     host = control.hosts[0]
     control.told("up", "--detach", "--host", host.address)
@@ -179,7 +205,8 @@ def test_an_upgrade_moves_workers_at_work_host_by_host_and_goes_back_where_it_fa
 ) -> None:
     chosen = control.hosts[:2]
     control.write(hosts=dict.fromkeys((host.address for host in chosen), ""))
-    before = control.told("up", "--detach")
+    before = control.told("scale", "3")
+    assert [len(before[host.address]["workers"]) for host in chosen] == [2, 1]
     newer, broken = _changed(tmp_path / "newer", ""), _changed(tmp_path / "broken", "raise SystemExit('broken')")
 
     waiting = control.told("up", "--detach", PYTHONPATH=newer)
@@ -190,7 +217,7 @@ def test_an_upgrade_moves_workers_at_work_host_by_host_and_goes_back_where_it_fa
     after = control.told("status")
     for host in chosen:
         assert after[host.address]["environment"] == before[host.address]["environment"]
-        assert states(after[host.address]) == ["ready"]
+        assert states(after[host.address]) == states(before[host.address])
 
     for host in chosen:
         host.slow_down("2mbit")
@@ -204,7 +231,7 @@ def test_an_upgrade_moves_workers_at_work_host_by_host_and_goes_back_where_it_fa
     assert result() == expected
     for host in chosen:
         assert done[host.address]["environment"] not in {None, before[host.address]["environment"]}
-        assert states(done[host.address]) == ["ready"]
+        assert states(done[host.address]) == states(before[host.address])
         assert 0 < done[host.address]["uploaded_bytes"] < 1 << 20, "one wheel is another"
         assert len(list(host.home.joinpath(".distsum", "environments").iterdir())) == 1, "old ones are pruned"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import re
 import socket
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from distsum.provision.connections import Connections
+from distsum.provision.connections import SIMULTANEOUS, Connections
 from distsum.provision.faults import HostFault
 from distsum.provision.fleetfile import Host
 from distsum.provision.trust import Trust
@@ -225,6 +226,45 @@ def test_a_port_where_nobody_speaks_ssh_is_given_up(client: Client, monkeypatch:
         fault = client.fault(client.host(port=port))
     assert "does not answer within" in str(fault)
     assert fault.unreachable
+
+
+@pytest.mark.parametrize("backlog", [100, 0], ids=["takes connections and says nothing", "takes none"])
+def test_hosts_that_do_not_answer_hold_nobody_up(
+    client: Client, server: LocalSshd, monkeypatch: pytest.MonkeyPatch, backlog: int
+) -> None:
+    monkeypatch.setattr("distsum.provision.connections._SILENT_SECONDS", 0.05)
+    monkeypatch.setattr("distsum.provision.connections._BUSY_SECONDS", 0.05)
+    key = another_key(client)
+
+    async def main() -> None:
+        trust = Trust(str(client.folder / "pinned" / "known_hosts"), [str(client.known)])
+        async with Connections(trust, trust_new=False, configuration=str(client.configuration)) as connections:
+
+            async def connect(host: Host) -> None:
+                async with connections.to(host):
+                    pass
+
+            waiting = [asyncio.ensure_future(connect(host)) for host in silent]
+            while not connections._starting.locked():  # noqa: ASYNC110 - that they came first is seen nowhere else
+                await asyncio.sleep(0.01)
+            try:
+                await connect(client.host())
+                assert not any(each.done() for each in waiting)
+            finally:
+                for each in waiting:
+                    each.cancel()
+                await asyncio.gather(*waiting, return_exceptions=True)
+
+    with contextlib.ExitStack() as stack:
+        mute = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=backlog))
+        for _ in range(2):  # a queue of none is full after that
+            filling = stack.enter_context(socket.socket())
+            filling.setblocking(False)
+            filling.connect_ex(mute.getsockname())
+        port = mute.getsockname()[1]
+        silent = [client.host(port=port)] * SIMULTANEOUS
+        client.known.write_text(client.known.read_text() + f"[127.0.0.1]:{port} {key}")
+        asyncio.run(main())
 
 
 def test_nowhere_is_the_verification_of_host_keys_switched_off() -> None:

@@ -49,12 +49,13 @@ def test_workers_are_brought_up_again_through_a_new_tunnel_when_an_ssh_server_ha
 
 def test_what_keeps_a_host_from_working_is_told_with_a_remedy_and_leaves_no_half_environment(control: Control) -> None:
     good, old = control.hosts[:2]
-    (full,) = control.network.boot(1, home_size="800m,nr_inodes=700")
+    full, fuller = (control.network.boot(1, home_size=f"800m,nr_inodes={inodes}")[0] for inodes in (700, 40))
     control.know_all()
     python = old.home / "python3"
     python.write_text(OLD_PYTHON)
     python.chmod(0o755)
-    control.write(hosts={good.address: "", old.address: 'python = "/home/worker/python3"', full.address: ""})
+    pythonless = 'python = "/home/worker/python3"'
+    control.write(hosts={good.address: "", old.address: pythonless, full.address: "", fuller.address: ""})
     told = control.told("up", "--detach", code=1)
     assert states(told[good.address]) == ["ready"]
     old_fault, full_fault = told[old.address]["fault"], told[full.address]["fault"]
@@ -63,6 +64,10 @@ def test_what_keeps_a_host_from_working_is_told_with_a_remedy_and_leaves_no_half
     assert "make room" in full_fault
     assert "\n" not in full_fault
     assert not list(full.home.glob(".distsum/environments/*"))
+    assert "cannot take the wheels" in told[fuller.address]["fault"]
+    wheels = [path.name for path in fuller.home.glob(".distsum/wheels/*")]
+    assert wheels
+    assert not [name for name in wheels if "." in name], "none that is not whole"
     python.unlink()
     control.write(hosts={full.address: ""})
     assert control.told("down", "--host", full.address)["changed"]

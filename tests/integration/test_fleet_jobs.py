@@ -56,6 +56,25 @@ def test_a_job_that_was_interrupted_goes_on_with_the_same_command_and_a_master_o
     assert host.home.joinpath(".distsum").exists() == before, "what was installed before stays, and nothing else"
 
 
+def test_workers_take_no_job_that_is_planned_for_more_memory_than_they_have(control: Control, expected: bytes) -> None:
+    host = control.hosts[0]
+    control.write(hosts={host.address: ""})
+    assert not control.told("up", "--detach")[host.address]["fault"]
+    (before,) = worker_pids(host)
+    control.write(hosts={host.address: 'memory = "16MiB"'})
+    assert "drain and stop 1 worker that had amqp://" in control.told("plan")[host.address]["actions"][0]
+    assert worker_pids(host) == [before]
+    assert control.told("up", "--detach")[host.address]["actions"][1] == "start 1 worker"
+    assert worker_pids(host) != [before]
+    refused = control.run("submit", "mean", INPUTS, "-o", OUTPUT, "-p", "5", "--force", "--wait")
+    assert refused.returncode == 1, refused.stderr
+    assert "MiB a worker, and this one has 16.0 MiB; submit it with --memory 16MiB, or give" in refused.stderr
+    planned = control.run(*MEAN)
+    assert planned.returncode == 2, planned.stderr
+    assert "planned for 16.0 MiB a worker, as fleet.toml says" in planned.stderr
+    assert "--memory 16.0 MiB is too little" in planned.stderr
+
+
 def test_what_ran_before_goes_on_and_a_job_that_fails_gives_its_exit_code(control: Control, expected: bytes) -> None:
     running, borrowed = control.hosts[:2]
     control.write(hosts={running.address: "", borrowed.address: ""})

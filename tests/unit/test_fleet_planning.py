@@ -58,8 +58,21 @@ def test_no_workers_are_an_end_in_peace_that_installs_and_prunes_nothing():
 def test_workers_of_another_environment_are_left_alone_but_by_an_upgrade():
     found = Found(current="old", environments=("old",), supervisor=running("old"), files=True)
     assert actions(WANTED, found) == (Upgrade("new", "old"),)
+    assert actions(Wanted(environment="new", workers=5), found) == (Upgrade("new", "old"), Scale(2, 5)), "but scaled"
     steps = (Install("new"), Stop(2), Switch("new", "old"), Start(2), Prune(("old",)))
     assert actions(WANTED, found, upgrade=True) == steps
+
+
+def test_workers_that_were_started_with_something_else_are_drained_for_others():
+    found = Found(current="new", environments=("new",), supervisor=running(), files=True)
+    assert found.supervisor is not None
+    with_terms = msgspec.structs.replace(found.supervisor, terms="32 MiB each")
+    found = msgspec.structs.replace(found, supervisor=with_terms)
+    assert actions(msgspec.structs.replace(WANTED, terms="32 MiB each"), found) == ()
+    assert actions(WANTED, found) == ()
+    steps = actions(msgspec.structs.replace(WANTED, terms="64 MiB each"), found)
+    assert steps == (Stop(2, "32 MiB each"), Start(2))
+    assert str(steps[0]) == "drain and stop 2 workers that had 32 MiB each"
 
 
 def test_nothing_is_installed_while_workers_are_stopped():

@@ -1,8 +1,9 @@
 import json
+import os
 
 import msgspec
 import pytest
-from distsum.provision.agent import MARK, probe
+from distsum.provision.agent import MARK, install, probe
 from distsum.provision.asking import agent_answer, agent_command, agent_input
 from distsum.provision.endpoints import (
     Endpoint,
@@ -125,6 +126,20 @@ def test_whatever_else_a_host_prints_is_a_fault(output, words):
     with pytest.raises(HostFault, match=r".") as caught:
         agent_answer(output, ["python3.11", "python3"])
     assert words in str(caught.value)
+
+
+def test_an_installation_removes_what_uploads_have_left_that_were_given_up(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    wheels = tmp_path / ".distsum" / "wheels"
+    whole, going_on, given_up = (wheels / name for name in ("0a", "0b.11112222", "0c.33334444"))
+    for each in (whole, going_on, given_up):
+        each.mkdir(parents=True)
+    for each in (whole, given_up):
+        os.utime(each, (0, 0))
+    (tmp_path / ".distsum" / "environments" / "e").mkdir(parents=True)
+    (tmp_path / ".distsum" / "environments" / "e" / "complete").write_text("[]")
+    assert not install("e", {}, "", "", 1.0), "it is there"
+    assert sorted(wheels.iterdir()) == [whole, going_on]
 
 
 def test_a_command_line_holds_no_more_than_what_finds_a_python():

@@ -6,13 +6,14 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from distsum.provision.supervisor import ANOTHER, AloneError, Task, Tether, cut_log
+from distsum.provision.agent import FLEET_VARIABLE
+from distsum.provision.supervisor import ANOTHER, HELD, AloneError, Task, Tether, cut_log
 
 from distsum.logs import LogStyle
 from tests.command import wait_until
 
+FLEET = "lab@here"
 TASK = Task(
-    fleet="lab@here",
     environment="e",
     workers=1,
     host="lab-here",
@@ -68,13 +69,13 @@ def test_a_long_log_is_cut_and_whoever_writes_goes_on(tmp_path: Path, monkeypatc
 
 @pytest.fixture
 def start(tmp_path: Path):
-    folder = tmp_path / ".distsum" / "fleets" / TASK.fleet
+    folder = tmp_path / ".distsum" / "fleets" / FLEET
     folder.mkdir(parents=True)
 
     def run(**differences) -> subprocess.CompletedProcess[bytes]:
         return subprocess.run(
             [sys.executable, "-m", "distsum.provision.supervisor"],
-            env=os.environ | {"HOME": str(tmp_path)},
+            env=os.environ | {"HOME": str(tmp_path), FLEET_VARIABLE: FLEET},
             input=msgspec.json.encode(msgspec.structs.replace(TASK, **differences)) + b"\n",
             capture_output=True,
             timeout=60,
@@ -93,12 +94,14 @@ def test_a_second_supervisor_leaves_the_first_alone(start, monkeypatch):
         done = run()
     assert done.returncode == ANOTHER
     assert b"another supervisor holds lab@here" in done.stderr
+    assert not done.stdout, "it asks for no task, for which its user would get another password"
     assert {path.name for path in folder.iterdir()} == {"held"}
 
 
 def test_a_supervisor_whose_input_ends_is_gone_with_its_state_and_says_why(start):
     folder, run = start
-    assert run().returncode == 0
+    done = run()
+    assert (done.returncode, done.stdout) == (0, f"{HELD}\n".encode())
     assert "the connection that held these workers has ended" in (folder / "log").read_text()
     assert {path.name for path in folder.iterdir()} == {"held", "log"}
 

@@ -70,6 +70,8 @@ def test_a_name_is_all_that_a_host_must_have():
         ('[[hosts]]\nname = "a"\nport = 70000', 3, "port 70000 must be from 1 to 65535"),
         ('memory = "much"\n[[hosts]]\nname = "a"', 1, "memory 'much' is not a size"),
         ('user = ""\n[[hosts]]\nname = "a"', 1, "user must not be empty"),
+        ('user = "x"\njump = "gate:ssh"\n[[hosts]]\nname = "a"', 2, "jump gate:ssh must be [USER@]HOST[:PORT]"),
+        ('[[hosts]]\nname = "a"\njump = "x@gate, y@-o"', 3, "jump x@gate, y@-o must be"),
         ('store = "shared/sums"\n[[hosts]]\nname = "a"', 1, "store shared/sums must be a URI like s3://"),
         ('store = "s4://bucket"\n[[hosts]]\nname = "a"', 1, "store s4://bucket must be"),
         ('store = "s3:///distsum"\n[[hosts]]\nname = "a"', 1, "store s3:///distsum must be"),

@@ -6,7 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from distsum.errors import UnreachableError
-from distsum.service.messages import Done, Refused, ScaleWorkers
+from distsum.service.messages import ScaleWorkers
 from distsum.service.scaling import MOST_WORKERS, Scaling
 from distsum.service.view import FleetStatus
 
@@ -34,15 +34,20 @@ class _Recorded:
         self.asked.append(f"release {at_once}")
         self._released.set()
 
-    def scale(self, total: int) -> None:
+    def scale(self, total: int | None) -> None:
         self.asked.append(f"scale {total}")
         self.wanted = total
 
 
 def _reason(scaling: Scaling, total: int) -> str:
-    answer = scaling.answer(ScaleWorkers(total))
-    assert isinstance(answer, Refused)
-    return answer.reason
+    refused = scaling.refusal(ScaleWorkers(total))
+    assert refused is not None
+    return refused.reason
+
+
+def _scale(scaling: Scaling, total: int | None) -> None:
+    assert scaling.refusal(ScaleWorkers(total)) is None
+    scaling.scale(ScaleWorkers(total))
 
 
 def test_a_fleet_is_scaled_only_while_its_master_serves_and_each_term_holds_another() -> None:
@@ -59,17 +64,35 @@ def test_a_fleet_is_scaled_only_while_its_master_serves_and_each_term_holds_anot
             assert scaling.status() == FleetStatus(held=False, wanted=None)
             scaling.begin()
             assert scaling.status() == FleetStatus(held=True, wanted=None), "nobody knows yet how many the file has"
-            assert scaling.answer(ScaleWorkers(0)) == Done()
-            assert scaling.answer(ScaleWorkers(MOST_WORKERS)) == Done()
+            _scale(scaling, 0)
+            _scale(scaling, MOST_WORKERS)
             assert "from 0 to 10,000" in _reason(scaling, MOST_WORKERS + 1)
             assert "from 0 to 10,000" in _reason(scaling, -1)
             assert scaling.status() == FleetStatus(held=True, wanted=MOST_WORKERS)
+            _scale(scaling, None)
             await asyncio.sleep(0)
             await scaling.end()
             assert "holds no host" in _reason(scaling, 2)
 
     asyncio.run(serve())
-    assert [each.asked for each in made] == [["scale 0", "scale 10000", "release False", "gone"]] * 2
+    assert [each.asked for each in made] == [["scale 0", "scale 10000", "scale None", "release False", "gone"]] * 2
+
+
+def test_a_fleet_begins_with_the_number_that_an_earlier_master_was_asked_for() -> None:
+    made: list[_Recorded] = []
+
+    def make() -> _Recorded:
+        made.append(_Recorded())
+        return made[-1]
+
+    async def serve() -> None:
+        scaling = Scaling(make)
+        scaling.begin(7)
+        await asyncio.sleep(0)
+        await scaling.end()
+
+    asyncio.run(serve())
+    assert [each.asked for each in made] == [["scale 7", "release False", "gone"]]
 
 
 def test_a_fleet_that_cannot_be_held_leaves_the_master_serving_and_is_refused() -> None:
