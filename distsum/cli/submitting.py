@@ -54,6 +54,11 @@ def submit(
     with client_of(settings) as client:
         job = submit_job(client, reduction, inputs, output, options, settings, priority)
         if wait:
+            # Before it ends: whoever is killed meanwhile must be able to find the job.
+            if not json:
+                streams.emit(job)
+            elif not settings.quiet:
+                streams.say(f"job {job} of {address_of(settings)}")
             follow(client, job, settings, as_json=json)
         else:
             streams.emit(json_module.dumps({"job": job}) if json else job)

@@ -170,6 +170,10 @@ def test_submit_wait_follows_the_job_and_ends_as_it_does(
         told = asked(environment, "submit", "mean", str(inputs), "-o", str(tmp_path / "out.npy"), "--wait")
         assert told["output"] == str(tmp_path / "out.npy")
         assert (tmp_path / "out.npy").read_bytes() == expected
+        done = distsum("submit", "max", str(inputs), "-o", str(tmp_path / "max.npy"), "--wait", env=environment)
+        assert {each["output"]: each["job"] for each in asked(environment, "jobs")}[str(tmp_path / "max.npy")] == (
+            done.stdout.strip()
+        )
         with open(inputs / "077.npy", "r+b") as file:
             file.truncate(1000)
         done = distsum("submit", "sum", str(inputs), "-o", str(tmp_path / "sum.npy"), "--wait", env=environment)
