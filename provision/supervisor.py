@@ -122,7 +122,7 @@ class _Supervisor:
 
     def run(self) -> int:
         try:
-            return self._slots.run(self._poll)
+            return self._slots.run(self._poll, lasting=True)
         except AloneError as alone:
             log.warning("%s; they are ended", alone)
             return 0

@@ -155,11 +155,13 @@ def wait(
     _tell_end(summary, quiet=settings.quiet, as_json=json)
 
 
-def cancel(job: JobId, /, *, broker: Broker = None) -> None:
+def cancel(job: JobId, /, *, broker: Broker = None, json: Json = False) -> None:
     """Stop a job, and remove what it has left."""
     with client_of(settings_of(broker=broker)) as client:
         client.cancel(job)
     streams.say(f"job {job} is cancelled")
+    if json:
+        streams.emit(json_module.dumps({"job": job, "state": "cancelled"}))
 
 
 def prioritize(
@@ -168,12 +170,15 @@ def prioritize(
     /,
     *,
     broker: Broker = None,
+    json: Json = False,
 ) -> None:
     """Give a job another priority; what runs goes on."""
     number = priority_of("N", priority)
     with client_of(settings_of(broker=broker)) as client:
         client.set_priority(job, number)
     streams.say(f"job {job} has priority {number}")
+    if json:
+        streams.emit(json_module.dumps({"job": job, "priority": number}))
 
 
 def speculate(
@@ -182,11 +187,14 @@ def speculate(
     /,
     *,
     broker: Broker = None,
+    json: Json = False,
 ) -> None:
     """Give the stragglers of a running job no more backups, or give them some again; those under way go on."""
     with client_of(settings_of(broker=broker)) as client:
         client.switch_speculation(job, on=switch == "on")
     streams.say(f"stragglers of job {job} get {'backups again' if switch == 'on' else 'no more backups'}")
+    if json:
+        streams.emit(json_module.dumps({"job": job, "speculation": switch == "on"}))
 
 
 def backup(
@@ -241,18 +249,21 @@ def workers(
         ("drain", drain),
         ("shutdown", shutdown),
     ]
+    told: dict[str, object] = {}
     with client_of(settings_of(broker=broker)) as client:
         for action, name in wanted:
             if name is not None:
                 client.command_worker(name, action)
                 streams.say(f"worker {name}: {action}")
+                told[action] = name
         if scale is not None:
             client.scale_workers(total)
             words = "as many workers as its file says" if total is None else counted(total, "worker")
             streams.say(f"the fleet is to have {words}; the master's log tells of it")
+            told["wanted"] = total
+        if told:
             if json:
-                streams.emit(json_module.dumps({"wanted": total}))
-        if scale is not None or any(name is not None for _, name in wanted):
+                streams.emit(json_module.dumps(told))
             return
         found = client.workers()
     if json:

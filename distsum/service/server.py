@@ -24,6 +24,7 @@ from distsum.actors.master import Master, MasterSettings
 from distsum.actors.speculation import SpeculationSettings
 from distsum.actors.system import AsyncioSystem
 from distsum.actors.task_tracker import TaskTracker, TrackerSettings
+from distsum.brokers.base import LEFT
 from distsum.brokers.topology import SERVICE_EVENTS, job_events
 from distsum.errors import DistsumError, StorageError
 from distsum.logs import concerning
@@ -180,6 +181,7 @@ class Service:
         self._parted: dict[str, ServedJob] = {}
         """Jobs that have ended while somebody looked, and still does."""
         self._joined: dict[str, WorkerJoined] = {}
+        self._sent_away: set[str] = set()
         self._recalled = False
         self._tasks: set[asyncio.Task[None]] = set()
         self._accepting: dict[str, asyncio.Lock] = {}
@@ -301,6 +303,10 @@ class Service:
     # Actors -----------------------------------------------------------------------------------------------------------
 
     def _deliver(self, message: FromWorker | FromBroker) -> None:
+        if isinstance(message, WorkerLost) and message.worker in self._sent_away:
+            # All that the broker sees is that its connections end.
+            self._sent_away.remove(message.worker)
+            message = WorkerLost(message.worker, LEFT)
         self._system.deliver(TRACKER, message)
 
     def _to_broker(self, message: msgspec.Struct) -> None:
@@ -826,10 +832,13 @@ class Service:
             case "pause":
                 self._system.deliver(TRACKER, PauseWorker(worker, "paused by a client"))
             case "resume":
+                self._sent_away.discard(worker)
                 self._system.deliver(TRACKER, ResumeWorker(worker))
             case "drain":
+                self._sent_away.add(worker)
                 self._system.deliver(TRACKER, DismissWorker(worker, "drained by a client"))
             case "shutdown":
+                self._sent_away.add(worker)
                 self._broker.send(worker, Shutdown("sent away by a client"))
         return channel.Done()
 

@@ -27,6 +27,8 @@ _REDUCTIONS: Final = frozenset({"mean", "sum", "min", "max"})
 S3_DEADLINE_VARIABLE: Final = "DISTSUM_S3_DEADLINE"
 MEMORY_VARIABLE: Final = "DISTSUM_WORKER_MEMORY"
 """Bytes that a worker may take over its imports; any number where it is not set."""
+SENT_AWAY: Final = 10
+"""Exit code of a worker that its master has told to leave: by a person, or since it is of another version."""
 _THREAD_VARIABLES: Final = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
 
 

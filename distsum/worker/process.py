@@ -64,6 +64,7 @@ class Worker:
             goes nowhere else. None is everywhere.
         task_log: Told of every task.
         memory_bytes: What it may take over its imports, so that a job whose plan takes more is refused; None is any.
+        sent_away_status: Exit code of the process when it was told to leave, by which whoever keeps it can tell that.
     """
 
     def __init__(
@@ -77,6 +78,7 @@ class Worker:
         places: Places | None = None,
         task_log: TaskLog | None = None,
         memory_bytes: int | None = None,
+        sent_away_status: int = 0,
     ) -> None:
         self._name = name
         self._channel = channel
@@ -87,6 +89,7 @@ class Worker:
         self._places = places
         self._task_log = task_log
         self._memory_bytes = memory_bytes
+        self._sent_away_status = sent_away_status
         self._inbox: queue.SimpleQueue[Attempt] = queue.SimpleQueue()
         self._folder: tuple[tuple[str, bytes], JobFolder] | None = None
         self._attempts: list[Attempt] = []  # the running one, and one that may have arrived meanwhile
@@ -264,7 +267,7 @@ class Worker:
                     elif message.reason:
                         sys.stderr.write(f"distsum: worker {self._name}: {message.reason}\n")
                         sys.stderr.flush()
-                    os._exit(0)
+                    os._exit(self._sent_away_status)
 
     def _meant(self, message: CancelTask | ShareTask) -> list[Attempt]:
         wanted = message.task, message.attempt

@@ -25,7 +25,7 @@ from distsum.logs import LogStyle, Subject, begin_logging
 from distsum.request import DEFAULT_S3_DEADLINE_SECONDS
 from distsum.stores.routing import RoutingStore
 from distsum.stores.served import Places, ServedStore
-from distsum.worker.launch import MEMORY_VARIABLE, S3_DEADLINE_VARIABLE
+from distsum.worker.launch import MEMORY_VARIABLE, S3_DEADLINE_VARIABLE, SENT_AWAY
 from distsum.worker.process import Worker
 from distsum.worker.task_log import TaskLog
 
@@ -67,6 +67,7 @@ def main() -> None:
         places,
         TaskLog(subject),
         int(os.environ[MEMORY_VARIABLE]) if MEMORY_VARIABLE in os.environ else None,
+        SENT_AWAY,
     )
     try:
         worker.run()

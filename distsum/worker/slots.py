@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from distsum.logs import LogStyle, concerning
 from distsum.request import DEFAULT_S3_DEADLINE_SECONDS
-from distsum.worker.launch import S3_DEADLINE_VARIABLE, exit_words, worker_environment
+from distsum.worker.launch import S3_DEADLINE_VARIABLE, SENT_AWAY, exit_words, worker_environment
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -55,6 +55,7 @@ class _Slot:
         self.reason = ""
         self.ready = False
         self.leaving = False
+        self.sent_away = False
 
     def drain(self) -> None:
         """Let the process finish its task and leave."""
@@ -108,27 +109,31 @@ class Slots:
 
     def resize(self, count: int) -> None:
         """Have another number of slots; the workers of those that go finish their tasks first."""
+        self._slots = [slot for slot in self._slots if not slot.sent_away]
         staying = [slot for slot in self._slots if not slot.leaving]
         for slot in staying[count:]:
             slot.drain()
         self._slots += [_Slot() for _ in range(count - len(staying))]
 
-    def run(self, on_poll: Callable[[], None] = lambda: None) -> int:
+    def run(self, on_poll: Callable[[], None] = lambda: None, *, lasting: bool = False) -> int:
         """Run until every process has left; return the exit code of the command.
+
+        A process that its master has sent away is not started again.
 
         SIGTERM lets each finish its task; a second one, or Ctrl-C, ends them at once.
 
         Args:
             on_poll: Called some times a second. What it raises ends the workers at once, and is raised here.
+            lasting: Whether to go on when all were sent away, since others may be asked for.
         """
         before = signal.signal(signal.SIGTERM, lambda *_: self._drain())
         try:
-            return self._serve(on_poll)
+            return self._serve(on_poll, lasting=lasting)
         finally:
             signal.signal(signal.SIGTERM, before)
             self._end()
 
-    def _serve(self, on_poll: Callable[[], None]) -> int:
+    def _serve(self, on_poll: Callable[[], None], *, lasting: bool) -> int:
         refused = 0
         told = False
         while True:
@@ -140,7 +145,8 @@ class Slots:
             self._slots = [slot for slot in self._slots if slot.process is not None or not slot.leaving]
             for slot in self._slots:
                 if slot.process is None:
-                    if not self._draining and refused < len(self._slots) and now >= slot.next_start:
+                    held_back = self._draining or slot.sent_away or refused >= len(self._slots)
+                    if not held_back and now >= slot.next_start:
                         self._start(slot)
                 elif (status := slot.process.poll()) is not None:
                     refused += self._ended(slot, status, now)
@@ -152,6 +158,8 @@ class Slots:
                     return 0
                 if self._slots and refused >= len(self._slots):
                     return _UNREACHABLE
+                if self._slots and all(slot.sent_away for slot in self._slots) and not lasting:
+                    return 0
             time.sleep(_POLL_SECONDS)
 
     def _start(self, slot: _Slot) -> None:
@@ -191,6 +199,11 @@ class Slots:
         concerns = concerning(worker=slot.name)
         if self._draining or slot.leaving:
             log.info("worker %s has left", slot.name, extra=concerns)
+            return 0
+        if status == SENT_AWAY:
+            slot.sent_away = True
+            slot.reason = "sent away by the master"
+            log.warning("worker %s was sent away; no other is started for it", slot.name, extra=concerns)
             return 0
         slot.reason = exit_words(status)
         if status == _UNREACHABLE:

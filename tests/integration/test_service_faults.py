@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import random
 import re
@@ -609,7 +610,10 @@ def test_jobs_are_cancelled_while_they_wait_and_no_more_when_they_are_finished(s
     fillers = [service.submit_here(f"out/filler-{number}.npy") for number in range(4)]
     queued = service.submit_here("out/queued.npy")
     assert service.status(queued).state == "queued"
-    assert service.run("cancel", queued).returncode == 0
+    told = service.run("prioritize", queued, "7", "--json")
+    assert json.loads(told.stdout) == {"job": queued, "priority": 7}
+    told = service.run("cancel", queued, "--json")
+    assert json.loads(told.stdout) == {"job": queued, "state": "cancelled"}
     assert service.wait_ended(queued).state == "cancelled"
     # What was said is kept, also by a master that knows it only from hearsay.
     committing = service.master_s3.hold()

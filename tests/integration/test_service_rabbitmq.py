@@ -236,6 +236,23 @@ def test_without_a_master_or_a_broker_it_says_so_in_one_line(tmp_path: Path, env
     assert password not in done.stderr
 
 
+def test_workers_that_are_sent_away_from_the_command_line_do_not_come_back(
+    tmp_path: Path, environment: dict[str, str]
+) -> None:
+    with master(tmp_path, environment), worker(tmp_path, environment) as process:
+        wait_until(lambda: len(asked(environment, "workers")) == 2, "workers")
+        one, other = (each["worker"] for each in asked(environment, "workers"))
+        assert asked(environment, "workers", "--drain", one) == {"drain": one}
+        wait_until(lambda: states(environment)[one] == "left", "that it leaves")
+        assert asked(environment, "workers", "--shutdown", other) == {"shutdown": other}
+        assert process.wait(20) == 0, "the last one ends the command"
+        wait_until(lambda: states(environment) == {one: "left", other: "left"}, "their end, and no others")
+
+
+def states(environment: dict[str, str]) -> dict[str, str]:
+    return {each["worker"]: each["state"] for each in asked(environment, "workers")}
+
+
 def test_a_drained_worker_leaves_and_none_survives_its_parent(tmp_path: Path, environment: dict[str, str]) -> None:
     with master(tmp_path, environment):
         with worker(tmp_path, environment) as process:
