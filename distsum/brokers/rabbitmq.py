@@ -122,6 +122,8 @@ class RabbitBroker:
             once. Told True when it is ours again.
         still_ours: Asked before that whether nobody else has served it meanwhile. If somebody has, what we believe is
             out of date, and ``on_failure`` is told ``SupersededError``. Without it nobody else is expected.
+        may_wait: Asked while another process serves the virtual host, until it has answered True; what it raises ends
+            the waiting, and is raised by ``start``.
 
     Attributes:
         was_connected: Whether the broker has been there.
@@ -137,11 +139,13 @@ class RabbitBroker:
         ping_seconds: float = 3.0,
         on_held: Callable[[bool], None] | None = None,
         still_ours: Callable[[], Awaitable[bool]] | None = None,
+        may_wait: Callable[[], Awaitable[bool]] | None = None,
     ) -> None:
         self._address = address
         self._on_failure = on_failure
         self._on_held = on_held or (lambda _: None)
         self._still_ours = still_ours
+        self._may_wait = may_wait
         self._delivery_limit = delivery_limit
         self._lock_seconds = lock_seconds
         self._ping_seconds = ping_seconds
@@ -339,7 +343,7 @@ class RabbitBroker:
 
     async def _take_lock(self, session: Session) -> None:
         deadline = None if self._lock_seconds is None else self._loop.time() + self._lock_seconds
-        waiting = False
+        waiting = settled = False
         while True:
             try:
                 await session.declare_own(LOCK)
@@ -353,6 +357,8 @@ class RabbitBroker:
             if not waiting:
                 waiting = True
                 log.warning("%s is served by another process; waiting for its end", self._address)
+            if self._may_wait is not None and not settled:
+                settled = await self._may_wait()
             await asyncio.sleep(min(1.0, (self._lock_seconds or 4.0) / 4))
 
     async def _retake_lock(self, session: Session) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
@@ -13,12 +14,13 @@ from distsum.brokers.amqp import backoff_seconds
 from distsum.brokers.rabbitmq import RabbitBroker
 from distsum.brokers.rabbitmq_requests import RequestClient, RequestServer
 from distsum.brokers.topology import JOBS_CHANNEL, VIEWS_CHANNEL
-from distsum.errors import SupersededError, UnreachableError
+from distsum.errors import BrokerBusyError, DistsumError, SupersededError, UnreachableError
 from distsum.service import messages as channel
 from distsum.service.client import ServiceClient
 from distsum.service.queue_figures import QueueFigures
 from distsum.service.scaling import Scaling
 from distsum.service.server import Service
+from distsum.wording import printable
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -30,6 +32,9 @@ if TYPE_CHECKING:
     from distsum.stores.base import Store
 
 log = logging.getLogger(__name__)
+
+_ASKED_SECONDS: Final = 3.0
+"""For so long a master that waits for its turn waits for an answer of the one that serves, before it asks again."""
 
 
 async def serve(
@@ -62,6 +67,7 @@ async def serve(
 
     Raises:
         UnreachableError: There is no broker, or it does not let us in.
+        BrokerBusyError: Another master serves, whose jobs are in another folder.
         StorageError: The work folder cannot be read.
     """
     draw = random.Random()  # noqa: S311 - spreads reconnections, and keeps no secret
@@ -115,7 +121,14 @@ async def _serve_term(
     async def still_ours() -> bool:
         return await service.still_serves()
 
-    broker = RabbitBroker(address, fail, lock_seconds=None, on_held=held, still_ours=still_ours)
+    broker = RabbitBroker(
+        address,
+        fail,
+        lock_seconds=None,
+        on_held=held,
+        still_ours=still_ours,
+        may_wait=partial(_serves_the_same, address, work),
+    )
     figures = QueueFigures(broker, address.vhost, management)
 
     async def tell(key: str, frame: bytes) -> bool:
@@ -165,6 +178,34 @@ async def _serve_term(
         finally:
             await server.close()
             await service.close()
+
+
+async def _serves_the_same(address: BrokerAddress, work: bytes) -> bool:
+    """Whether the master that serves is known to keep its jobs where we do; False where it does not answer.
+
+    Raises:
+        BrokerBusyError: It keeps them elsewhere. In its place we would know none of the jobs that it has accepted.
+    """
+    answer = await asyncio.to_thread(_ask_once, address, channel.Diagnose())
+    if not isinstance(answer, channel.Diagnosis):
+        return False
+    if answer.work != work:
+        raise BrokerBusyError(
+            f"{address} is served by a master whose jobs are in {printable(answer.work)}, and this one has "
+            f"{printable(work)}, where none of them is; give the same --work-dir, or another virtual host"
+        )
+    return True
+
+
+def _ask_once(address: BrokerAddress, request: channel.AnyRequest) -> channel.AnyReply | None:
+    transport = RabbitTransport(address)
+    try:
+        return transport.ask(request, _ASKED_SECONDS)
+    except DistsumError as error:
+        log.debug("the master that serves %s does not answer: %s", address, error)
+        return None
+    finally:
+        transport.close()
 
 
 def connect(address: BrokerAddress, store: Store, patience_seconds: float) -> ServiceClient:

@@ -236,6 +236,15 @@ def test_without_a_master_or_a_broker_it_says_so_in_one_line(tmp_path: Path, env
     assert password not in done.stderr
 
 
+def test_a_master_does_not_wait_for_the_turn_of_one_whose_jobs_are_elsewhere(
+    tmp_path: Path, environment: dict[str, str]
+) -> None:
+    with master(tmp_path, environment):
+        done = distsum("master", "--work-dir", str(tmp_path / "elsewhere"), env=environment)
+    assert done.returncode == 2
+    assert f"served by a master whose jobs are in {tmp_path}/work, and this one has {tmp_path}/elsewhere" in done.stderr
+
+
 def test_workers_that_are_sent_away_from_the_command_line_do_not_come_back(
     tmp_path: Path, environment: dict[str, str]
 ) -> None:
