@@ -194,6 +194,10 @@ class EndedJob:
         return replay
 
 
+def _shows_its_end(view: JobView | None) -> bool:
+    return view is not None and (view.snapshot.finished or view.failure is not None)
+
+
 class FollowedJob:
     """One job of a service, for a screen that draws one: live, or played again where it had ended before.
 
@@ -238,14 +242,13 @@ class FollowedJob:
         followed = self._source.followed(self.job)
         if followed is None:
             return None
-        if followed.view is not None:
+        if followed.ended is None or _shows_its_end(followed.view):
             return followed.view
-        if followed.ended is None:
-            return None
+        # It had ended before somebody looked, or while there was no master to tell of its end.
         if self._history is None:
             self._history = self._source.history(self.job)
         if (replay := self._history.replay) is None:
-            return None
+            return followed.view
         try:
             return replay.newest()
         except DistsumError as error:  # The store is away, perhaps.
@@ -271,7 +274,7 @@ class FollowedJob:
         if found := self._source.notice():
             return found
         followed = self._source.followed(self.job)
-        if followed is None or followed.view is not None:
+        if followed is None or (followed.view is not None and followed.ended is None) or _shows_its_end(followed.view):
             return ""
         if followed.refused is not None:
             return printable(followed.refused, 500)

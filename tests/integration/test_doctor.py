@@ -19,6 +19,7 @@ from distsum.generate import generate
 from distsum.service.diagnosis import Check, diagnose, exit_code
 from distsum.service.doctor import examine
 from distsum.stores.routing import RoutingStore
+from distsum.worker.launch import SENT_AWAY
 from tests.command import distsum, wait_until
 from tests.servicecommands import client_of, master, worker
 
@@ -164,7 +165,7 @@ def test_workers_that_are_refused_or_quarantined_are_told_with_the_reason(
         worker(tmp_path, environment, slots=1),
         client_of(environment) as client,
     ):
-        assert old.wait(30) == 0
+        assert old.wait(30) == SENT_AWAY
         wait_until(lambda: len(client.workers()) == 3, "all workers")
         arguments = ("mean", str(tmp_path / "in"), "-o", str(tmp_path / "out.npy"), "-p", "5")
         done = distsum("submit", *arguments, "--wait", env=environment)

@@ -9,11 +9,13 @@ import pytest
 from distsum.tui.remote import FollowedJob, RemoteSource
 
 from distsum.errors import StorageError, UnreachableError
+from distsum.observe.history import History
+from distsum.observe.player import Player
 from distsum.service.messages import Cancel, Done, Refused
 from distsum.service.viewer import Connection
 from tests.command import wait_until
 from tests.following import Asked, Following, Histories, running, service, source_of, succeeded
-from tests.recorded import recorded
+from tests.recorded import Stored, recorded
 
 JOB = "0a11ce550001"
 
@@ -55,6 +57,22 @@ def test_a_job_that_had_ended_is_played_again_from_its_end():
     assert store.open_now == 1
     followed.close()
     assert store.open_now == 0
+
+
+def test_a_job_that_ended_while_no_master_told_of_it_does_not_stand_still():
+    earlier = Player(History(Stored(recorded()))).view()
+    assert not earlier.snapshot.finished
+    viewer = Following(service())
+    viewer.job_views[JOB] = earlier
+    followed = FollowedJob(source_of(viewer, store=Histories(recorded())), JOB)
+    assert followed.newest() is earlier
+    assert followed.notice() == ""
+    # The next master has brought it to its end, and only tells how.
+    viewer.job.ended = succeeded(JOB, 60.0)
+    assert "reading its history" in followed.notice()
+    wait_until(lambda: followed.newest().snapshot.finished, "its end")
+    assert followed.notice() == ""
+    followed.close()
 
 
 def test_what_is_left_while_its_history_is_read_is_let_go_of_then():
