@@ -308,7 +308,7 @@ def test_workers_are_listed_drained_and_sent_away(tmp_path: Path) -> None:
         one, other = wait_for_workers(made, 2)
         made.client.command_worker(one, "drain")
         made.client.command_worker(other, "shutdown")
-        wait_until(lambda: {each.state for each in made.client.workers()} == {"lost"}, "the end of both")
+        wait_until(lambda: {each.state for each in made.client.workers()} == {"left"}, "the end of both")
         with pytest.raises(ServiceError, match="no worker"):
             made.client.command_worker(one, "resume")
 
