@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Protocol
+from typing import TYPE_CHECKING, ClassVar, Final, Protocol
 
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical
-from textual.screen import Screen
 from textual.widgets import Footer, Input
 
 from distsum.observe.ledger import BackupEntry
 from distsum.observe.states import NAMES
 
-from .dialogs import Ask, Choice, Help, keys_of
+from .dialogs import Ask, Choice
+from .explained_screen import ExplainedScreen
 from .filter_box import FilterBox
 from .lines import (
     Span,
@@ -64,7 +64,7 @@ _LEGEND: Final = (
 )
 
 
-class JobScreen(Screen[None]):
+class JobScreen(ExplainedScreen[None]):
     """One job. Where there is room for all panes they are all shown; else one, and tabs for the others.
 
     Args:
@@ -73,6 +73,7 @@ class JobScreen(Screen[None]):
         owns_run: Whether the job runs in this process, so that leaving it must be asked about.
     """
 
+    LEGEND = _LEGEND
     DEFAULT_CSS = """
     JobScreen #header { height: 2; }
     JobScreen #notice { height: 1; background: $warning 30%; display: none; }
@@ -147,10 +148,6 @@ class JobScreen(Screen[None]):
     @property
     def _replay(self) -> ReplaySource | None:
         return self.source.replay()
-
-    @property
-    def _app(self) -> Any:
-        return self.app
 
     @property
     def steering(self) -> JobSteering | None:
@@ -376,10 +373,6 @@ class JobScreen(Screen[None]):
         self._app.glyphs = not self._app.glyphs
         self._tree.use_glyphs(glyphs=self._app.glyphs)
 
-    def action_theme(self) -> None:
-        """Take the next theme."""
-        self._app.next_theme()
-
     def action_filter(self) -> None:
         """Ask for a text that lines must hold."""
         self.query_one(FilterBox).open()
@@ -398,10 +391,6 @@ class JobScreen(Screen[None]):
         """Show all lines again."""
         self.query_one(FilterBox).close(clear=True)
         self._pane().focus()
-
-    def action_help(self) -> None:
-        """Show all keys that do something now."""
-        self.app.push_screen(Help(keys_of(self), _LEGEND))
 
     def action_leave(self) -> None:
         """Leave; where the job runs in this process, ask what shall become of it, unless it is all but done."""

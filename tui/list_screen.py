@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import textwrap
-from typing import TYPE_CHECKING, Any, ClassVar, Final
+from typing import TYPE_CHECKING, ClassVar, Final
 
 from textual.binding import Binding, BindingType
-from textual.screen import Screen
 from textual.widgets import Footer, Input
 
-from .dialogs import Help, keys_of
+from .explained_screen import ExplainedScreen
 from .filter_box import FilterBox
 from .lines import Line, Span, fitted
 from .panes import FixedLines, Tabs
@@ -40,11 +39,12 @@ _LEGEND: Final = (
 )
 
 
-class ListScreen(Screen[None]):
+class ListScreen(ExplainedScreen[None]):
     """One of the lists."""
 
     NAME: ClassVar[str]
     COLUMNS: ClassVar[Sequence[Column]]
+    LEGEND = _LEGEND
     DEFAULT_CSS = """
     ListScreen #notice { height: 1; background: $warning 30%; display: none; }
     ListScreen #overview, ListScreen #lists, ListScreen #details { height: 1; }
@@ -105,10 +105,6 @@ class ListScreen(Screen[None]):
         return ""
 
     # Drawing ----------------------------------------------------------------------------------------------------------
-
-    @property
-    def _app(self) -> Any:
-        return self.app
 
     def compose(self) -> ComposeResult:
         """Make all parts."""
@@ -190,7 +186,7 @@ class ListScreen(Screen[None]):
         self._show_details()
         self.refresh_bindings()
 
-    def on_table_opened(self) -> None:
+    def on_row_list_opened(self) -> None:
         """Open what was clicked twice."""
         self.action_open()
 
@@ -256,14 +252,6 @@ class ListScreen(Screen[None]):
         """Keep the filter."""
         self.query_one(FilterBox).close(clear=False)
         self.set_focus(self.table)
-
-    def action_theme(self) -> None:
-        """Take the next theme."""
-        self._app.next_theme()
-
-    def action_help(self) -> None:
-        """Show all keys that do something now."""
-        self.app.push_screen(Help(keys_of(self), _LEGEND))
 
     def action_leave(self) -> None:
         """Leave; jobs go on."""

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from textual.binding import Binding, BindingType
-from textual.screen import Screen
 from textual.widgets import Footer, Input
 
-from .dialogs import Help, keys_of
+from .explained_screen import ExplainedScreen
 from .filter_box import FilterBox
 from .lines import Span, fitted
 from .log_lines import log_lines, log_title
@@ -22,13 +21,14 @@ if TYPE_CHECKING:
 _LEGEND = "The lines are written to the terminal when this screen is left."
 
 
-class LogScreen(Screen[None]):
+class LogScreen(ExplainedScreen[None]):
     """The master's last log lines.
 
     Args:
         log: Keeps them.
     """
 
+    LEGEND = _LEGEND
     DEFAULT_CSS = """
     LogScreen #notice { height: 1; background: $warning 30%; display: none; }
     LogScreen #log { height: 1fr; border: round $foreground 40%; }
@@ -49,10 +49,6 @@ class LogScreen(Screen[None]):
         self._drawn: tuple[int, str, int] | None = None
         self._notice = FixedLines("notice")
         self._pane = LinesPane("Log", follow=True, id="log", classes="")
-
-    @property
-    def _app(self) -> Any:
-        return self.app
 
     def compose(self) -> ComposeResult:
         """Make all parts."""
@@ -95,14 +91,6 @@ class LogScreen(Screen[None]):
             self.set_focus(self._pane)
         else:
             self._app.back()
-
-    def action_theme(self) -> None:
-        """Take the next theme."""
-        self._app.next_theme()
-
-    def action_help(self) -> None:
-        """Show all keys that do something now."""
-        self.app.push_screen(Help(keys_of(self), _LEGEND))
 
     def action_leave(self) -> None:
         """Leave, as elsewhere."""

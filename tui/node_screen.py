@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from textual.binding import Binding, BindingType
-from textual.screen import Screen
 from textual.widgets import Footer
 
 from distsum.messages import TaskId
 from distsum.observe import subtree
 
-from .dialogs import Help, keys_of
+from .explained_screen import ExplainedScreen
 from .lines import Span, fitted, header_lines
 from .node_lines import LEGEND, name_words, place_lines, state_of
 from .panes import FixedLines
@@ -36,7 +35,7 @@ class BackUps(Protocol):
         """Ask."""
 
 
-class NodeScreen(Screen[TaskId]):
+class NodeScreen(ExplainedScreen[TaskId]):
     """One node. It is dismissed with the node that was looked at last.
 
     Args:
@@ -50,6 +49,7 @@ class NodeScreen(Screen[TaskId]):
         backups: As given.
     """
 
+    LEGEND = LEGEND
     DEFAULT_CSS = """
     NodeScreen #header, NodeScreen #place { height: 2; }
     NodeScreen #notice { height: 1; background: $warning 30%; display: none; }
@@ -84,10 +84,6 @@ class NodeScreen(Screen[TaskId]):
         self._notice = FixedLines("notice")
         self._header = FixedLines("header")
         self._place = FixedLines("place")
-
-    @property
-    def _app(self) -> Any:
-        return self.app
 
     def compose(self) -> ComposeResult:
         """Make all parts."""
@@ -198,14 +194,6 @@ class NodeScreen(Screen[TaskId]):
     def action_back(self) -> None:
         """Go back to where one came from."""
         self.dismiss(self.node)
-
-    def action_help(self) -> None:
-        """Show all keys that do something now."""
-        self.app.push_screen(Help(keys_of(self), LEGEND))
-
-    def action_theme(self) -> None:
-        """Take the next theme."""
-        self._app.next_theme()
 
     def action_leave(self) -> None:
         """Leave as from the job's screen, which asks where a run would end by that."""

@@ -8,7 +8,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal
 
 from textual.binding import Binding, BindingType
-from textual.screen import Screen
 from textual.widgets import Footer
 
 from distsum.cli.options import current_folder
@@ -18,7 +17,8 @@ from distsum.stores.base import StoreInterruptedError
 from distsum.wording import printable
 
 from .aside import aside
-from .dialogs import Ask, Choice, Help, keys_of
+from .dialogs import Ask, Choice
+from .explained_screen import ExplainedScreen
 from .form import Entry, Form
 from .lines import Span, fitted
 from .panes import FixedLines, LinesPane
@@ -55,7 +55,7 @@ _NARROW: Final = 72
 _COMMAND_LINES: Final = 3
 
 
-class SubmitScreen(Screen[None]):
+class SubmitScreen(ExplainedScreen[None]):
     """A new job.
 
     Args:
@@ -65,6 +65,7 @@ class SubmitScreen(Screen[None]):
         UsageError: A setting is not acceptable, or the folder that names start from is gone.
     """
 
+    LEGEND = LEGEND
     DEFAULT_CSS = """
     SubmitScreen #notice { height: 1; background: $warning 30%; display: none; }
     SubmitScreen #title { height: 1; }
@@ -117,10 +118,6 @@ class SubmitScreen(Screen[None]):
         return Entry(name, field.label, ("no", "yes")[given] if name == "force" else given, field.hint, field.choices)
 
     # What is there ----------------------------------------------------------------------------------------------------
-
-    @property
-    def _app(self) -> Any:
-        return self.app
 
     @property
     def wanted(self) -> Wanted:
@@ -300,10 +297,6 @@ class SubmitScreen(Screen[None]):
         """Go back; what is written is there the next time."""
         self._app.draft = self.wanted
         self._app.back()
-
-    def action_help(self) -> None:
-        """Show all keys that do something now."""
-        self.app.push_screen(Help(keys_of(self), LEGEND))
 
     def action_leave(self) -> None:
         """Leave; jobs go on."""

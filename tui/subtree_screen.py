@@ -101,7 +101,7 @@ class SubtreeScreen(NodeScreen):
             child = known.children[at]
             self.app.push_screen(Told(f"File {child.index:,} of {self._tree.files:,}:\n{child.name}"))
 
-    def on_child_list_opened(self) -> None:
+    def on_row_list_opened(self) -> None:
         """Do as ``enter``."""
         self.action_open()
 

@@ -6,21 +6,17 @@ import textwrap
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 from rich.segment import Segment
-from textual.binding import Binding, BindingType
 from textual.geometry import Size
 from textual.message import Message
-from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
 from .lines import Span
-from .panes import LINE_ROLES, LINE_STYLES, line_strip
+from .panes import line_strip
+from .row_list import RowList
 from .table_lines import GAP, MARK, Column, Place, Row, Sorting, arranged, cell_line, head_cell, places
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    from rich.style import Style
-    from textual import events
 
 
 class _Drawn(NamedTuple):
@@ -31,33 +27,17 @@ class _Drawn(NamedTuple):
     remark: str
 
 
-class Table(ScrollView, can_focus=True, inherit_bindings=False):
+class Table(RowList):
     """Rows of which one is chosen. It stays chosen wherever it goes.
 
     Args:
         columns: What rows have.
     """
 
-    COMPONENT_CLASSES: ClassVar[set[str]] = LINE_ROLES | {"table--chosen"}
-    DEFAULT_CSS = (
-        "Table { overflow-x: hidden; scrollbar-size-vertical: 1; "
-        + LINE_STYLES.replace("> .", "& > .")
-        + " & > .table--chosen { background: $panel; text-style: bold; } }"
-    )
-    BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("up", "go(-1)", "Row above", show=False),
-        Binding("down", "go(1)", "Row below", show=False),
-        Binding("pageup", "page(-1)", "Page up", show=False),
-        Binding("pagedown", "page(1)", "Page down", show=False),
-        Binding("home", "go(-1000000000)", "First row", show=False),
-        Binding("end", "go(1000000000)", "Last row", show=False),
-    ]
+    TITLES: ClassVar[int] = 1
 
     class Chosen(Message):
         """Another row was chosen."""
-
-    class Opened(Message):
-        """Somebody wants to see what is behind the chosen row."""
 
     class Headed(Message):
         """Somebody has clicked a title."""
@@ -67,19 +47,23 @@ class Table(ScrollView, can_focus=True, inherit_bindings=False):
             self.column = column
 
     def __init__(self, columns: Sequence[Column], id: str) -> None:  # noqa: A002 - Textual's word
-        super().__init__(id=id)
+        super().__init__(id)
         self.columns = columns
         self.sorting = Sorting()
         self._rows: list[Row] = []
         self._empty = ""
         self._remark = ""
-        self._cursor = 0
         self._drawn: _Drawn | None = None
+
+    @property
+    def count(self) -> int:
+        """How many rows there are."""
+        return len(self._rows)
 
     @property
     def chosen(self) -> Row | None:
         """The chosen row; None of none."""
-        return self._rows[self._cursor] if self._rows else None
+        return self._rows[self.cursor] if self._rows else None
 
     def show(self, rows: Sequence[Row], empty: str, remark: str = "") -> None:
         """Draw rows.
@@ -92,8 +76,8 @@ class Table(ScrollView, can_focus=True, inherit_bindings=False):
         chosen = self.chosen
         self._rows, self._empty, self._remark = arranged(rows, self.sorting), empty, remark
         if chosen is not None:
-            found = next((place for place, row in enumerate(self._rows) if row.key == chosen.key), self._cursor)
-            self._cursor = min(found, max(0, len(self._rows) - 1))
+            found = next((place for place, row in enumerate(self._rows) if row.key == chosen.key), self.cursor)
+            self.cursor = min(found, max(0, len(self._rows) - 1))
         self._layout()
 
     def sort(self, sorting: Sorting) -> None:
@@ -113,52 +97,22 @@ class Table(ScrollView, can_focus=True, inherit_bindings=False):
     def on_resize(self) -> None:
         """Give columns the new room."""
         self._layout()
-        self.call_after_refresh(self._keep_in_sight)
+        self.call_after_refresh(self.keep_in_sight)
 
     def on_focus(self) -> None:
         """Show where it is."""
         self.refresh()
 
-    def action_go(self, step: int) -> None:
-        """Choose another row."""
-        self.choose(self._cursor + step)
-
-    def action_page(self, step: int) -> None:
-        """Choose the row a page away."""
-        self.choose(self._cursor + step * max(1, self.size.height - 2))
-
     def choose(self, place: int) -> None:
         """Choose a row by its place; beyond the ends, the last one there."""
-        self._cursor = max(0, min(place, len(self._rows) - 1))
-        self._keep_in_sight()
-        self.refresh()
+        super().choose(place)
         self.post_message(self.Chosen())
 
-    def _keep_in_sight(self) -> None:
-        top, rows = self.scroll_offset.y, max(1, self.size.height - 1)
-        if self._cursor < top:
-            self.scroll_to(y=self._cursor, animate=False)
-        elif self._cursor >= top + rows:
-            self.scroll_to(y=self._cursor - rows + 1, animate=False)
-
-    def on_click(self, event: events.Click) -> None:
-        """Choose the row at the mouse, and open the one that is chosen already; at a title, sort."""
-        self.focus()
-        where = event.get_content_offset(self)
-        if where is None:
-            return
-        if where.y == 0:
-            titles = (each for each in self._places() if each.start <= where.x < each.start + each.width + GAP)
-            if (title := next(titles, None)) is not None:
-                self.post_message(self.Headed(title.column))
-            return
-        row = where.y - 1 + self.scroll_offset.y
-        if row >= len(self._rows):
-            return
-        if row == self._cursor and event.chain > 1:
-            self.post_message(self.Opened())
-        else:
-            self.choose(row)
+    def click_title(self, column: int) -> None:
+        """Sort by what is clicked at."""
+        titles = (each for each in self._places() if each.start <= column < each.start + each.width + GAP)
+        if (title := next(titles, None)) is not None:
+            self.post_message(self.Headed(title.column))
 
     def _places(self) -> list[Place]:
         return self._drawn.places if self._drawn is not None else []
@@ -172,7 +126,8 @@ class Table(ScrollView, can_focus=True, inherit_bindings=False):
             cells = [
                 head_cell(self.columns[each.column], each.width, self.sorting, each.column) for each in self._places()
             ]
-            return self._joined(" " * MARK, cells, width, None)
+            titles = Strip.join([Strip([Segment(" " * MARK)]), self._joined(cells)])
+            return titles.adjust_cell_length(width).apply_style(self.rich_style)
         place = y - 1 + self.scroll_offset.y
         if place == len(self._rows) and self._remark:
             return line_strip(self, (Span(" " * MARK + self._remark, "dim"),), width)
@@ -180,19 +135,14 @@ class Table(ScrollView, can_focus=True, inherit_bindings=False):
             return Strip.blank(width, self.rich_style)
         row = self._rows[place]
         cells = [cell_line(row.cells[each.column], self.columns[each.column], each.width) for each in self._places()]
-        if place != self._cursor:
-            return self._joined(" " * MARK, cells, width, None)
-        return self._joined("▸ ", cells, width, self.get_component_rich_style("table--chosen", partial=True))
+        return self.marked(place, self._joined(cells), width)
 
-    def _joined(self, mark: str, cells: Sequence[tuple[Span, ...]], width: int, over: Style | None) -> Strip:
+    def _joined(self, cells: Sequence[tuple[Span, ...]]) -> Strip:
         """Return cells side by side, each just as wide as its column, whatever characters it holds."""
-        parts = [Strip([Segment(mark)])]
+        parts = []
         for place, cell in zip(self._places(), cells, strict=True):
             parts += [line_strip(self, cell, place.width), Strip([Segment(" " * GAP)])]
-        line = Strip.join(parts).adjust_cell_length(width).apply_style(self.rich_style)
-        if over is None:
-            return line
-        return Strip([Segment(text, (style or self.rich_style) + over) for text, style, _ in line], width)
+        return Strip.join(parts)
 
     def _empty_line(self, y: int, width: int) -> Strip:
         room = max(1, width - 2 * MARK)

@@ -1,0 +1,31 @@
+"""What all screens have in common: their keys are explained, and the theme is the application's."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from textual.screen import Screen, ScreenResultType
+
+from .dialogs import Help, keys_of
+
+
+class ExplainedScreen(Screen[ScreenResultType]):
+    """A screen with a help that is made of its bindings.
+
+    Attributes:
+        LEGEND: What the help says below the keys.
+    """
+
+    LEGEND: ClassVar[str]
+
+    @property
+    def _app(self) -> Any:
+        return self.app
+
+    def action_theme(self) -> None:
+        """Take the next theme."""
+        self._app.next_theme()
+
+    def action_help(self) -> None:
+        """Show all keys that do something now."""
+        self.app.push_screen(Help(keys_of(self), self.LEGEND))
