@@ -6,6 +6,9 @@ from typing import Final, Literal
 
 import msgspec
 
+from distsum.errors import UsageError
+from distsum.wording import printable
+
 FormatName = Literal["auto", "npy", "raw", "text"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 LOG_LEVELS: Final[tuple[LogLevel, ...]] = ("debug", "info", "warning", "error")
@@ -16,6 +19,28 @@ DEFAULT_FAN_IN: Final = 5
 DEFAULT_MAX_OPEN_FILES: Final = 5
 DEFAULT_MEMORY_BYTES: Final = 512 << 20
 DEFAULT_S3_DEADLINE_SECONDS: Final = 180
+_MOST_PRIORITY: Final = 1_000_000_000
+
+
+def priority_of(name: str, told: str | int) -> int:
+    """Return a job's priority.
+
+    Args:
+        name: What it is called where it was given, for the message.
+        told: As it was given.
+
+    Raises:
+        UsageError: It is no whole number, or beyond what a message carries.
+    """
+    try:
+        number = int(told)
+    except ValueError:
+        number = _MOST_PRIORITY + 1
+    if not -_MOST_PRIORITY <= number <= _MOST_PRIORITY:
+        raise UsageError(
+            f"{name} {printable(str(told), 80)}: must be a whole number from -{_MOST_PRIORITY:,} to {_MOST_PRIORITY:,}"
+        )
+    return number
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True):

@@ -118,7 +118,6 @@ class RunFlags:
 
 
 NO_FLAGS = RunFlags()
-_MOST_PRIORITY = 1_000_000_000
 Speculation = Annotated[
     str | None,
     Parameter(
@@ -251,23 +250,6 @@ def whole_number(name: str, text: str, least: int = 0) -> int:
         number = least - 1
     if number < least:
         raise UsageError(f"{name} {printable(text, 80)}: must be a whole number of at least {least}")
-    return number
-
-
-def priority_of(name: str, text: str) -> int:
-    """Return the priority that an argument tells.
-
-    Raises:
-        UsageError: It is no whole number, or beyond what a message carries.
-    """
-    try:
-        number = int(text)
-    except ValueError:
-        number = _MOST_PRIORITY + 1
-    if not -_MOST_PRIORITY <= number <= _MOST_PRIORITY:
-        raise UsageError(
-            f"{name} {printable(text, 80)}: must be a whole number from -{_MOST_PRIORITY:,} to {_MOST_PRIORITY:,}"
-        )
     return number
 
 

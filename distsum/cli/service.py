@@ -21,12 +21,12 @@ from distsum.cli.options import (
     Quiet,
     as_given,
     plain,
-    priority_of,
     settings_of,
     whole_number,
 )
 from distsum.cli.progress import Progress, snapshot_lines, summary_lines
 from distsum.errors import InterruptedRunError, UsageError
+from distsum.request import priority_of
 from distsum.wording import counted, printable, size_words, time_words
 
 if TYPE_CHECKING:

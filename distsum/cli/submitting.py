@@ -20,12 +20,11 @@ from distsum.cli.options import (
     Quiet,
     RunFlags,
     paths_of,
-    priority_of,
     service_options,
     settings_of,
 )
 from distsum.cli.service import address_of, client_of, follow
-from distsum.request import ReductionName
+from distsum.request import ReductionName, priority_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

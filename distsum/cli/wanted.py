@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any, Final, cast, get_args
 
 import msgspec
 
-from distsum.cli.options import RunFlags, current_folder, paths_of, priority_of, service_options, settings_of
+from distsum.cli.options import RunFlags, current_folder, paths_of, service_options, settings_of
 from distsum.config import flag_layer, read_layers, resolve
 from distsum.errors import BadInputError, ConfigurationError, DistsumError, InputListError, OutputError, UsageError
-from distsum.request import ReductionName
+from distsum.request import ReductionName, priority_of
 from distsum.stores.base import StoreInterruptedError
 from distsum.wording import printable
 
@@ -199,7 +199,7 @@ def _checked(store: RoutingStore, wanted: Wanted, stop: Event) -> tuple[Sequence
     if names and not wanted.output:
         raise OutputError("it is not said where the result is to be written; name a file, here or in S3")
     priority = priority_of("--priority", wanted.priority)
-    flags = RunFlags(**{name: text for name, text in wanted.options.items() if text})  # type: ignore[arg-type]
+    flags = RunFlags(**{name: text for name, text in wanted.options.items() if text})  # type: ignore[arg-type]  # by names
     settings = settings_of(flags)
     options = service_options(flags, settings, force=wanted.force)
     return _Heeded(paths_of(names, settings, store), stop), options, priority

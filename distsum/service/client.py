@@ -20,6 +20,7 @@ from distsum.errors import (
 )
 from distsum.jobs import Job, JobRecord
 from distsum.messages import TaskId
+from distsum.request import priority_of
 from distsum.service import messages as channel
 from distsum.service.records import Records
 from distsum.stores.routing import is_remote
@@ -176,6 +177,7 @@ class ServiceClient:
             ServiceError: The service is of another version, or does not take the job.
             InterruptedRunError: Ctrl-C, when the job may have been accepted already.
         """
+        number = priority_of("priority", priority)
         prepared = self.prepare_job(reduction, inputs, output, options)
         if joins and (same := self._under_way(Job(prepared.record, prepared.manifest, self._store))) is not None:
             return same
@@ -183,7 +185,7 @@ class ServiceClient:
         Records(self._store, record.spec.work).put_job(Job(record, prepared.manifest, self._store))
         job = record.spec.job
         try:
-            self._ask(channel.Submit(job, priority), channel.Done)
+            self._ask(channel.Submit(job, number), channel.Done)
         except KeyboardInterrupt:
             raise InterruptedRunError(
                 f"interrupted while job {job} was handed over; `distsum status {job}` tells whether it was accepted"
@@ -271,10 +273,11 @@ class ServiceClient:
         """Give a job another priority; what runs goes on.
 
         Raises:
+            UsageError: The priority is beyond what a message carries.
             ServiceError: There is no such job, or it has ended.
             UnreachableError: No master answers.
         """
-        self._ask(channel.SetPriority(job, priority), channel.Done)
+        self._ask(channel.SetPriority(job, priority_of("priority", priority)), channel.Done)
 
     def switch_speculation(self, job: str, *, on: bool) -> None:
         """Have no more backups of a running job's stragglers begun, or again as the master's settings say.

@@ -12,7 +12,15 @@ import pytest
 
 from distsum.actors.master import MasterSettings
 from distsum.api import mean
-from distsum.errors import BadInputError, JobCancelledError, OutputError, RemoteJobError, ServiceError, UnreachableError
+from distsum.errors import (
+    BadInputError,
+    JobCancelledError,
+    OutputError,
+    RemoteJobError,
+    ServiceError,
+    UnreachableError,
+    UsageError,
+)
 from distsum.jobs import Job
 from distsum.manifest import Manifest
 from distsum.request import Options
@@ -117,6 +125,10 @@ def test_what_cannot_be_done_is_said_before_anything_is_stored(tmp_path: Path, i
             made.client.scale_workers(2)
         with pytest.raises(ServiceError, match="not queued"):
             made.client.set_priority("nonsense", 1)
+        with pytest.raises(UsageError, match="priority 10000000000000000000000: must be a whole number from"):
+            submitted(made, inputs, tmp_path / "out.npy", priority=10**22)
+        with pytest.raises(UsageError, match="must be a whole number"):
+            made.client.set_priority("nonsense", -(10**22))
         assert made.client.jobs() == ()
     assert left(tmp_path / "work") == []
 
