@@ -9,7 +9,7 @@ import re
 import socket
 import subprocess
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
 from distsum.provision.connections import SIMULTANEOUS, Connections
@@ -228,6 +228,22 @@ def test_a_port_where_nobody_speaks_ssh_is_given_up(client: Client, monkeypatch:
     assert fault.unreachable
 
 
+class Places(asyncio.Semaphore):
+    """Tells when each of its places was taken once, though it may be free again by then."""
+
+    def __init__(self, count: int) -> None:
+        super().__init__(count)
+        self.all_taken = asyncio.Event()
+        self._left = count
+
+    async def acquire(self) -> Literal[True]:
+        await super().acquire()
+        self._left -= 1
+        if not self._left:
+            self.all_taken.set()
+        return True
+
+
 @pytest.mark.parametrize("backlog", [100, 0], ids=["takes connections and says nothing", "takes none"])
 def test_hosts_that_do_not_answer_hold_nobody_up(
     client: Client, server: LocalSshd, monkeypatch: pytest.MonkeyPatch, backlog: int
@@ -239,14 +255,14 @@ def test_hosts_that_do_not_answer_hold_nobody_up(
     async def main() -> None:
         trust = Trust(str(client.folder / "pinned" / "known_hosts"), [str(client.known)])
         async with Connections(trust, trust_new=False, configuration=str(client.configuration)) as connections:
+            connections._starting = places = Places(SIMULTANEOUS)
 
             async def connect(host: Host) -> None:
                 async with connections.to(host):
                     pass
 
             waiting = [asyncio.ensure_future(connect(host)) for host in silent]
-            while not connections._starting.locked():  # noqa: ASYNC110 - that they came first is seen nowhere else
-                await asyncio.sleep(0.01)
+            await places.all_taken.wait()
             try:
                 await connect(client.host())
                 assert not any(each.done() for each in waiting)

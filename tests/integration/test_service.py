@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from distsum.actors.master import MasterSettings
+from distsum.actors.speculation import SpeculationSettings
 from distsum.api import mean
 from distsum.errors import (
     BadInputError,
@@ -68,7 +69,7 @@ def left(work: Path) -> list[str]:
 def test_a_job_gives_the_same_bytes_as_on_one_machine_and_leaves_only_its_record(
     tmp_path: Path, inputs: list[bytes], expected: bytes
 ) -> None:
-    with serving(tmp_path / "work") as made:
+    with serving(tmp_path / "work", speculation=SpeculationSettings(policy="none")) as made:
         seen = []
         job = submitted(made, inputs, tmp_path / "out.npy", partition=5)
         summary = made.client.wait(job, 60, seen.append)

@@ -106,7 +106,8 @@ def expected(made, inputs) -> bytes:
     made.start_worker()
     job = made.submit("out/undisturbed.npy")
     told = made.told(made.follow(job))
-    assert (told["tasks"], told["attempts"], told["tasks_reused"], told["retries"]) == (TASKS, TASKS, 0, 0)
+    assert (told["tasks"], told["tasks_reused"], told["retries"]) == (TASKS, 0, 0)
+    assert TASKS <= told["attempts"] <= TASKS + told["backups"]["started"]
     content = made.content("out/undisturbed.npy")
     assert content is not None
     made.check_nothing_is_left(job)
