@@ -15,7 +15,8 @@ import threading
 from typing import TYPE_CHECKING, Final
 
 from distsum.brokers.amqp import NoSuchQueueError, Session, SessionLostError, backoff_seconds, open_session
-from distsum.brokers.envelope import APPLICATION, MAX_MESSAGE_BYTES, PROTOCOL_HEADER, Envelope
+from distsum.brokers.envelope import APPLICATION, MAX_MESSAGE_BYTES, PROTOCOL_HEADER, Envelope, RefusedError
+from distsum.brokers.refusal import refuse
 from distsum.brokers.topology import EVENTS_EXCHANGE, JOBS_CHANNEL
 from distsum.errors import ServiceError, UnreachableError, UsageError
 from distsum.messages import PROTOCOL
@@ -45,8 +46,9 @@ class RequestServer:
 
     Args:
         address: The virtual host; its queues exist.
-        answers: For each channel what takes a question and returns the answer, both encoded. What it raises is a fault,
-            told to the client.
+        answers: For each channel what takes a question and returns the answer, both encoded. It raises ``RefusedError``
+            where that is no question of this channel's: then the client is told, and it is put among what was refused.
+            What else it raises is a fault, told to the client.
         on_failure: Told when nothing can be answered any more; a lost connection is none, and is made again.
     """
 
@@ -134,22 +136,29 @@ class RequestServer:
     async def _take(self, session: Session, channel: RequestChannel, delivery: Delivery) -> None:
         headers = delivery.envelope.headers
         reply, number = headers.get(_REPLY_HEADER), headers.get(_NUMBER_HEADER)
-        if isinstance(reply, str) and isinstance(number, int):
-            told: dict[str, int | str] = {_NUMBER_HEADER: number, PROTOCOL_HEADER: PROTOCOL}
-            body = b""
-            if (reason := _fault(delivery.envelope)) is not None:
-                told[_REASON_HEADER] = reason
-            else:
-                try:
-                    body = await self._answers[channel](delivery.envelope.body)
-                except Exception:
-                    log.exception("a request could not be answered")
-                    told[_REASON_HEADER] = "this is a fault in distsum; the master's log says more"
-            # Where the client has gone, nobody misses the answer.
-            await session.publish(channel.exchange, reply, Envelope(body, "Reply", headers=told), persistent=False)
+        # An answer goes to a client's queue, and nowhere else that a stranger may name.
+        if not isinstance(reply, str) or not channel.is_reply_queue(reply) or type(number) is not int:
+            reason = _fault(delivery.envelope) or "it does not say where its answer should go"
+            await refuse(session, delivery, channel.queue, reason)
+            return
+        told: dict[str, int | str] = {_NUMBER_HEADER: number, PROTOCOL_HEADER: PROTOCOL}
+        body, refused = b"", ""
+        if (reason := _fault(delivery.envelope)) is not None:
+            refused = told[_REASON_HEADER] = reason
         else:
-            log.warning("a request was dropped: it does not say where its answer should go")
-        await delivery.acknowledge()
+            try:
+                body = await self._answers[channel](delivery.envelope.body)
+            except RefusedError as error:
+                refused = told[_REASON_HEADER] = str(error)
+            except Exception:
+                log.exception("a request could not be answered")
+                told[_REASON_HEADER] = "this is a fault in distsum; the master's log says more"
+        # Where the client has gone, nobody misses the answer.
+        await session.publish(channel.exchange, reply, Envelope(body, "Reply", headers=told), persistent=False)
+        if refused:
+            await refuse(session, delivery, channel.queue, refused)
+        else:
+            await delivery.acknowledge()
 
 
 def _fault(envelope: Envelope) -> str | None:

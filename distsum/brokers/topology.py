@@ -6,6 +6,7 @@ here needs more than RabbitMQ 3.10, and nothing is refused by 4.x: shared queues
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
@@ -85,6 +86,10 @@ class RequestChannel:
     def reply_queue(self, client: str) -> str:
         """Return the name of the queue of a client's answers, which is their routing key too."""
         return f"{self.reply}{client}"
+
+    def is_reply_queue(self, name: str) -> bool:
+        """Whether a name from outside may be one that ``reply_queue`` has made; so it is short enough for AMQP, too."""
+        return re.fullmatch(f"{re.escape(self.reply)}[0-9a-z]{{1,64}}", name) is not None
 
 
 JOBS_CHANNEL: Final = RequestChannel(REQUESTS, REQUESTS_EXCHANGE, "distsum.reply.")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from distsum.brokers.amqp import backoff_seconds
+from distsum.brokers.envelope import RefusedError
 from distsum.brokers.rabbitmq import RabbitBroker
 from distsum.brokers.rabbitmq_requests import RequestClient, RequestServer
 from distsum.brokers.topology import JOBS_CHANNEL, VIEWS_CHANNEL
@@ -140,8 +141,8 @@ async def _serve_term(
         async def answer(question: bytes) -> bytes:
             try:
                 request = decoder.decode(question)
-            except (msgspec.DecodeError, UnicodeDecodeError) as error:
-                return msgspec.msgpack.encode(channel.Refused(f"this is no request: {error}"))
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+                raise RefusedError(f"this is no request: {printable(str(error), 200)}") from None
             return msgspec.msgpack.encode(await service.answer(request))
 
         return answer

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import urllib.error
+from collections import Counter
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ from aiormq.exceptions import ChannelAccessRefused
 
 from distsum.brokers.address import BrokerAddress
 from distsum.brokers.amqp import open_session
+from distsum.brokers.envelope import APPLICATION, MAX_MESSAGE_BYTES, PROTOCOL_HEADER
 from distsum.brokers.rabbitmq_requests import open_questions
 from distsum.brokers.topology import (
     CONTROL_EXCHANGE,
@@ -25,6 +27,7 @@ from distsum.brokers.topology import (
     EVENTS_EXCHANGE,
     EXCHANGES,
     HEARTBEATS,
+    JOBS_CHANNEL,
     LOCK,
     REFUSED,
     REQUESTS,
@@ -39,8 +42,8 @@ from distsum.brokers.topology import (
     VIEWS_CHANNEL,
     VIEWS_EXCHANGE,
 )
-from distsum.errors import UnreachableError, UsageError
-from distsum.messages import RunTask, TaskFailed, TaskId, WorkerJoined
+from distsum.errors import ServiceError, UnreachableError, UsageError
+from distsum.messages import PROTOCOL, RunTask, TaskFailed, TaskId, WorkerJoined
 from distsum.service import messages as channel
 from distsum.service.view import ServiceView
 from distsum.service.viewer import Viewer
@@ -51,6 +54,7 @@ from tests.serving import receive, serving
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from distsum.brokers.topology import RequestChannel
     from tests.rabbitmq import Node
 
 CANARY = "c4n4ry-p4ssw0rd"
@@ -301,10 +305,55 @@ def test_what_comes_the_way_of_those_who_look_is_refused_where_it_would_change_s
 
     with master(tmp_path, {"DISTSUM_BROKER": address.uri()}):
         for request in (channel.Cancel("a"), channel.Submit("a"), channel.CommandWorker("w", "drain")):
-            answer = asyncio.run(ask(request))
-            assert isinstance(answer, channel.Refused)
-            assert "no request" in answer.reason
+            with pytest.raises(ServiceError, match="no request"):
+                asyncio.run(ask(request))
+        refused = rabbitmq.take(vhost, REFUSED, 3)
+        assert {each["properties"]["headers"]["from"] for each in refused} == {VIEWS}
         assert isinstance(asyncio.run(ask(channel.ListJobs())), channel.Jobs)
+
+
+OURS = {PROTOCOL_HEADER: PROTOCOL, "number": 1}
+STRANGE = [
+    (b"hello", {}, None, "sender"),
+    (b"hello", OURS, APPLICATION, "where its answer should go"),
+    (b"hello", OURS | {"reply": "distsum.requests"}, APPLICATION, "where its answer should go"),
+    # No routing key is that long: to answer would be a fault, and the message would come back to the next master.
+    (b"hello", OURS | {"reply": "distsum.reply." + "a" * 300}, APPLICATION, "where its answer should go"),
+    (b"hello", OURS | {"reply": "distsum.viewer.reply." + "ä" * 300}, APPLICATION, "where its answer should go"),
+    (b"hello", OURS | {"reply": [1], "number": "x"}, APPLICATION, "where its answer should go"),
+    (b"hello", {PROTOCOL_HEADER: PROTOCOL + 1}, APPLICATION, "protocol"),
+    (b"hello", {"reply": "{}0", "number": 1}, APPLICATION, "protocol"),
+    (b"hello", OURS | {"reply": "{}0"}, APPLICATION, "no request"),
+    (b"\x91" * 100_000, OURS | {"reply": "{}0"}, APPLICATION, "no request"),
+    (msgspec.msgpack.encode(channel.ListJobs())[:-1], OURS | {"reply": "{}0"}, APPLICATION, "no request"),
+    (b"\0" * (MAX_MESSAGE_BYTES + 1), OURS | {"reply": "{}0"}, APPLICATION, "bytes"),
+]
+
+
+def test_whatever_others_ask_is_refused_with_a_reason_and_the_master_answers_on(rabbitmq, vhost, tmp_path):
+    address = BrokerAddress.parse(rabbitmq.url(vhost))
+
+    async def lists(way: RequestChannel) -> Any:
+        questions = await open_questions(address, "client", way)
+        try:
+            return channel.REPLY.decode(await questions.ask(msgspec.msgpack.encode(channel.ListJobs()), 20.0))
+        finally:
+            await questions.session.close()
+
+    with master(tmp_path, {"DISTSUM_BROKER": address.uri()}):
+        for way in (JOBS_CHANNEL, VIEWS_CHANNEL):
+            for body, headers, application, _ in STRANGE:
+                told = {
+                    name: value.format(way.reply) if isinstance(value, str) else value
+                    for name, value in headers.items()
+                }
+                rabbitmq.publish(vhost, way.queue, body, headers=told, app_id=application)
+            refused = [each["properties"]["headers"] for each in rabbitmq.take(vhost, REFUSED, len(STRANGE))]
+            assert {each["from"] for each in refused} == {way.queue}
+            words = Counter(words for *_, words in STRANGE)
+            assert {each: sum(each in found["reason"] for found in refused) for each in words} == words
+            assert isinstance(asyncio.run(lists(way)), channel.Jobs)
+            assert rabbitmq.depth(vhost, way.queue) == 0
 
 
 async def allowed(address: BrokerAddress, action: Any) -> bool:
