@@ -96,6 +96,10 @@ def children_uri(work: bytes, job: str) -> bytes:
     return work + f"/jobs/{job}/children".encode()
 
 
+LONGEST_NAME_BYTES: Final = len(children_uri(b"", "0" * 12)) + 1 + hashlib.sha256().digest_size * 2
+"""Of what a job writes into its work folder, from the slash on: a node inside a long task has the longest name."""
+
+
 def manifest_uri(work: bytes, job: str) -> bytes:
     """Return where a job's list of inputs lies."""
     return work + f"/jobs/{job}/inputs".encode()

@@ -23,7 +23,7 @@ from distsum.jobs import JobRecord, check_like_first
 from distsum.machine import usable_cpus
 from distsum.manifest import Input, Manifest, NodeKeys
 from distsum.messages import JobSpec
-from distsum.partials import node_context
+from distsum.partials import LONGEST_NAME_BYTES, node_context
 from distsum.planning import (
     BODY_BYTES,
     BUFFER_BYTES,
@@ -37,7 +37,15 @@ from distsum.planning import (
 )
 from distsum.reductions import REDUCTIONS, check_output_dtype
 from distsum.request import Options, PlanSummary, ReductionName
-from distsum.stores.routing import RoutingStore, absolute, absolute_folder, bucket_of, is_remote
+from distsum.stores.routing import (
+    LONGEST_KEY_BYTES,
+    RoutingStore,
+    absolute,
+    absolute_folder,
+    bucket_of,
+    excess_key_bytes,
+    is_remote,
+)
 from distsum.wording import printable
 
 if TYPE_CHECKING:
@@ -96,6 +104,11 @@ def prepare(
         raise OutputError(f"{printable(output)}: the suffix tells no format; write .npy, .raw or .txt")
     work = absolute_folder(os.fsencode(options.work_dir) if options.work_dir is not None else output + b".distsum")
     if is_remote(work):
+        if (excess := excess_key_bytes(work, LONGEST_NAME_BYTES)) > 0:
+            raise UsageError(
+                f"the work folder {printable(work)} has a name of {excess} bytes too many: with what is written "
+                f"into it, keys would be longer than the {LONGEST_KEY_BYTES:,} bytes that S3 takes; choose another"
+            )
         store.preflight(bucket_of(work))
     names = _Names(inputs, store)
     layout = _first_layout(names, input_format, options, store)
@@ -259,6 +272,11 @@ def _check_object(output: bytes, inputs: Sequence[bytes], store: Store, *, force
     shown = printable(output)
     if output.endswith(b"/"):
         raise OutputError(f"{shown} is a folder; name an object in it")
+    if (excess := excess_key_bytes(output)) > 0:
+        raise OutputError(
+            f"{shown}: this key has {LONGEST_KEY_BYTES + excess:,} bytes, and S3 takes at most {LONGEST_KEY_BYTES:,}; "
+            "choose a shorter one"
+        )
     store.preflight(bucket_of(output))
     if output in inputs:
         raise OutputError(f"{shown} is one of the inputs; choose another output")

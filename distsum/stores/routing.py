@@ -48,6 +48,21 @@ def absolute_folder(uri: bytes) -> bytes:
     return absolute(uri.rstrip(b"/") if is_remote(uri) else uri)
 
 
+LONGEST_KEY_BYTES: Final = 1024
+"""Of a key in S3, in UTF-8 (Amazon S3 User Guide, "Naming Amazon S3 objects")."""
+
+
+def excess_key_bytes(uri: bytes, below: int = 0) -> int:
+    """Return by how many bytes a key is longer than S3 takes, with so many more after it; 0 if it is not.
+
+    >>> excess_key_bytes(b"s3://bucket/" + b"k" * 1000, 30), excess_key_bytes(b"/" + b"k" * 2000)
+    (6, 0)
+    """
+    if not is_remote(uri):
+        return 0
+    return max(0, len(uri) - len(bucket_of(uri)) - 1 + below - LONGEST_KEY_BYTES)
+
+
 def bucket_of(uri: bytes) -> bytes:
     """Return the bucket of a remote URI, as an URI.
 

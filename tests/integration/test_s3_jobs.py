@@ -23,11 +23,14 @@ from distsum.errors import (
     OutputError,
     PlanError,
     UnreachableError,
+    UsageError,
     WorkDirBusyError,
 )
 from distsum.generate import generate
 from distsum.inputs import expand
+from distsum.partials import LONGEST_NAME_BYTES
 from distsum.request import Options
+from distsum.stores.routing import LONGEST_KEY_BYTES, bucket_of
 from distsum.stores.s3_client import Patience, S3Client
 from distsum.stores.s3_lock import Holder, Lease
 from tests.command import distsum as command
@@ -268,6 +271,24 @@ def test_outputs_that_cannot_be_are_refused_before_anything_is_read(place, both)
         with pytest.raises(error, match=words):
             run(f"{place}/runs/*.npy", output)
     run(f"{place}/runs", f"{place}/out.npy", force=True)
+
+
+def test_keys_that_s3_does_not_take_are_refused_before_anything_is_written(place, both, get):
+    longest = f"{place}/{'/'.join(['k' * 200] * 5)}"
+    folder = longest[: len(bucket_of(longest.encode())) + 1 + LONGEST_KEY_BYTES - LONGEST_NAME_BYTES]
+    output = (longest + "k" * LONGEST_KEY_BYTES)[
+        : len(bucket_of(longest.encode())) + 1 + LONGEST_KEY_BYTES - 4
+    ] + ".npy"
+    for options, words in [
+        ({"output": f"{output[:-4]}k.npy"}, "this key has 1,025 bytes"),
+        ({"output": f"{place}/out.npy", "work_dir": folder + "k"}, "work folder .* has a name of 1 bytes too many"),
+        ({"output": output}, "work folder .* bytes too many"),
+    ]:
+        with pytest.raises(UsageError, match=words):
+            run(f"{place}/runs/*.npy", **{"work_dir": None} | options)
+    run(f"{place}/runs/*.npy", output, work_dir=folder, partition=5, keep_partials=True)
+    run(f"{place}/runs/*.npy", f"{place}/out.npy")
+    assert get(output.removeprefix(f"{place}/")) == get("out.npy")
 
 
 def test_a_server_that_cannot_be_reached_is_exit_code_3_and_one_line(tmp_path, place, monkeypatch):
