@@ -51,6 +51,7 @@ class _Slot:
         self.name = ""
         self.started = 0.0
         self.crashes = 0
+        self.refusals = 0
         self.next_start = 0.0
         self.reason = ""
         self.ready = False
@@ -134,7 +135,6 @@ class Slots:
             self._end()
 
     def _serve(self, on_poll: Callable[[], None], *, lasting: bool) -> int:
-        refused = 0
         told = False
         while True:
             if self._draining and not told:
@@ -145,22 +145,27 @@ class Slots:
             self._slots = [slot for slot in self._slots if slot.process is not None or not slot.leaving]
             for slot in self._slots:
                 if slot.process is None:
-                    held_back = self._draining or slot.sent_away or refused >= len(self._slots)
-                    if not held_back and now >= slot.next_start:
+                    if not (self._draining or slot.sent_away or self._awaits_another(slot)) and now >= slot.next_start:
                         self._start(slot)
                 elif (status := slot.process.poll()) is not None:
-                    refused += self._ended(slot, status, now)
-                elif not slot.ready:
-                    slot.ready = _has_spoken(slot.process)
+                    self._ended(slot, status, now)
+                elif not slot.ready and _has_spoken(slot.process):
+                    slot.ready = True
+                    slot.refusals = 0
             on_poll()
             if all(slot.process is None for slot in self._slots):
                 if self._draining:
                     return 0
-                if self._slots and refused >= len(self._slots):
+                wanted = [slot for slot in self._slots if not slot.sent_away]
+                if wanted and all(slot.refusals for slot in wanted):
                     return _UNREACHABLE
-                if self._slots and all(slot.sent_away for slot in self._slots) and not lasting:
+                if self._slots and not wanted and not lasting:
                     return 0
             time.sleep(_POLL_SECONDS)
+
+    def _awaits_another(self, slot: _Slot) -> bool:
+        """Whether a slot whose process was not let in waits for one that is: without any, the command ends."""
+        return slot.refusals > 0 and not any(each.ready for each in self._slots)
 
     def _start(self, slot: _Slot) -> None:
         slot.name = f"{self._host}-{secrets.token_hex(4)}"
@@ -188,32 +193,34 @@ class Slots:
         except BrokenPipeError:
             log.debug("worker %s ended at once", slot.name, extra=concerning(worker=slot.name))  # its status tells
 
-    def _ended(self, slot: _Slot, status: int, now: float) -> int:
-        """Note that a process has ended; return whether the broker has refused it for good."""
+    def _ended(self, slot: _Slot, status: int, now: float) -> None:
+        """Note that a process has ended, and when the next may start."""
         assert slot.process is not None
         assert slot.process.stdin is not None
         assert slot.process.stdout is not None
         slot.process.stdin.close()
         slot.process.stdout.close()
         slot.process = None
+        slot.ready = False
         concerns = concerning(worker=slot.name)
         if self._draining or slot.leaving:
             log.info("worker %s has left", slot.name, extra=concerns)
-            return 0
+            return
         if status == SENT_AWAY:
             slot.sent_away = True
             slot.reason = "sent away by the master"
             log.warning("worker %s was sent away; no other is started for it", slot.name, extra=concerns)
-            return 0
+            return
         slot.reason = exit_words(status)
         if status == _UNREACHABLE:
-            return 1
+            slot.refusals += 1
+            slot.next_start = now + _pause_seconds(slot.refusals)
+            return
         slot.crashes = slot.crashes + 1 if now - slot.started < _STEADY_SECONDS else 1
-        pause = min(_LONGEST_PAUSE_SECONDS, 2.0 ** (slot.crashes - 1))
+        pause = _pause_seconds(slot.crashes)
         slot.next_start = now + pause
         told = "worker %s ended with %s; another is started in %.0f s"
         log.warning(told, slot.name, slot.reason, pause, extra=concerns)
-        return 0
 
     def _drain(self) -> None:
         if self._draining:
@@ -227,6 +234,11 @@ class Slots:
             if slot.process is not None:
                 slot.process.kill()
                 slot.process.wait()
+
+
+def _pause_seconds(failures: int) -> float:
+    """Return the pause after so many failures in a row."""
+    return min(_LONGEST_PAUSE_SECONDS, 2.0 ** (min(failures, 10) - 1))
 
 
 def _has_spoken(process: subprocess.Popen[bytes]) -> bool:
