@@ -30,6 +30,8 @@ try:
         ProbableAuthenticationError,
     )
     from aiormq.exceptions import PublishError as ReturnedError
+
+    from distsum.brokers.properties import read_any_properties
 except ModuleNotFoundError as error:
     raise UsageError(f"RabbitMQ needs {error.name}, which is not installed; pip install 'distsum[rabbitmq]'") from error
 
@@ -43,6 +45,7 @@ if TYPE_CHECKING:
     from distsum.brokers.topology import Queue
 
 log = logging.getLogger(__name__)
+read_any_properties()
 for _name in ("aio_pika", "aiormq"):
     # What they log is what they raise as well, with tracebacks; we say it in our words.
     logging.getLogger(_name).setLevel(logging.CRITICAL)

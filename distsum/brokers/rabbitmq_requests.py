@@ -138,8 +138,8 @@ class RequestServer:
         reply, number = headers.get(_REPLY_HEADER), headers.get(_NUMBER_HEADER)
         # An answer goes to a client's queue, and nowhere else that a stranger may name.
         if not isinstance(reply, str) or not channel.is_reply_queue(reply) or type(number) is not int:
-            reason = _fault(delivery.envelope) or "it does not say where its answer should go"
-            await refuse(session, delivery, channel.queue, reason)
+            nowhere = "it does not say where its answer should go"
+            await refuse(session, delivery, channel.queue, _fault(delivery.envelope) or nowhere)
             return
         told: dict[str, int | str] = {_NUMBER_HEADER: number, PROTOCOL_HEADER: PROTOCOL}
         body, refused = b"", ""

@@ -347,6 +347,29 @@ def test_whatever_others_send_is_refused_with_a_reason_and_harms_nobody(rabbitmq
     asyncio.run(body())
 
 
+def test_a_message_whose_properties_nobody_can_read_is_refused_and_harms_nobody(rabbitmq, vhost, address):
+    async def body():
+        async with serving(address) as made:
+            worker = await made.worker("w")
+            await made.expect(WorkerJoined)
+            places = [TASKS, RESULTS, DEAD]
+            for queue in places:
+                properties = {"timestamp": 2**63 - 1, "app_id": APPLICATION}
+                message = {"properties": properties, "routing_key": queue, "payload": "", "payload_encoding": "string"}
+                there = f"/api/exchanges/{vhost}/amq.default/publish"
+                await asyncio.to_thread(rabbitmq.management, "POST", there, message)
+            refused = await asyncio.to_thread(rabbitmq.take, vhost, REFUSED, len(places))
+            assert sorted(each["properties"]["headers"]["from"] for each in refused) == sorted(places)
+            assert all("unreadable" in each["properties"]["headers"]["reason"] for each in refused)
+            made.broker.publish(RunTask(task(1), b"/work"))
+            assert await receive(worker) == RunTask(task(1), b"/work", delivery=1)
+            await asyncio.to_thread(worker.finish, success("w", task(1)))
+            assert await made.expect(TaskSucceeded) == success("w", task(1))
+            assert made.heard.empty()
+
+    asyncio.run(body())
+
+
 # How workers leave ----------------------------------------------------------------------------------------------------
 
 
