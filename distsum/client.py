@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import io
 import os
-import uuid
 from typing import TYPE_CHECKING, Final, Unpack
 
 from distsum.arguments import JobOptions, options_of, paths_of, whole
 from distsum.errors import ConfigurationError, InterruptedRunError, JobError, ServiceError
 from distsum.results import content_of, mapped
 from distsum.service.client import ServiceClient
+from distsum.service.records import passing_result
 from distsum.stores.routing import RoutingStore, absolute, is_remote
 from distsum.wording import printable
 
@@ -145,10 +145,9 @@ class Client(ServiceClient):
         """Have a result written into the work folder, which everybody reaches, and take it from there."""
         import numpy as np
 
-        folder = self.describe().work + b"/results"
-        if not is_remote(folder):
-            os.makedirs(folder, exist_ok=True)
-        written = folder + f"/{uuid.uuid4().hex}.npy".encode()
+        written = passing_result(self.describe().work)
+        if not is_remote(written):
+            os.makedirs(os.path.dirname(written), exist_ok=True)
         job = self.submit(reduction, inputs, written, priority=priority, **options)
         try:
             self._awaited(job)

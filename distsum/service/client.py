@@ -22,8 +22,8 @@ from distsum.jobs import Job, JobRecord
 from distsum.messages import TaskId
 from distsum.request import priority_of
 from distsum.service import messages as channel
-from distsum.service.records import Records
-from distsum.stores.routing import is_remote
+from distsum.service.records import Records, check_outside
+from distsum.stores.routing import absolute, is_remote
 from distsum.wording import printable
 
 if TYPE_CHECKING:
@@ -146,6 +146,7 @@ class ServiceClient:
 
         check_output(output, inputs, self._store, force=options.force)
         service = self.fitting_service()
+        check_outside(absolute(output), service.work)
         workers = options.workers or max(1, sum(each.state in {"idle", "busy"} for each in self.workers()))
         fitting = msgspec.structs.replace(options, work_dir=os.fsdecode(service.work), workers=workers)
         return prepare(reduction, inputs, output, fitting, self._store)

@@ -15,7 +15,7 @@ from distsum.brokers.envelope import RefusedError
 from distsum.brokers.rabbitmq import RabbitBroker
 from distsum.brokers.rabbitmq_requests import RequestClient, RequestServer
 from distsum.brokers.topology import JOBS_CHANNEL, VIEWS_CHANNEL
-from distsum.errors import BrokerBusyError, DistsumError, SupersededError, UnreachableError
+from distsum.errors import BrokerBusyError, DistsumError, SupersededError, UnreachableError, UsageError
 from distsum.service import messages as channel
 from distsum.service.client import ServiceClient
 from distsum.service.queue_figures import QueueFigures
@@ -24,7 +24,7 @@ from distsum.service.server import Service
 from distsum.wording import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Callable
 
     from distsum.actors.master import MasterSettings
     from distsum.actors.speculation import SpeculationSettings
@@ -137,17 +137,10 @@ async def _serve_term(
 
     service = Service(store, work, broker, figures, master, speculation, metrics, tell, scaling)
 
-    def answering(decoder: msgspec.msgpack.Decoder[channel.AnyRequest]) -> Callable[[bytes], Awaitable[bytes]]:
-        async def answer(question: bytes) -> bytes:
-            try:
-                request = decoder.decode(question)
-            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-                raise RefusedError(f"this is no request: {printable(str(error), 200)}") from None
-            return msgspec.msgpack.encode(await service.answer(request))
-
-        return answer
-
-    answers = {JOBS_CHANNEL: answering(channel.REQUEST), VIEWS_CHANNEL: answering(channel.LOOK_REQUEST)}
+    answers = {
+        JOBS_CHANNEL: partial(_answer, service, channel.REQUEST),
+        VIEWS_CHANNEL: partial(_answer, service, channel.LOOK_REQUEST),
+    }
     server = RequestServer(address, answers, fail)
     try:
         try:
@@ -179,6 +172,19 @@ async def _serve_term(
         finally:
             await server.close()
             await service.close()
+
+
+async def _answer(service: Service, decoder: msgspec.msgpack.Decoder[channel.AnyRequest], question: bytes) -> bytes:
+    """Return the service's answer to a question.
+
+    Raises:
+        RefusedError: It is none that the decoder knows.
+    """
+    try:
+        request = decoder.decode(question)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise RefusedError(f"this is no request: {printable(str(error), 200)}") from None
+    return msgspec.msgpack.encode(await service.answer(request))
 
 
 async def _serves_the_same(address: BrokerAddress, work: bytes) -> bool:
@@ -221,7 +227,11 @@ class RabbitTransport:
         self._client = RequestClient(address)
 
     def ask(self, request: channel.AnyRequest, seconds: float) -> channel.AnyReply:
-        answer = self._client.ask(msgspec.msgpack.encode(request), seconds)
+        try:
+            question = msgspec.msgpack.encode(request)
+        except UnicodeEncodeError as error:
+            raise UsageError(f"{printable(error.object)} is not UTF-8, as every id of a job or worker is") from None
+        answer = self._client.ask(question, seconds)
         try:
             reply: channel.AnyReply = channel.REPLY.decode(answer)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:

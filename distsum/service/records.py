@@ -11,12 +11,15 @@ more: an object of its own, for a master that dies while it writes must not dama
 from __future__ import annotations
 
 import logging
+import os
+import re
 import time
+import uuid
 from typing import TYPE_CHECKING, Final, TypeVar
 
 import msgspec
 
-from distsum.errors import StorageError
+from distsum.errors import OutputError, StorageError
 from distsum.jobs import Job, JobRecord
 from distsum.logs import concerning
 from distsum.manifest import Manifest
@@ -24,6 +27,7 @@ from distsum.observe.history import History, Replay
 from distsum.partials import children_uri, manifest_uri, partial_uri, spec_uri
 from distsum.request import Summary
 from distsum.service.messages import JobState, JobStatus
+from distsum.stores.routing import is_remote
 from distsum.wording import printable
 
 if TYPE_CHECKING:
@@ -35,6 +39,35 @@ log = logging.getLogger(__name__)
 
 class DamagedRecordError(StorageError):
     """What was stored is not what we store: a server may keep the beginning of what a dying process has sent."""
+
+
+def passing_result(work: bytes) -> bytes:
+    """Return where a result lies for a moment, which a Python client takes from there and removes."""
+    return work + f"/results/{uuid.uuid4().hex}.npy".encode()
+
+
+def check_outside(output: bytes, work: bytes) -> None:
+    """Make sure that a result is not written where the service keeps what is its own.
+
+    Args:
+        output: URI of the result.
+        work: URI of the work folder, without a slash at its end.
+
+    Raises:
+        OutputError: It would be.
+    """
+    if is_remote(output) or is_remote(work):
+        name, folder = output, work
+    else:
+        # Also by way of a link; the result itself may be one, and is replaced and not followed.
+        name = os.path.join(os.path.realpath(os.path.dirname(output)), os.path.basename(output))
+        folder = os.path.realpath(work)
+    inside = name[len(folder) :] if name.startswith(folder + b"/") else b"" if name == folder else None
+    if inside is not None and _PASSING.fullmatch(inside) is None:
+        raise OutputError(
+            f"{printable(output)} lies in the service's work folder {printable(work)}, which holds nothing but what is "
+            "its own; choose another output"
+        )
 
 
 class Ticket(msgspec.Struct, frozen=True):
@@ -94,6 +127,8 @@ class Files(msgspec.Struct, frozen=True):
         return self.ended and "inputs" not in self.names
 
 
+_ID: Final = re.compile(r"[0-9a-f]{12}")
+_PASSING: Final = re.compile(rb"/results/[0-9a-f]{32}\.npy")
 _Content = TypeVar("_Content")
 _RECORD: Final = msgspec.msgpack.Decoder(JobRecord)
 _TICKET: Final = msgspec.msgpack.Decoder(Ticket)
@@ -302,7 +337,8 @@ class Records:
         self._store.put(self._uri(job, name), [msgspec.msgpack.encode(content)])
 
     def _get(self, job: str, name: str, decoder: msgspec.msgpack.Decoder[_Content]) -> _Content | None:
-        return self._read(self._uri(job, name), decoder)
+        # Anybody may ask for a job by any name, and this one becomes a path.
+        return self._read(self._uri(job, name), decoder) if _ID.fullmatch(job) is not None else None
 
     def _read(self, uri: bytes, decoder: msgspec.msgpack.Decoder[_Content]) -> _Content | None:
         reader = self._store.open(uri)

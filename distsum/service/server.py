@@ -61,7 +61,7 @@ from distsum.partials import node_context
 from distsum.service import messages as channel
 from distsum.service import overview
 from distsum.service.feeds import Feeds
-from distsum.service.records import DamagedRecordError, Outcome, Records, Ticket, ended_status
+from distsum.service.records import DamagedRecordError, Outcome, Records, Ticket, check_outside, ended_status
 from distsum.service.scaling import Scaling
 from distsum.service.served_job import ServedJob
 from distsum.wording import printable
@@ -605,6 +605,7 @@ class Service:
                 if name in self._served:
                     return channel.Done()  # Said twice: the first answer did not arrive.
                 job = await asyncio.to_thread(self._records.load, name)
+                await asyncio.to_thread(check_outside, job.record.output, self._work)
                 if await asyncio.to_thread(self._records.outcome, name) is not None:
                     return channel.Done()
                 ticket = Ticket(time.time(), request.priority)

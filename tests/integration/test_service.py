@@ -116,6 +116,12 @@ def test_what_cannot_be_done_is_said_before_anything_is_stored(tmp_path: Path, i
             submitted(made, inputs, tmp_path / "there.npy")
         with pytest.raises(BadInputError):
             submitted(made, [os.fsencode(tmp_path / "bad.npy")], tmp_path / "out.npy")
+        for name in ("out.npy", "partials/ab/out.npy", "results/out.npy"):
+            (tmp_path / "work" / name).parent.mkdir(parents=True, exist_ok=True)
+            with pytest.raises(
+                OutputError, match=rf"{name} lies in the service's work folder \S+/work, .*; choose another"
+            ):
+                submitted(made, inputs, tmp_path / "work" / name)
         with pytest.raises(ServiceError, match="no job"):
             made.client.status("nonsense")
         with pytest.raises(ServiceError, match="no job"):

@@ -6,14 +6,16 @@ import hashlib
 import json
 import os
 import re
-from typing import TYPE_CHECKING
+import signal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 
 from distsum.generate import generate
 from tests.command import alive, distsum, wait_until
-from tests.servicecommands import asked, master, slot_processes, worker
+from tests.relay import Relay
+from tests.servicecommands import asked, client_of, master, slot_processes, worker
 from tests.straggling import Hold
 
 if TYPE_CHECKING:
@@ -221,6 +223,14 @@ def test_a_master_whose_work_folder_cannot_be_reached_says_so_in_one_line(
     assert done.stderr.splitlines()[1:] == ["distsum: cannot use s3://no-such-bucket: there is no such bucket"]
 
 
+def test_an_id_that_is_none_is_told_in_one_line(tmp_path: Path, environment: dict[str, str]) -> None:
+    with master(tmp_path, environment):
+        for name, words in [("../x", "there is no job ../x"), (os.fsdecode(b"\xff"), r"\xff is not UTF-8")]:
+            done = distsum("status", name, env=environment)
+            assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
+            assert words in done.stderr
+
+
 def test_without_a_master_or_a_broker_it_says_so_in_one_line(tmp_path: Path, environment: dict[str, str]) -> None:
     done = distsum("jobs", env=environment)
     assert done.returncode == 3
@@ -261,6 +271,44 @@ def test_workers_that_are_sent_away_from_the_command_line_do_not_come_back(
 
 def states(environment: dict[str, str]) -> dict[str, str]:
     return {each["worker"]: each["state"] for each in asked(environment, "workers")}
+
+
+class Door(Relay):
+    """Lets new connections in only while it is open; those that are there stay."""
+
+    is_open = True
+
+    async def carry(self, *ends: Any) -> None:
+        if self.is_open:
+            await super().carry(*ends)
+
+
+def test_a_slot_that_was_not_let_in_for_a_while_is_filled_again(
+    tmp_path: Path, rabbitmq: Node, environment: dict[str, str]
+) -> None:
+    door = Door("127.0.0.1", ("127.0.0.1", rabbitmq.amqp_port))
+    through = environment["DISTSUM_BROKER"].replace(f":{rabbitmq.amqp_port}/", f":{door.port}/")
+    with master(tmp_path, environment), client_of(environment) as client:
+
+        def states() -> list[str]:
+            return sorted(each.state for each in client.workers())
+
+        try:
+            with worker(tmp_path, {"DISTSUM_BROKER": through}) as process:
+                log = tmp_path / "worker.log"
+                wait_until(lambda: states() == ["idle"] * 2, "workers")
+                for times in (1, 2):
+                    door.is_open = False
+                    os.kill(slot_processes(process)[0], signal.SIGKILL)
+                    wait_until(
+                        lambda times=times: log.read_text().count("does RabbitMQ run there") >= times, "refusals"
+                    )
+                    door.is_open = True
+                    wait_until(lambda times=times: states() == ["idle"] * 2 + ["lost"] * times, "another")
+                process.terminate()
+                assert process.wait(20) == 0
+        finally:
+            door.close()
 
 
 def test_a_drained_worker_leaves_and_none_survives_its_parent(tmp_path: Path, environment: dict[str, str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from typing import TYPE_CHECKING
@@ -9,11 +10,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from distsum.errors import StorageError
+from distsum.errors import OutputError, StorageError
 from distsum.jobs import Job
 from distsum.preparation import prepare
 from distsum.request import Options
-from distsum.service.records import DamagedRecordError, Outcome, Records, Ticket
+from distsum.service.records import DamagedRecordError, Outcome, Records, Ticket, check_outside, passing_result
 from distsum.stores.local import LocalStore
 
 if TYPE_CHECKING:
@@ -39,6 +40,31 @@ def job(tmp_path: Path, work: bytes) -> Job:
     options = Options(work_dir=os.fsdecode(work), partition=5)
     prepared = prepare("mean", paths, os.fsencode(tmp_path / "out.npy"), options, LocalStore())
     return Job(prepared.record, prepared.manifest, LocalStore())
+
+
+@pytest.mark.parametrize(
+    ("output", "work", "inside"),
+    [
+        (b"s3://b/work/mean.npy", b"s3://b/work", True),
+        (b"s3://b/work/results/mean.npy", b"s3://b/work", True),
+        (b"s3://b/work.npy", b"s3://b/work.npy", True),
+        (b"s3://b/work-2/mean.npy", b"s3://b/work", False),
+        (b"s3://b/mean.npy", b"s3://b/work", False),
+        (b"s3://b/work/mean.npy", b"/work", False),
+        (b"{tmp}/link/mean.npy", b"{tmp}/work", True),
+        (b"{tmp}/work/../mean.npy", b"{tmp}/work", False),
+        (b"{tmp}/mean.npy", b"{tmp}/link", False),
+    ],
+)
+def test_a_result_is_not_written_where_the_service_keeps_its_own(
+    tmp_path: Path, output: bytes, work: bytes, inside: object
+) -> None:
+    (tmp_path / "work" / "jobs").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "work" / "jobs")
+    uris = [uri.replace(b"{tmp}", os.fsencode(tmp_path)) for uri in (output, work)]
+    with pytest.raises(OutputError, match="choose another") if inside else contextlib.nullcontext():
+        check_outside(*uris)
+    check_outside(passing_result(uris[1]), uris[1])
 
 
 def test_a_job_comes_back_as_it_was_stored(records: Records, job: Job) -> None:
@@ -113,6 +139,18 @@ def test_a_job_is_wanted_no_more(records: Records, job: Job) -> None:
     (folder,) = records.folders()
     assert (folder.cancelled, folder.ended) == (True, False)
     assert records.ticket(job.spec.job) == Ticket(12.5, 3)
+
+
+@pytest.mark.parametrize("way", ["../{}", "../jobs/{}", "{}/", "./{}", "/{}", "{}\0"])
+def test_a_job_has_no_other_name_than_its_own(records: Records, job: Job, way: str) -> None:
+    name = job.spec.job
+    records.put_job(job)
+    records.accept(name, Ticket(1.0, 0))
+    records.end(name, Outcome(state="cancelled", ended_seconds=2.0, exit_code=1))
+    assert records.ended_status(name) is not None
+    assert records.ended_status(way.format(name)) is None
+    with pytest.raises(StorageError, match="is not in"):
+        records.load(way.format(name))
 
 
 def test_a_record_of_another_folder_is_not_taken(records: Records, job: Job, tmp_path: Path) -> None:
