@@ -15,7 +15,7 @@ import random
 import secrets
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from distsum.brokers.amqp import (
     LockedError,
@@ -40,6 +40,7 @@ from distsum.brokers.topology import (
     TASKS_EXCHANGE,
     TELEMETRY_ARGUMENTS,
     TELEMETRY_EXCHANGE,
+    is_worker_name,
     queues,
     worker_key,
 )
@@ -62,6 +63,7 @@ from distsum.messages import (
     WorkerJoined,
     WorkerLost,
 )
+from distsum.wording import printable
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -470,7 +472,7 @@ class RabbitBroker:
 
     async def _take_result(self, session: Session, delivery: Delivery) -> None:
         try:
-            message = unseal(delivery.envelope, FROM_WORKER_RESULTS)
+            message = _from_worker(delivery.envelope, FROM_WORKER_RESULTS)
         except RefusedError as error:
             await refuse(session, delivery, RESULTS, str(error))
             return
@@ -495,7 +497,7 @@ class RabbitBroker:
 
     async def _take_telemetry(self, session: Session, delivery: Delivery) -> None:
         try:
-            message = unseal(delivery.envelope, FROM_WORKER_TELEMETRY)
+            message = _from_worker(delivery.envelope, FROM_WORKER_TELEMETRY)
         except RefusedError as error:
             await refuse(session, delivery, TELEMETRY_EXCHANGE, str(error))
             return
@@ -557,3 +559,15 @@ class RabbitBroker:
             if held.worker == worker:
                 held.worker = None
                 self._tell(TaskReturned(held.message.task, held.delivery))
+
+
+def _from_worker(envelope: Envelope, decoder: msgspec.msgpack.Decoder[Any]) -> Any:
+    """Return what a worker says, which has a name that it can be answered by.
+
+    Raises:
+        RefusedError: It is none of this channel's messages, or from nobody.
+    """
+    message = unseal(envelope, decoder)
+    if not is_worker_name(message.worker):
+        raise RefusedError(f"no worker is called {printable(message.worker, 40)!r}")
+    return message

@@ -13,7 +13,6 @@ import itertools
 import logging
 import queue
 import random
-import re
 import secrets
 import threading
 from dataclasses import dataclass
@@ -44,6 +43,7 @@ from distsum.brokers.topology import (
     RESULTS_EXCHANGE,
     TASKS,
     TELEMETRY_EXCHANGE,
+    is_worker_name,
     worker_key,
     worker_queue,
 )
@@ -76,7 +76,6 @@ RECONNECT_SECONDS: Final = 300.0
 """A worker that finds no broker for so long leaves."""
 _TELEMETRY_KEPT: Final = 100
 _CHECK_SECONDS: Final = 20.0
-_NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,100}")
 
 
 @dataclass
@@ -107,7 +106,7 @@ class RabbitWorkerChannel:
         delivery_limit: int = DELIVERY_LIMIT,
         reconnect_seconds: float = RECONNECT_SECONDS,
     ) -> None:
-        if not _NAME.fullmatch(name):
+        if not is_worker_name(name):
             raise ValueError(f"{name!r} cannot name a worker")
         self._address = address
         self._name = name

@@ -145,6 +145,11 @@ def job_events(job: str) -> str:
     return f"job.{job}"
 
 
+def is_worker_name(name: str) -> bool:
+    """Whether a worker may have this name, which becomes a part of a queue's name and of a routing key."""
+    return re.fullmatch("[A-Za-z0-9_-]{1,100}", name) is not None
+
+
 def worker_queue(worker: str, connection: str) -> str:
     """Return the name of a worker's own queue. Each connection has another: a lost one may still hold its name."""
     return f"distsum.worker.{worker}.{connection}"

@@ -370,6 +370,32 @@ def test_a_message_whose_properties_nobody_can_read_is_refused_and_harms_nobody(
     asyncio.run(body())
 
 
+def test_what_is_said_under_a_name_that_no_worker_can_be_reached_by_is_refused(rabbitmq, vhost, address):
+    names = ["", "x" * 300, "a.b", "#", "ä", "a\nb"]
+
+    async def body():
+        async with serving(address, ping_seconds=0.1) as made:
+            for name in names:
+                for message, queue in [(success(name, task(0)), RESULTS), (WorkerLost(name, "why"), RESULTS)]:
+                    sent = seal(message)
+                    await asyncio.to_thread(
+                        rabbitmq.publish, vhost, queue, sent.body, headers=dict(sent.headers), app_id=APPLICATION
+                    )
+            sent = seal(Heartbeat(names[1], None, 0))
+            async with await aio_pika.connect(rabbitmq.url(vhost), timeout=10) as connection:
+                channel = await connection.channel()
+                message = aio_pika.Message(sent.body, headers=dict(sent.headers), app_id=APPLICATION)
+                await (await channel.get_exchange(TELEMETRY_EXCHANGE, ensure=False)).publish(message, HEARTBEATS)
+            refused = await asyncio.to_thread(rabbitmq.take, vhost, REFUSED, 2 * len(names) + 1)
+            assert all("no worker is called" in each["properties"]["headers"]["reason"] for each in refused)
+            worker = await made.worker("w")
+            await made.expect(WorkerJoined)
+            await asyncio.to_thread(worker.close)
+            assert await made.expect(WorkerLost) == WorkerLost("w", "is gone from the broker")
+
+    asyncio.run(body())
+
+
 # How workers leave ----------------------------------------------------------------------------------------------------
 
 
