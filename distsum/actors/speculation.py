@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 import msgspec
 
+from distsum.actors.sharing import AddHelper, able, helpers_to_add, is_worth_sharing, open_children
 from distsum.messages import BackupReason, DeclineReason, Evidence, TaskId
 
 if TYPE_CHECKING:
@@ -142,6 +143,8 @@ class Running(msgspec.Struct, frozen=True, kw_only=True):
         slowness: How many times the mean its worker's last tasks took; None of a worker that has finished none.
         copies: Other attempts of its task that are under way.
         splits: Children of its node that several workers could make.
+        begun: Those of them that helpers have made, or make.
+        backup: The number of the first backup of its task that is under way; None where there is none.
     """
 
     task: TaskId
@@ -157,6 +160,8 @@ class Running(msgspec.Struct, frozen=True, kw_only=True):
     slowness: float | None = None
     copies: int = 0
     splits: int = 0
+    begun: frozenset[int] = frozenset()
+    backup: int | None = None
 
     def left_seconds(self, expected_seconds: float, stale_seconds: float = math.inf) -> float:
         """Return what it is expected to take from now on.
@@ -262,13 +267,14 @@ class Decline(msgspec.Struct, frozen=True):
     evidence: Evidence
 
 
-Decision = StartBackup | Decline
+Decision = StartBackup | Decline | AddHelper
 
 
 def decide(view: View, settings: SpeculationSettings) -> tuple[Decision, ...]:
     """Return what is to be done about stragglers now, the most urgent first; backups take the idle workers in turn.
 
-    A task has one more attempt begun when every attempt at it is taken for a straggler.
+    A task has one more attempt begun when every attempt at it is taken for a straggler. Workers that idle then share in
+    nodes that are copied now, and those that still do in nodes that were copied before.
     """
     by_task: dict[TaskId, list[Suspect]] = {}
     for phase in view.phases:
@@ -299,7 +305,10 @@ def decide(view: View, settings: SpeculationSettings) -> tuple[Decision, ...]:
         backups += 1
         decisions.append(StartBackup(running, chosen.worker, suspect.reason, evidence))
     if guarded:
-        _share_out(decisions, idle, settings)
+        left = able(idle, settings)
+        _share_out(decisions, left, settings)
+        for phase in view.phases if left else ():
+            decisions.extend(helpers_to_add(phase.running, _copy_seconds(phase, view), left, settings))
     return tuple(decisions)
 
 
@@ -327,7 +336,7 @@ def decide_asked(view: View, task: TaskId, settings: SpeculationSettings) -> Sta
         running, "asked", phase, _copy_seconds(phase, view), ends=running.silent_seconds <= settings.silence_seconds
     )
     decisions: list[Decision] = [StartBackup(running, chosen.worker, "asked", suspect.evidence)]
-    _share_out(decisions, [each for each in view.idle if each is not chosen], settings)
+    _share_out(decisions, able((each for each in view.idle if each is not chosen), settings), settings)
     (decision,) = decisions
     assert isinstance(decision, StartBackup)
     return decision
@@ -360,21 +369,14 @@ def _place(
 
 
 def _share_out(decisions: list[Decision], idle: list[Idle], settings: SpeculationSettings) -> None:
-    """Give the workers that are still idle children of copied nodes to make, the last children first.
+    """Give idle workers children of nodes that are copied now, the last ones first; take them from ``idle``.
 
-    The copy itself begins in front, so that it meets what they have made.
+    The copy itself begins in front, so that it meets what they have made, and makes the one that the straggler is at.
     """
-    fast = [each for each in idle if each.slowness is None or each.slowness < settings.slow]
     for place, decision in enumerate(decisions):
-        if not isinstance(decision, StartBackup):
+        if not isinstance(decision, StartBackup) or not is_worth_sharing(decision.evidence.copy_seconds, settings):
             continue
-        running = decision.running
-        first = int(running.progress * running.splits)  # on which it works now; the copy makes it, too
-        children = range(running.splits - 1, first, -1)
-        long = decision.evidence.copy_seconds is None or decision.evidence.copy_seconds > 2 * settings.min_seconds
-        if not children or not long:
-            continue
-        helpers = tuple((fast.pop().worker, child) for child in children[: len(fast)])
+        helpers = tuple((idle.pop().worker, child) for child in open_children([decision.running])[: len(idle)])
         decisions[place] = msgspec.structs.replace(decision, helpers=helpers)
 
 
