@@ -307,8 +307,10 @@ def decide(view: View, settings: SpeculationSettings) -> tuple[Decision, ...]:
     if guarded:
         left = able(idle, settings)
         _share_out(decisions, left, settings)
+        copied = {each.running.task for each in decisions if isinstance(each, StartBackup)}
         for phase in view.phases if left else ():
-            decisions.extend(helpers_to_add(phase.running, _copy_seconds(phase, view), left, settings))
+            running = [each for each in phase.running if each.task not in copied]  # which are shared out just now
+            decisions.extend(helpers_to_add(running, _copy_seconds(phase, view), left, settings))
     return tuple(decisions)
 
 
