@@ -309,8 +309,9 @@ def decide(view: View, settings: SpeculationSettings) -> tuple[Decision, ...]:
         _share_out(decisions, left, settings)
         copied = {each.running.task for each in decisions if isinstance(each, StartBackup)}
         for phase in view.phases if left else ():
-            running = [each for each in phase.running if each.task not in copied]  # which are shared out just now
-            decisions.extend(helpers_to_add(running, _copy_seconds(phase, view), left, settings))
+            # What is copied now is shared out already.
+            earlier = [each for each in phase.running if each.task not in copied]
+            decisions.extend(helpers_to_add(earlier, _copy_seconds(phase, view), left, settings))
     return tuple(decisions)
 
 
