@@ -203,30 +203,39 @@ def files_of(cell: Cell) -> int:
 
 
 def main() -> None:
-    """Run all cells, and print a row for each cluster, size and partition."""
-    cells = [
-        Cell(*each)
-        for each in product(CLUSTERS, _SIZES, PARTITIONS, POLICIES)
-        if each[1] <= _ALL_POLICIES_UP_TO or (each[3] in {"none", "guarded"} and each[:2] != _TOO_LONG)
-    ]
-    with ProcessPoolExecutor(os.cpu_count()) as pool:
-        found = dict(zip(cells, pool.map(simulate, cells, chunksize=1), strict=True))
+    """Run all cells, the smallest clusters first; print a table for each size, and then one of all."""
     rows: list[dict[str, object]] = []
-    for workers, partition, cluster in product(_SIZES, PARTITIONS, CLUSTERS):
-        if (cluster, workers) == _TOO_LONG:
-            continue
-        healthy = found[Cell("equal", workers, partition, "none")].makespan
-        row: dict[str, object] = {"workers": workers, "P": partition, "cluster": cluster}
-        for policy in POLICIES:
-            outcome = found.get(Cell(cluster, workers, partition, policy))
-            told = "" if outcome is None else f"{outcome.makespan / healthy:.2f} ({100 * outcome.wasted:.1f} %)"
-            row[policy] = told
-        bound = least(Cell(cluster, workers, partition, "none"), healthy)
-        row["at least"] = "" if bound is None else f"{bound:.3f}"
-        rows.append(row)
+    with ProcessPoolExecutor(os.cpu_count()) as pool:
+        for workers in _SIZES:
+            cells = [
+                Cell(*each)
+                for each in product(CLUSTERS, [workers], PARTITIONS, POLICIES)
+                if workers <= _ALL_POLICIES_UP_TO or (each[3] in {"none", "guarded"} and each[:2] != _TOO_LONG)
+            ]
+            found = dict(zip(cells, pool.map(simulate, cells, chunksize=1), strict=True))
+            added = [
+                _row(found, workers, partition, cluster)
+                for partition, cluster in product(PARTITIONS, CLUSTERS)
+                if (cluster, workers) != _TOO_LONG
+            ]
+            report(f"stragglers_{workers}", added)
+            rows += added
+            if workers == _PICTURED:
+                _PICTURE.write_text(picture(found), encoding="utf-8")
+                print(f"drawn in {_PICTURE}", flush=True)
     report("stragglers", rows)
-    _PICTURE.write_text(picture(found), encoding="utf-8")
-    print(f"drawn in {_PICTURE}")
+
+
+def _row(found: Mapping[Cell, Outcome], workers: int, partition: int, cluster: str) -> dict[str, object]:
+    healthy = found[Cell("equal", workers, partition, "none")].makespan
+    row: dict[str, object] = {"workers": workers, "P": partition, "cluster": cluster, "healthy": f"{healthy:.1f} s"}
+    for policy in POLICIES:
+        outcome = found.get(Cell(cluster, workers, partition, policy))
+        told = "" if outcome is None else f"{outcome.makespan / healthy:.2f} ({100 * outcome.wasted:.1f} %)"
+        row[policy] = told
+    bound = least(Cell(cluster, workers, partition, "none"), healthy)
+    row["at least"] = "" if bound is None else f"{bound:.3f}"
+    return row
 
 
 def picture(found: Mapping[Cell, Outcome]) -> str:
