@@ -169,22 +169,24 @@ class PartialIO:
         digests = [hashlib.sha256(view).digest() for view in views] or [hashlib.sha256().digest()] * len(planes)
         head = msgspec.structs.replace(head, digest=head.expected_digest(digests))
         attempt.bytes_written += self._store.put(uri, [head.encoded(), *views])
-        if not self._is_described(attempt):
-            self._store.delete(uri)
+        if self._removed_as_late(uri, attempt):
             raise TaskCancelledError
         attempt.objects_written += 1
         self.storing_seconds = perf_counter() - began
         attempt.storing_seconds += self.storing_seconds
 
-    def _is_described(self, attempt: Attempt) -> bool:
-        """Whether the job goes on. If not, what was just stored must go again, also where the attempt is cancelled.
+    def _removed_as_late(self, uri: bytes, attempt: Attempt) -> bool:
+        """Remove what was just stored if the job has ended, also where the attempt is cancelled; return whether it was.
 
         When a job has ended its description is removed first, and then what was stored for it. So what was stored while
         the description was still there is removed with the rest.
         """
         self._store.heed(None)
         try:
-            return self._store.exists(self._description)
+            if self._store.exists(self._description):
+                return False
+            self._store.delete(uri)
+            return True
         finally:
             self._store.heed(attempt.cancelled)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,6 +27,8 @@ from distsum.partials import children_uri
 from distsum.preparation import prepare
 from distsum.request import Options
 from distsum.stores.routing import RoutingStore
+from distsum.worker.attempt import Attempt, TaskCancelledError
+from distsum.worker.folding import JobFolder
 from distsum.worker.launch import launch
 from tests.command import wait_until
 from tests.faultproxy import Fault
@@ -229,6 +232,28 @@ def test_a_cancelled_attempt_stops_waiting_for_whatever_it_asks_first(proxy, sto
         process.tell(CancelTask(run_task(job, attempt).task, attempt))
         ended = process.expect(TaskFailed | TaskSucceeded, SOON_SECONDS)
         assert (ended.attempt, getattr(ended, "kind", None)) == (attempt, "cancelled"), where
+
+
+def test_what_an_attempt_stores_after_its_job_has_ended_does_not_stay(proxy, store, s3_prefix) -> None:
+    job = remote_job(store, s3_prefix, b".raw")
+    work, attempt = job.spec.work, Attempt(run_task(job, 1))
+    folder = JobFolder(store, job.spec, lambda: 0)
+    sent = proxy.hold()
+    proxy.choose = lambda request: (
+        Fault(hold_answer=sent) if "/partials/" in request.target and request.method == "PUT" else None
+    )
+    store.heed(attempt.cancelled)
+    with ThreadPoolExecutor(1) as thread:
+        ending = thread.submit(folder.fold, attempt, 0.0)
+        wait_until(lambda: sent.held, "a partial is being stored")
+        # The job ends with what another worker made of the task, so this attempt is called back.
+        store.delete_all(work, set())
+        attempt.cancelled.set()
+        sent.release()
+        with pytest.raises(TaskCancelledError):
+            ending.result()
+    store.heed(None)
+    assert list(store.list(work)) == []
 
 
 def test_who_is_told_that_others_help_stores_its_children_and_takes_theirs(proxy, store, s3_prefix, worker) -> None:
