@@ -24,6 +24,7 @@ from distsum.actors.modelled_worker import WorkerModel
 from distsum.actors.simulated_cluster import SimulatedCluster, simulated_job
 from distsum.actors.speculation import PolicyName, SpeculationSettings, default_settings
 from distsum.actors.task_tracker import TrackerSettings
+from distsum.tree import Tree
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -53,7 +54,9 @@ sort of a quarter of an hour, and new ones started at once on the same machines.
 _KILLED_AT = 0.5
 """When: after this share of the time in which the files can be read."""
 _RESTART_SECONDS = 1.0
-"""After which a host starts a killed process anew, as ``worker.slots`` does; to start it takes half a second more."""
+"""After which a host starts a killed process anew, as ``worker.slots`` does."""
+_AWAY_SECONDS = _RESTART_SECONDS + WorkerModel("").start_seconds
+"""For which it is away: starting takes a moment, too."""
 _HOST_WORKERS = 4
 _PICTURED = 100
 _PICTURE = Path(__file__).parents[1] / "docs" / "images" / "stragglers.svg"
@@ -176,19 +179,34 @@ def killed(workers: int) -> int:
     return max(1, round(_KILLED_SHARE * workers))
 
 
-def least(cell: Cell, healthy_seconds: float) -> float | None:
-    """Return what the time that killed workers are not there costs a cluster that is busy to the end.
+def bound_seconds(cell: Cell) -> float | None:
+    """Return the makespan that no scheduler can beat where workers are killed; None where none are.
 
-    As a multiple of the healthy makespan; None where nobody is killed. No scheduler gives that time back, nor does it
-    count what was under way and had to be done again.
+    It has all of the work done without an idle moment by the workers that are there, and nothing of it lost.
     """
-    share, struck = killed(cell.workers) / cell.workers, _KILLED_AT * expected_seconds(cell)
+    tree = Tree(files=files_of(cell), fan_in=5, exponent=PARTITIONS[cell.partition])
+    children = files_of(cell) + sum(tree.width(phase) for phase in range(1, tree.phases))
+    work, count = children * _FILE_SECONDS, killed(cell.workers)
     match cell.cluster:
         case "11 % killed":
-            away = _RESTART_SECONDS + WorkerModel("").start_seconds
-            return 1.0 + share * min(away, healthy_seconds - struck) / healthy_seconds
+            return (work + count * _AWAY_SECONDS) / cell.workers
         case "11 % gone":
-            return (struck + (healthy_seconds - struck) / (1.0 - share)) / healthy_seconds
+            struck = _KILLED_AT * expected_seconds(cell)
+            return struck + (work - struck * cell.workers) / (cell.workers - count)
+    return None
+
+
+def throughput_lost(cell: Cell, healthy_seconds: float) -> float | None:
+    """Return what the time without the killed workers costs a cluster that is busy to its end, as a multiple of that.
+
+    None where nobody is killed. Where workers idle anyway, in the end of each phase, it costs less.
+    """
+    share, left = killed(cell.workers) / cell.workers, healthy_seconds - _KILLED_AT * expected_seconds(cell)
+    match cell.cluster:
+        case "11 % killed":
+            return 1.0 + share * min(_AWAY_SECONDS, left) / healthy_seconds
+        case "11 % gone":
+            return 1.0 + share / (1.0 - share) * left / healthy_seconds
     return None
 
 
@@ -233,8 +251,10 @@ def _row(found: Mapping[Cell, Outcome], workers: int, partition: int, cluster: s
         outcome = found.get(Cell(cluster, workers, partition, policy))
         told = "" if outcome is None else f"{outcome.makespan / healthy:.2f} ({100 * outcome.wasted:.1f} %)"
         row[policy] = told
-    bound = least(Cell(cluster, workers, partition, "none"), healthy)
-    row["at least"] = "" if bound is None else f"{bound:.3f}"
+    cell = Cell(cluster, workers, partition, "none")
+    bound, busy = bound_seconds(cell), throughput_lost(cell, healthy)
+    row["no scheduler below"] = "" if bound is None else f"{bound / healthy:.2f}"
+    row["throughput alone"] = "" if busy is None else f"{busy:.3f}"
     return row
 
 
