@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 from tests.relay import Relay
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Callable, Iterator
 
 
@@ -83,7 +84,7 @@ Choice = "Callable[[Request], Fault | None]"
 class FaultProxy(Relay):
     """Listens on a port of its own. ``choose`` picks a fault for each request; ``requests`` lists those that came."""
 
-    def __init__(self, upstream: str) -> None:
+    def __init__(self, upstream: str, tls: ssl.SSLContext | None = None) -> None:
         parts = urlsplit(upstream)
         assert parts.hostname is not None
         assert parts.port is not None
@@ -92,8 +93,8 @@ class FaultProxy(Relay):
         self.flipped = 0
         self.open_bodies = self.most_open_bodies = 0
         self._let_go = asyncio.Event()
-        super().__init__("127.0.0.1", (parts.hostname, parts.port))
-        self.endpoint = f"http://127.0.0.1:{self.port}"
+        super().__init__("127.0.0.1", (parts.hostname, parts.port), tls)
+        self.endpoint = f"http://127.0.0.1:{self.port}" if tls is None else f"https://localhost:{self.port}"
 
     def let_go(self) -> None:
         """Close the connections that stall, now and from now on."""
@@ -221,9 +222,9 @@ class Line(Relay):
 
 
 @contextlib.contextmanager
-def in_front_of(upstream: str) -> Iterator[FaultProxy]:
-    """Give a proxy that is gone afterwards."""
-    proxy = FaultProxy(upstream)
+def in_front_of(upstream: str, tls: ssl.SSLContext | None = None) -> Iterator[FaultProxy]:
+    """Give a proxy that is gone afterwards; with TLS it is called ``localhost``."""
+    proxy = FaultProxy(upstream, tls)
     try:
         yield proxy
     finally:

@@ -4,23 +4,32 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import ssl
 
 
 class Relay:
     """Listens on an address, and carries each connection on as it comes; a subclass may do more with it.
 
+    Args:
+        address: Where to listen.
+        upstream: Where the other server is.
+        tls: What those who connect are to speak, if that is TLS.
+
     Attributes:
         port: Where it listens.
     """
 
-    def __init__(self, address: str, upstream: tuple[str, int]) -> None:
+    def __init__(self, address: str, upstream: tuple[str, int], tls: ssl.SSLContext | None = None) -> None:
         self._upstream = upstream
         self._tasks: set[asyncio.Task[None]] = set()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
         self._server = asyncio.run_coroutine_threadsafe(
-            asyncio.start_server(self._serve, address, 0), self._loop
+            asyncio.start_server(self._serve, address, 0, ssl=tls), self._loop
         ).result(10)
         self.port = self._server.sockets[0].getsockname()[1]
 

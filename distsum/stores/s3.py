@@ -17,6 +17,7 @@ import msgspec
 from distsum.errors import InputListError, OutputError, StorageError, UnreachableError
 from distsum.manifest import Input
 from distsum.stores.base import Aged, Begun
+from distsum.stores.s3_body import Target
 from distsum.stores.s3_client import SCHEME, Patience, RefusedError, S3Client, split
 from distsum.stores.s3_lock import Lease
 from distsum.stores.s3_parts import (
@@ -30,7 +31,7 @@ from distsum.stores.s3_parts import (
     stride,
     whole_etag,
 )
-from distsum.stores.s3_reading import BLOCK_BYTES, S3Reader, Target
+from distsum.stores.s3_reading import BLOCK_BYTES, S3Reader
 from distsum.wording import printable
 
 if TYPE_CHECKING:

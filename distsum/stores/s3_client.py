@@ -22,6 +22,7 @@ from distsum.machine import resident_bytes
 from distsum.request import DEFAULT_S3_DEADLINE_SECONDS
 from distsum.stores.base import StoreInterruptedError
 from distsum.stores.s3_faults import Fault, fault_of, shown_endpoint
+from distsum.stores.s3_rings import Rings
 from distsum.wording import printable
 
 if TYPE_CHECKING:
@@ -129,10 +130,12 @@ class S3Client:
 
     Attributes:
         interruption: What ends waiting once it is set, if anything; see ``Store.heed``.
+        rings: Memory for what arrives.
     """
 
     def __init__(self, patience: Patience) -> None:
         self.patience = patience
+        self.rings = Rings()
         self.interruption: threading.Event | None = None
         self.client_bytes = 0
         self.endpoint = ""
