@@ -9,6 +9,7 @@ from __future__ import annotations
 import gc
 import os
 import random
+from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
 from itertools import product
 from pathlib import Path
@@ -23,11 +24,23 @@ from distsum.actors.modelled_worker import WorkerModel
 from distsum.actors.simulated_cluster import SimulatedCluster, simulated_job
 from distsum.actors.speculation import PolicyName, SpeculationSettings, default_settings
 from distsum.actors.task_tracker import TrackerSettings
+from distsum.tree import Tree
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-CLUSTERS = ("equal", "one host 10x slow", "5 % slow 3x", "Pareto tasks", "5 % freeze 60 s", "5 % die", "11 % killed")
+    from distsum.messages import TaskId
+
+CLUSTERS = (
+    "equal",
+    "one host 10x slow",
+    "5 % slow 3x",
+    "Pareto tasks",
+    "5 % freeze 60 s",
+    "5 % die",
+    "11 % killed",
+    "11 % gone",
+)
 POLICIES: tuple[PolicyName, ...] = ("none", "guarded", "bare", "spark", "late", "mapreduce")
 PARTITIONS = {5: 1, 25: 2, 125: 3}
 _SIZES = (8, 100, 1_000, 10_000)
@@ -35,6 +48,15 @@ _ALL_POLICIES_UP_TO = 100
 _TOO_LONG = ("Pareto tasks", 10_000)
 """One task takes hundreds of times the mean, and all the time so many idle workers say that they live."""
 _FILE_SECONDS = 0.2
+_KILLED_SHARE = 0.11
+"""Dean and Ghemawat, "MapReduce", OSDI 2004, section 5.5: of 1,746 worker processes 200 were killed some minutes into a
+sort of a quarter of an hour, and new ones started at once on the same machines. That took 5 % longer."""
+_KILLED_AT = 0.5
+"""When: after this share of the time in which the files can be read."""
+_RESTART_SECONDS = 1.0
+"""After which a host starts a killed process anew, as ``worker.slots`` does."""
+_AWAY_SECONDS = _RESTART_SECONDS + WorkerModel("").start_seconds
+"""For which it is away: starting takes a moment, too."""
 _HOST_WORKERS = 4
 _PICTURED = 100
 _PICTURE = Path(__file__).parents[1] / "docs" / "images" / "stragglers.svg"
@@ -71,17 +93,11 @@ def simulate(cell: Cell, settings: SpeculationSettings | None = None) -> Outcome
     draw = random.Random(cell.seed)
     speculation = settings or default_settings(cell.policy)
 
-    def work_seconds(_task: object, children: int) -> float:
-        if cell.cluster == "Pareto tasks":
-            # Shape 1.5 has a finite mean and an infinite variance; scaled so that the mean is that of the others.
-            return children * _FILE_SECONDS * draw.paretovariate(1.5) / 3.0
-        return children * _FILE_SECONDS * (0.9 + 0.2 * draw.random())
-
     cluster = SimulatedCluster(
         draw,
         broker=BrokerModel(embedded=False, delay_seconds=(0.001, 0.003), notice_seconds=(20.0, 30.0)),
         tracker=TrackerSettings(speculation=speculation),
-        work_seconds=work_seconds,
+        work_seconds=_Durations(cell),
         checking=False,
     )
     hosts = _HOST_WORKERS if cell.workers >= 100 else 1
@@ -91,11 +107,9 @@ def simulate(cell: Cell, settings: SpeculationSettings | None = None) -> Outcome
         cluster.add_worker(WorkerModel(name, speed=slow.get(name, 1.0)))
     system = cluster.system
     system.advance(3.0)  # all have joined
-    files = cell.workers * (100 if cell.workers <= 1_000 else 20)
     began = system.clock
-    expected = files * 1.25 * _FILE_SECONDS / cell.workers
-    _plan_faults(cell, cluster, names, draw, expected)
-    cluster.submit(simulated_job("job", files, exponent=PARTITIONS[cell.partition]))
+    _plan_faults(cell, cluster, names, draw, expected_seconds(cell))
+    cluster.submit(simulated_job("job", files_of(cell), exponent=PARTITIONS[cell.partition]))
     gc.disable()
     ended = cluster.run(1e6)
     gc.enable()
@@ -105,6 +119,28 @@ def simulate(cell: Cell, settings: SpeculationSettings | None = None) -> Outcome
     worked = sum(worker.worked_seconds for worker in cluster.workers.values())
     needed = sum(worker.committed_seconds for worker in cluster.workers.values())
     return Outcome(system.clock - began, max(0.0, 1.0 - needed / worked))
+
+
+class _Durations:
+    """What each attempt takes: drawn from the seed, the task, and how many attempts at it there were.
+
+    So first attempts take the same in all cells of a seed, whatever is done about stragglers, and runs can be compared.
+    """
+
+    def __init__(self, cell: Cell) -> None:
+        self._seed = cell.seed
+        self._pareto = cell.cluster == "Pareto tasks"
+        self._attempts: Counter[TaskId] = Counter()
+
+    def __call__(self, task: TaskId, children: int) -> float:
+        """Return the seconds of one more attempt at a task, by a worker of speed 1."""
+        number = self._attempts[task]
+        self._attempts[task] += 1
+        draw = random.Random(((self._seed * 16 + task.phase) * 10**9 + task.index) * 10**4 + number)
+        if self._pareto:
+            # Shape 1.5 has a finite mean and an infinite variance; scaled so that the mean is that of the others.
+            return children * _FILE_SECONDS * draw.paretovariate(1.5) / 3.0
+        return children * _FILE_SECONDS * (0.9 + 0.2 * draw.random())
 
 
 def _slow_hosts(cell: Cell, names: list[str], draw: random.Random) -> dict[str, float]:
@@ -130,36 +166,96 @@ def _plan_faults(cell: Cell, cluster: SimulatedCluster, names: list[str], draw: 
             else:
                 system.at(moment, worker.freeze)
                 system.at(moment + 60.0, worker.thaw)
-    if cell.cluster == "11 % killed":
-        # The MapReduce paper killed 200 of 1,746 workers some minutes into a sort; they were started anew at once.
-        for worker in draw.sample(list(cluster.workers.values()), max(1, round(0.11 * len(names)))):
-            system.at(system.clock + 0.5 * expected, worker.crash)
-            system.at(system.clock + 0.5 * expected + 1.0, cluster.add_worker, worker.model)
+    if cell.cluster in {"11 % killed", "11 % gone"}:
+        moment = system.clock + _KILLED_AT * expected
+        for worker in draw.sample(list(cluster.workers.values()), killed(cell.workers)):
+            system.at(moment, worker.crash)
+            if cell.cluster == "11 % killed":
+                system.at(moment + _RESTART_SECONDS, cluster.add_worker, worker.model)
+
+
+def killed(workers: int) -> int:
+    """Return how many of them are killed."""
+    return max(1, round(_KILLED_SHARE * workers))
+
+
+def bound_seconds(cell: Cell) -> float | None:
+    """Return the makespan that no scheduler can beat where workers are killed; None where none are.
+
+    It has all of the work done without an idle moment by the workers that are there, and nothing of it lost.
+    """
+    tree = Tree(files=files_of(cell), fan_in=5, exponent=PARTITIONS[cell.partition])
+    children = files_of(cell) + sum(tree.width(phase) for phase in range(1, tree.phases))
+    work, count = children * _FILE_SECONDS, killed(cell.workers)
+    match cell.cluster:
+        case "11 % killed":
+            return (work + count * _AWAY_SECONDS) / cell.workers
+        case "11 % gone":
+            struck = _KILLED_AT * expected_seconds(cell)
+            return struck + (work - struck * cell.workers) / (cell.workers - count)
+    return None
+
+
+def throughput_lost(cell: Cell, healthy_seconds: float) -> float | None:
+    """Return what the time without the killed workers costs a cluster that is busy to its end, as a multiple of that.
+
+    None where nobody is killed. Where workers idle anyway, in the end of each phase, it costs less.
+    """
+    share, left = killed(cell.workers) / cell.workers, healthy_seconds - _KILLED_AT * expected_seconds(cell)
+    match cell.cluster:
+        case "11 % killed":
+            return 1.0 + share * min(_AWAY_SECONDS, left) / healthy_seconds
+        case "11 % gone":
+            return 1.0 + share / (1.0 - share) * left / healthy_seconds
+    return None
+
+
+def expected_seconds(cell: Cell) -> float:
+    """Return what reading the files takes if nothing is wrong, and a fourth for the sums."""
+    return files_of(cell) * 1.25 * _FILE_SECONDS / cell.workers
+
+
+def files_of(cell: Cell) -> int:
+    """Return how many files there are."""
+    return cell.workers * (100 if cell.workers <= 1_000 else 20)
 
 
 def main() -> None:
-    """Run all cells, and print a row for each cluster, size and partition."""
-    cells = [
-        Cell(*each)
-        for each in product(CLUSTERS, _SIZES, PARTITIONS, POLICIES)
-        if each[1] <= _ALL_POLICIES_UP_TO or (each[3] in {"none", "guarded"} and each[:2] != _TOO_LONG)
-    ]
-    with ProcessPoolExecutor(os.cpu_count()) as pool:
-        found = dict(zip(cells, pool.map(simulate, cells, chunksize=1), strict=True))
+    """Run all cells, the smallest clusters first; print a table for each size, and then one of all."""
     rows: list[dict[str, object]] = []
-    for workers, partition, cluster in product(_SIZES, PARTITIONS, CLUSTERS):
-        if (cluster, workers) == _TOO_LONG:
-            continue
-        healthy = found[Cell("equal", workers, partition, "none")].makespan
-        row: dict[str, object] = {"workers": workers, "P": partition, "cluster": cluster}
-        for policy in POLICIES:
-            outcome = found.get(Cell(cluster, workers, partition, policy))
-            told = "" if outcome is None else f"{outcome.makespan / healthy:.2f} ({100 * outcome.wasted:.1f} %)"
-            row[policy] = told
-        rows.append(row)
+    with ProcessPoolExecutor(os.cpu_count()) as pool:
+        for workers in _SIZES:
+            cells = [
+                Cell(*each)
+                for each in product(CLUSTERS, [workers], PARTITIONS, POLICIES)
+                if workers <= _ALL_POLICIES_UP_TO or (each[3] in {"none", "guarded"} and each[:2] != _TOO_LONG)
+            ]
+            found = dict(zip(cells, pool.map(simulate, cells, chunksize=1), strict=True))
+            added = [
+                _row(found, workers, partition, cluster)
+                for partition, cluster in product(PARTITIONS, CLUSTERS)
+                if (cluster, workers) != _TOO_LONG
+            ]
+            report(f"stragglers_{workers}", added)
+            rows += added
+            if workers == _PICTURED:
+                _PICTURE.write_text(picture(found), encoding="utf-8")
+                print(f"drawn in {_PICTURE}", flush=True)
     report("stragglers", rows)
-    _PICTURE.write_text(picture(found), encoding="utf-8")
-    print(f"drawn in {_PICTURE}")
+
+
+def _row(found: Mapping[Cell, Outcome], workers: int, partition: int, cluster: str) -> dict[str, object]:
+    healthy = found[Cell("equal", workers, partition, "none")].makespan
+    row: dict[str, object] = {"workers": workers, "P": partition, "cluster": cluster, "healthy": f"{healthy:.1f} s"}
+    for policy in POLICIES:
+        outcome = found.get(Cell(cluster, workers, partition, policy))
+        told = "" if outcome is None else f"{outcome.makespan / healthy:.2f} ({100 * outcome.wasted:.1f} %)"
+        row[policy] = told
+    cell = Cell(cluster, workers, partition, "none")
+    bound, busy = bound_seconds(cell), throughput_lost(cell, healthy)
+    row["no scheduler below"] = "" if bound is None else f"{bound / healthy:.2f}"
+    row["throughput alone"] = "" if busy is None else f"{busy:.3f}"
+    return row
 
 
 def picture(found: Mapping[Cell, Outcome]) -> str:

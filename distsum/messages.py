@@ -596,6 +596,21 @@ class BackupStarted(Message, frozen=True):
     helpers: tuple[str, ...] = ()
 
 
+class HelperAdded(Message, frozen=True):
+    """One more worker makes a child of a node that a backup (``attempt``) shares, since it has come to idle meanwhile.
+
+    An attempt at the node itself would have come to that child after ``reached_seconds`` only (None where none of them
+    is heard), and it takes ``takes_seconds``.
+    """
+
+    task: TaskId
+    attempt: int
+    worker: str
+    child: int
+    reached_seconds: float | None
+    takes_seconds: float
+
+
 class BackupDeclined(Message, frozen=True):
     """An attempt was taken for a straggler, and is not copied; told once for each attempt and reason."""
 
@@ -721,6 +736,7 @@ JobEvent = (
     | TaskReturned
     | TaskRetried
     | BackupStarted
+    | HelperAdded
     | BackupDeclined
     | BackupEnded
     | LoserStopped

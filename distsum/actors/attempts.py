@@ -70,6 +70,7 @@ class Attempt(msgspec.Struct):
         progress: The share of its work that was done then.
         rate: What it does of its work in a second, by its last two heartbeats.
         bytes_read: What it had read then.
+        shared: Whether it was told that others make children of its node.
     """
 
     child: int | None = None
@@ -81,6 +82,7 @@ class Attempt(msgspec.Struct):
     progress: float = 0.0
     rate: float | None = None
     bytes_read: int = 0
+    shared: bool = False
 
     @property
     def queued(self) -> bool:
@@ -90,7 +92,7 @@ class Attempt(msgspec.Struct):
     def begin(self, worker: str, now: float) -> None:
         """Note who runs it."""
         self.worker, self.started_seconds, self.told_seconds = worker, now, now
-        self.progress, self.rate, self.bytes_read = 0.0, None, 0
+        self.progress, self.rate, self.bytes_read, self.shared = 0.0, None, 0, False
 
     def tell(self, progress: float, bytes_read: int, now: float) -> None:
         """Note how far it is."""
@@ -157,6 +159,7 @@ class OutTask(msgspec.Struct):
         resume: Whether child nodes of it may be stored from before.
         splits: Children of its node that several workers could make.
         attempts: Those that have not ended, one or more, by number.
+        made: Those of them that helpers have made.
         helped: Whether an attempt at it may take what others have made, so that what it takes tells nothing.
         failures: Attempts that have failed.
         backups: The backups that are under way, by their attempts' numbers.
@@ -168,6 +171,7 @@ class OutTask(msgspec.Struct):
     resume: bool
     splits: int
     attempts: dict[int, Attempt]
+    made: set[int] = set()
     helped: bool = False
     failures: int = 0
     backups: dict[int, Backup] = {}
@@ -177,6 +181,12 @@ class OutTask(msgspec.Struct):
     def whole(self) -> dict[int, Attempt]:
         """Attempts that make the node itself."""
         return {number: attempt for number, attempt in self.attempts.items() if attempt.child is None}
+
+    @property
+    def begun(self) -> frozenset[int]:
+        """Children that helpers have made, or make."""
+        making = (attempt.child for attempt in self.attempts.values())
+        return frozenset(self.made.union(child for child in making if child is not None))
 
 
 class PhaseFigures(msgspec.Struct):
@@ -281,7 +291,8 @@ class Known(msgspec.Struct):
         Args:
             now: The time.
             idle: As of ``idle``.
-            youngest_seconds: Younger attempts are left out, but for those of slow and silent workers.
+            youngest_seconds: Younger attempts are left out, but for those of slow and silent workers, and of tasks that
+                have backups.
             silence_seconds: Silence after which a worker without a task is taken to have got one from the queue.
             without: Jobs that are left out.
         """
@@ -289,13 +300,15 @@ class Known(msgspec.Struct):
         for task_id, task in self.tasks.items():
             if task_id.job in without:
                 continue
-            whole = task.whole if len(task.attempts) > 1 else task.attempts
+            whole, begun = (task.whole, task.begun) if len(task.attempts) > 1 else (task.attempts, frozenset(task.made))
+            backup = min(task.backups, default=None)
             for number, attempt in whole.items():
                 worker = self.workers.get(attempt.worker) if attempt.worker is not None else None
                 if worker is None or attempt.worker is None:
                     continue
                 elapsed, silent = now - attempt.started_seconds, now - worker.heard_seconds
-                if elapsed < youngest_seconds and worker.slowness is None and silent < youngest_seconds:
+                young = elapsed < youngest_seconds and worker.slowness is None and silent < youngest_seconds
+                if young and backup is None:
                     continue
                 running.setdefault((task_id.job, task_id.phase), []).append(
                     Running(
@@ -312,6 +325,8 @@ class Known(msgspec.Struct):
                         slowness=worker.slowness,
                         copies=len(whole) - 1,
                         splits=task.splits,
+                        begun=begun,
+                        backup=backup,
                     )
                 )
         for task_id, number, holder in self._stuck(now, silence_seconds) if idle else ():
@@ -329,6 +344,7 @@ class Known(msgspec.Struct):
                     slowness=worker.slowness,
                     copies=len(task.whole) - 1,
                     splits=task.splits,
+                    begun=task.begun,
                 )
             )
         phases = []

@@ -180,6 +180,7 @@ class ModelledWorker:
         """End at once, in the middle of whatever it does."""
         if self.gone:
             return
+        self._account()  # what it has stored until now is there
         self.gone = True
         self._attempt = None
         self._waiting.clear()

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 import msgspec
 
+from distsum.actors.sharing import AddHelper, able, helpers_to_add, is_worth_sharing, open_children
 from distsum.messages import BackupReason, DeclineReason, Evidence, TaskId
 
 if TYPE_CHECKING:
@@ -142,6 +143,8 @@ class Running(msgspec.Struct, frozen=True, kw_only=True):
         slowness: How many times the mean its worker's last tasks took; None of a worker that has finished none.
         copies: Other attempts of its task that are under way.
         splits: Children of its node that several workers could make.
+        begun: Those of them that helpers have made, or make.
+        backup: The number of the first backup of its task that is under way; None where there is none.
     """
 
     task: TaskId
@@ -157,6 +160,8 @@ class Running(msgspec.Struct, frozen=True, kw_only=True):
     slowness: float | None = None
     copies: int = 0
     splits: int = 0
+    begun: frozenset[int] = frozenset()
+    backup: int | None = None
 
     def left_seconds(self, expected_seconds: float, stale_seconds: float = math.inf) -> float:
         """Return what it is expected to take from now on.
@@ -174,11 +179,20 @@ class Running(msgspec.Struct, frozen=True, kw_only=True):
         return left if left > 0.0 else self.elapsed_seconds
 
     @property
+    def told_seconds(self) -> float:
+        """How long it had run at its last heartbeat."""
+        return max(0.0, self.elapsed_seconds - self.progress_seconds)
+
+    def is_measured(self, least_seconds: float) -> bool:
+        """Whether its progress tells how fast it is: sooner that is as much the way of the messages."""
+        return self.progress > 0.0 and self.told_seconds >= least_seconds
+
+    @property
     def progress_rate(self) -> float:
         """The share of its work that it does in a second; 0 where nothing is known of it."""
         if self.rate is not None:
             return self.rate
-        return self.progress / max(self.elapsed_seconds - self.progress_seconds, 1e-9)
+        return self.progress / max(self.told_seconds, 1e-9)
 
 
 class PhaseView(msgspec.Struct, frozen=True, kw_only=True):
@@ -262,13 +276,14 @@ class Decline(msgspec.Struct, frozen=True):
     evidence: Evidence
 
 
-Decision = StartBackup | Decline
+Decision = StartBackup | Decline | AddHelper
 
 
 def decide(view: View, settings: SpeculationSettings) -> tuple[Decision, ...]:
     """Return what is to be done about stragglers now, the most urgent first; backups take the idle workers in turn.
 
-    A task has one more attempt begun when every attempt at it is taken for a straggler.
+    A task has one more attempt begun when every attempt at it is taken for a straggler. Workers that idle then share in
+    nodes that are copied now, and those that still do in nodes that were copied before.
     """
     by_task: dict[TaskId, list[Suspect]] = {}
     for phase in view.phases:
@@ -299,7 +314,13 @@ def decide(view: View, settings: SpeculationSettings) -> tuple[Decision, ...]:
         backups += 1
         decisions.append(StartBackup(running, chosen.worker, suspect.reason, evidence))
     if guarded:
-        _share_out(decisions, idle, settings)
+        left = able(idle, settings)
+        _share_out(decisions, left, settings)
+        copied = {each.running.task for each in decisions if isinstance(each, StartBackup)}
+        for phase in view.phases if left else ():
+            # What is copied now is shared out already.
+            earlier = [each for each in phase.running if each.task not in copied]
+            decisions.extend(helpers_to_add(earlier, _copy_seconds(phase, view, settings), left, settings))
     return tuple(decisions)
 
 
@@ -324,10 +345,14 @@ def decide_asked(view: View, task: TaskId, settings: SpeculationSettings) -> Sta
         return f"runs on {running.worker} alone, but no other worker is idle"
     chosen = min(view.idle, key=lambda each: (each.host in running.hosts, each.rank))
     suspect = _suspect(
-        running, "asked", phase, _copy_seconds(phase, view), ends=running.silent_seconds <= settings.silence_seconds
+        running,
+        "asked",
+        phase,
+        _copy_seconds(phase, view, settings),
+        ends=running.silent_seconds <= settings.silence_seconds,
     )
     decisions: list[Decision] = [StartBackup(running, chosen.worker, "asked", suspect.evidence)]
-    _share_out(decisions, [each for each in view.idle if each is not chosen], settings)
+    _share_out(decisions, able((each for each in view.idle if each is not chosen), settings), settings)
     (decision,) = decisions
     assert isinstance(decision, StartBackup)
     return decision
@@ -360,21 +385,14 @@ def _place(
 
 
 def _share_out(decisions: list[Decision], idle: list[Idle], settings: SpeculationSettings) -> None:
-    """Give the workers that are still idle children of copied nodes to make, the last children first.
+    """Give idle workers children of nodes that are copied now, the last ones first; take them from ``idle``.
 
-    The copy itself begins in front, so that it meets what they have made.
+    The copy itself begins in front, so that it meets what they have made, and makes the one that the straggler is at.
     """
-    fast = [each for each in idle if each.slowness is None or each.slowness < settings.slow]
     for place, decision in enumerate(decisions):
-        if not isinstance(decision, StartBackup):
+        if not isinstance(decision, StartBackup) or not is_worth_sharing(decision.evidence.copy_seconds, settings):
             continue
-        running = decision.running
-        first = int(running.progress * running.splits)  # on which it works now; the copy makes it, too
-        children = range(running.splits - 1, first, -1)
-        long = decision.evidence.copy_seconds is None or decision.evidence.copy_seconds > 2 * settings.min_seconds
-        if not children or not long:
-            continue
-        helpers = tuple((fast.pop().worker, child) for child in children[: len(fast)])
+        helpers = tuple((idle.pop().worker, child) for child in open_children([decision.running])[: len(idle)])
         decisions[place] = msgspec.structs.replace(decision, helpers=helpers)
 
 
@@ -419,7 +437,7 @@ def _mapreduce(phase: PhaseView, view: View, settings: SpeculationSettings) -> I
 def _guarded(phase: PhaseView, view: View, settings: SpeculationSettings) -> Iterator[Suspect]:
     """The rule; and what helps before it can: a silence, and, while others idle, what is known to be slow."""
     mean = phase.durations.mean_seconds
-    copy = _copy_seconds(phase, view)
+    copy = _copy_seconds(phase, view, settings)
     few = phase.tasks < settings.few or phase.tasks - phase.done == 1
     enough = few or phase.done > settings.quantile * phase.tasks
     for running in phase.running:
@@ -432,7 +450,7 @@ def _guarded(phase: PhaseView, view: View, settings: SpeculationSettings) -> Ite
         elif enough and mean and running.elapsed_seconds > settings.multiplier * mean:
             limit = _Limit(settings.multiplier, mean)
             yield _suspect(running, "slow_attempt", phase, copy, limit, stale_seconds=settings.silence_seconds / 2)
-        elif view.idle and copy and _expected_seconds(running) > settings.slow * copy:
+        elif view.idle and copy and _expected_seconds(running, settings) > settings.slow * copy:
             yield _suspect(running, "slow_rate", phase, copy, _Limit(settings.slow, copy))
 
 
@@ -452,35 +470,36 @@ def _is_known_slow(running: Running, copy: float, settings: SpeculationSettings)
     return slowness >= settings.slow and (not copy or slowness * copy > settings.min_seconds)
 
 
-def _copy_seconds(phase: PhaseView, view: View) -> float:
+def _copy_seconds(phase: PhaseView, view: View, settings: SpeculationSettings) -> float:
     """Return what a copy is expected to take; 0 where that cannot be told."""
     mean = phase.durations.mean_seconds
     if phase.durations.count < len(phase.running):
         # The first to finish are the fastest, and not yet what is usual.
-        return max(mean, _usual_seconds(phase, view))
+        return max(mean, _usual_seconds(phase, view, settings))
     return mean
 
 
-def _usual_seconds(phase: PhaseView, view: View) -> float:
+def _usual_seconds(phase: PhaseView, view: View, settings: SpeculationSettings) -> float:
     """Return what attempts under way will take, the one in the middle; 0 where that cannot be told.
 
-    Where there are few of them, by their bytes and what workers read of others; and where nobody has finished anything
-    yet, the fastest, since of two or three any may be the slow one.
+    Where there are few of them, by their bytes, since the last node of a phase may be much smaller than the others: by
+    what workers read of others, and where nobody has finished anything yet by the fastest, since of two or three any
+    may be the slow one.
     """
-    known = sorted(each.progress_rate for each in phase.running if each.progress > 0.0)
-    if len(known) > _PEERS:
-        return 1.0 / max(known[len(known) // 2], 1e-9)
-    sizes = [each.bytes_read / each.progress for each in phase.running if each.progress > 0.0]
-    if sizes and view.bytes_per_second:
-        return max(sizes) / view.bytes_per_second
-    # Of a task that several are at, progress tells little: it leaps over what others have made.
-    alone = [each.progress_rate for each in phase.running if each.progress > 0.0 and not each.copies]
-    return 1.0 / max(*alone, 1e-9) if len(alone) > 1 else 0.0
+    measured = [each for each in phase.running if each.is_measured(settings.min_seconds)]
+    if len(measured) > _PEERS:
+        rates = sorted(each.progress_rate for each in measured)
+        return 1.0 / max(rates[len(rates) // 2], 1e-9)
+    read = [each for each in measured if each.bytes_read]
+    most_bytes = max((each.bytes_read / each.progress for each in read), default=0.0)
+    if view.bytes_per_second:
+        return most_bytes / view.bytes_per_second
+    return most_bytes * min(each.told_seconds / each.bytes_read for each in read) if len(read) > 1 else 0.0
 
 
-def _expected_seconds(running: Running) -> float:
+def _expected_seconds(running: Running, settings: SpeculationSettings) -> float:
     """Return what an attempt will have taken in all, by its progress; 0 where that is not known."""
-    if not 0.0 < running.progress < 1.0:
+    if not running.is_measured(settings.min_seconds) or running.progress >= 1.0:
         return 0.0
     return running.elapsed_seconds + running.left_seconds(0.0)
 

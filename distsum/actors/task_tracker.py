@@ -20,6 +20,7 @@ from distsum.actors.attempts import (
     PhaseFigures,
     Rates,
 )
+from distsum.actors.sharing import AddHelper
 from distsum.actors.speculation import Decline, Durations, SpeculationSettings, StartBackup, decide, decide_asked
 from distsum.messages import (
     PROTOCOL,
@@ -36,6 +37,7 @@ from distsum.messages import (
     CountPhase,
     DismissWorker,
     Heartbeat,
+    HelperAdded,
     Introduce,
     KillWorker,
     LoserStopped,
@@ -192,6 +194,9 @@ class TaskTracker:
         assert known.backups == sum(len(task.backups) for task in self._tasks.values())
         assert all(figures.done <= figures.tasks for figures in known.phases.values())
         assert all(task.backups.keys() <= task.attempts.keys() for task in self._tasks.values())
+        for task in self._tasks.values():
+            making = [attempt.child for attempt in task.attempts.values() if attempt.child is not None]
+            assert len(making) == len(task.begun - task.made), "a child is made twice"
         assert self._not_copied <= {job for job, _ in known.phases}
 
     def _tell_slots(self) -> None:
@@ -441,6 +446,7 @@ class TaskTracker:
         if (attempt := task.attempts.pop(message.attempt, None)) is None:
             return
         task.helped = True
+        task.made.add(message.child or 0)
         if attempt.backup in task.backups:
             backup, bytes_read = task.backups[attempt.backup], message.effort.bytes_read
             if message.reused:
@@ -449,6 +455,7 @@ class TaskTracker:
                 backup.children[message.child or 0] = bytes_read
                 self._known.rates.count(message.effort)
         self._context.emit(message)
+        self._look_soon()  # who has made it could make the next one
 
     def _measure(self, message: TaskSucceeded, attempt: Attempt | None, durations: Durations) -> None:
         """Hold what a task took against its phase, and its worker against the others."""
@@ -605,10 +612,13 @@ class TaskTracker:
         youngest = settings.min_seconds if guarded else 0.0
         view = self._known.view(now, idle, youngest_seconds=youngest, silence_seconds=silence, without=self._not_copied)
         for decision in decide(view, settings):
-            if isinstance(decision, StartBackup):
-                self._start_backup(decision)
-            else:
-                self._decline(decision)
+            match decision:
+                case StartBackup():
+                    self._start_backup(decision)
+                case AddHelper():
+                    self._add_helper(decision)
+                case Decline():
+                    self._decline(decision)
 
     def _switch_speculation(self, message: SwitchSpeculation) -> None:
         job = message.job
@@ -649,7 +659,7 @@ class TaskTracker:
         for worker, child in decision.helpers:
             self._assign(running.task, task, worker, child, number)
         if helpers:
-            self._context.send(WORKERS, TellWorker(running.worker, ShareTask(running.task, running.attempt)))
+            self._tell_shared(running.task, task)
         started = BackupStarted(
             running.task,
             number,
@@ -662,6 +672,28 @@ class TaskTracker:
         )
         self._context.emit(started)
         return started
+
+    def _add_helper(self, decision: AddHelper) -> None:
+        task = self._tasks[decision.task]
+        self._assign(decision.task, task, decision.worker, decision.child, decision.backup)
+        self._tell_shared(decision.task, task)
+        self._context.emit(
+            HelperAdded(
+                decision.task,
+                decision.backup,
+                decision.worker,
+                decision.child,
+                decision.reached_seconds,
+                decision.takes_seconds,
+            )
+        )
+
+    def _tell_shared(self, task_id: TaskId, task: OutTask) -> None:
+        """Tell attempts that began before that was so, that others make children of their node; backups look anyway."""
+        for number, attempt in task.whole.items():
+            if attempt.worker is not None and attempt.assigned is None and not attempt.shared:
+                attempt.shared = True
+                self._context.send(WORKERS, TellWorker(attempt.worker, ShareTask(task_id, number)))
 
     def _assign(self, task_id: TaskId, task: OutTask, worker: str, child: int | None, backup: int | None = None) -> int:
         """Hand a worker an attempt at a task, or at one child of it for a backup, past the queue."""

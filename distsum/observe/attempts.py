@@ -15,6 +15,7 @@ from distsum.messages import (
     BackupStarted,
     FailureKind,
     Heartbeat,
+    HelperAdded,
     JobFailed,
     JobStarted,
     JobSucceeded,
@@ -146,7 +147,7 @@ class AttemptTable:
             case Heartbeat():
                 if (worker := self._workers.get(event.worker)) is not None:
                     self._leave(worker, now)
-            case BackupStarted() | NodeReopened():
+            case BackupStarted() | HelperAdded() | NodeReopened():
                 place = self._places.place(event.task)
                 if place is not None and self._job is not None:
                     self._take_reason(event, place)
@@ -268,10 +269,12 @@ class AttemptTable:
             case Heartbeat():
                 self._beat(place, worker, event, now)
 
-    def _take_reason(self, event: BackupStarted | NodeReopened, place: int) -> None:
+    def _take_reason(self, event: BackupStarted | HelperAdded | NodeReopened, place: int) -> None:
         self._make_unusual(place)
         if isinstance(event, NodeReopened):
             self._reopened.add(place)
+        elif isinstance(event, HelperAdded):
+            self._helpers.setdefault(place, set()).add(event.worker)
         else:
             self._backups.add(event.attempt)
             self._helpers.setdefault(place, set()).update(event.helpers)

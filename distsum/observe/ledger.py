@@ -19,6 +19,7 @@ from distsum.messages import (
     BackupStarted,
     DeclineReason,
     Evidence,
+    HelperAdded,
     LoserStopped,
     TaskId,
 )
@@ -82,7 +83,29 @@ class DeclinedEntry(msgspec.Struct, frozen=True, kw_only=True, tag="declined", t
     evidence: Evidence
 
 
-Entry = BackupEntry | DeclinedEntry
+class HelperEntry(msgspec.Struct, frozen=True, kw_only=True, tag="helper", tag_field="kind"):
+    """A worker that came to idle later, and makes a child of a node that a backup shares.
+
+    Attributes:
+        seconds: When it was given that.
+        task: Whose node it is.
+        attempt: The number of the backup.
+        worker: Who makes it.
+        child: Which child.
+        reached_seconds: After which an attempt at the node itself would have come to it; None where none was heard.
+        takes_seconds: What it takes.
+    """
+
+    seconds: float
+    task: TaskId
+    attempt: int
+    worker: str
+    child: int
+    reached_seconds: float | None
+    takes_seconds: float
+
+
+Entry = BackupEntry | DeclinedEntry | HelperEntry
 
 
 class LedgerReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -133,6 +156,18 @@ class Ledger:
                 return self._end(event, now)
             case LoserStopped():
                 self._count_more(event)
+            case HelperAdded():
+                return self._add(
+                    HelperEntry(
+                        seconds=now,
+                        task=event.task,
+                        attempt=event.attempt,
+                        worker=event.worker,
+                        child=event.child,
+                        reached_seconds=event.reached_seconds,
+                        takes_seconds=event.takes_seconds,
+                    )
+                )
             case BackupDeclined():
                 self._declined += 1
                 return self._add(
@@ -240,6 +275,7 @@ class Ledger:
 
 LEDGER_MARKS: Final = {
     "started": "↯",
+    "joined": "+",
     "won": "✓",
     "helped": "✓",
     "lost": "✗",
@@ -254,7 +290,7 @@ class LedgerLine(msgspec.Struct, frozen=True):
     """One line of the ledger as people read it: when, what it tells of, and the sentence."""
 
     seconds: float
-    what: Literal["started", "won", "helped", "lost", "cancelled", "moot", "declined"]
+    what: Literal["started", "joined", "won", "helped", "lost", "cancelled", "moot", "declined"]
     text: str
 
 
@@ -264,6 +300,9 @@ def ledger_lines(entries: Iterable[Entry]) -> tuple[LedgerLine, ...]:
     for entry in entries:
         if isinstance(entry, DeclinedEntry):
             lines.append(LedgerLine(entry.seconds, "declined", entry_words(entry)))
+            continue
+        if isinstance(entry, HelperEntry):
+            lines.append(LedgerLine(entry.seconds, "joined", entry_words(entry)))
             continue
         lines.append(LedgerLine(entry.seconds, "started", _started_words(entry)))
         if entry.outcome is not None:
@@ -289,6 +328,8 @@ def entry_words(entry: Entry) -> str:
     """
     if isinstance(entry, DeclinedEntry):
         return _declined_words(entry)
+    if isinstance(entry, HelperEntry):
+        return _helper_words(entry)
     return _started_words(entry) if entry.outcome is None else _ended_words(entry)
 
 
@@ -381,6 +422,13 @@ def _declined_words(entry: DeclinedEntry) -> str:
     done = f" but {100 * evidence.progress:.0f} % done" if evidence.progress else ""
     what = f"{duration_words(evidence.elapsed_seconds)}{done}"
     return f"{task_words(entry.task)}  {_name(entry.worker)} not copied: {what}; {why}"
+
+
+def _helper_words(entry: HelperEntry) -> str:
+    takes = f"child {entry.child}, which takes {duration_words(entry.takes_seconds)}"
+    reached = entry.reached_seconds
+    why = "nobody was at it" if reached is None else f"others would have come to it in {duration_words(reached)}"
+    return f"{task_words(entry.task)}  {_name(entry.worker)} idles and helps with {takes}; {why}"
 
 
 def _gain_words(evidence: Evidence) -> str:

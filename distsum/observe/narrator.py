@@ -11,6 +11,7 @@ from distsum.messages import (
     BackupDeclined,
     BackupEnded,
     BackupStarted,
+    HelperAdded,
     JobFailed,
     JobQueued,
     JobStarted,
@@ -64,7 +65,7 @@ class Narrator:
         match event:
             case TaskStarted() | TaskSucceeded() | TaskFailed() | TaskRetried() | TaskReturned() | NodeReopened():
                 return self._of_task(event)
-            case BackupStarted() | BackupEnded() | BackupDeclined() | LoserStopped():
+            case BackupStarted() | HelperAdded() | BackupEnded() | BackupDeclined() | LoserStopped():
                 return _of_backup(event)
             case WorkerJoined() | WorkerLost() | WorkerRefused() | WorkerPaused() | WorkerResumed():
                 return _of_worker(event)
@@ -128,7 +129,7 @@ class Narrator:
         return Line(logging.WARNING, words, concerns)
 
 
-def _of_backup(event: BackupStarted | BackupEnded | BackupDeclined | LoserStopped) -> Line:
+def _of_backup(event: BackupStarted | HelperAdded | BackupEnded | BackupDeclined | LoserStopped) -> Line:
     concerns = concerning(task=event.task, attempt=event.attempt, worker=event.worker)
     match event:
         case BackupStarted():
@@ -137,6 +138,9 @@ def _of_backup(event: BackupStarted | BackupEnded | BackupDeclined | LoserStoppe
                 f"the task gets a backup on {event.worker}: {event.reason}, {evidence.elapsed_seconds:.1f} s on "
                 f"{event.of_worker} in attempt {event.of_attempt}, {evidence.done} of {evidence.tasks} tasks done"
             )
+            return Line(logging.INFO, words, concerns)
+        case HelperAdded():
+            words = f"{event.worker} idles and makes child {event.child} of the task's node for the backup"
             return Line(logging.INFO, words, concerns)
         case BackupEnded():
             words = f"the backup {event.outcome} after {event.took_seconds:.1f} s, {event.wasted_bytes:,} bytes wasted"

@@ -14,6 +14,7 @@ from distsum.messages import (
     BackupEnded,
     BackupStarted,
     Heartbeat,
+    HelperAdded,
     JobFailed,
     JobStarted,
     JobSucceeded,
@@ -210,7 +211,7 @@ class JobFold:
     def _narrate(self, event: msgspec.Struct, now: float) -> None:
         if isinstance(event, TaskStarted | TaskSucceeded | Heartbeat):
             return  # What is usual is not told, and its words would cost more than all else here.
-        if isinstance(event, BackupStarted | BackupEnded | BackupDeclined):
+        if isinstance(event, BackupStarted | HelperAdded | BackupEnded | BackupDeclined):
             return  # The ledger tells of them.
         if isinstance(event, TaskFailed) and event.kind == "cancelled":
             return  # That of a backup or of the job is told.

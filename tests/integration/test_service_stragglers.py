@@ -111,8 +111,9 @@ def test_idle_workers_share_what_a_crawling_one_has_left_and_it_stops_reading(se
         wait_until(lambda: crawling.open_bodies == 0, "the end of its reading", 10)
         wait_until(lambda: len(service.names("idle")) == 4, "its return")
         master.wait_for("after it was called back")
-        (seconds,) = re.findall(r"the attempt has stopped ([0-9.]+) s after it was called back", master.said)
-        assert float(seconds) <= STOPPED_SECONDS
+        # So have those who still made children of the node.
+        stopped = re.findall(r"the attempt has stopped ([0-9.]+) s after it was called back", master.said)
+        assert max(map(float, stopped)) <= STOPPED_SECONDS
     (entry,) = backups(service.ask("status", job, "--stragglers"))
     assert entry["outcome"] == "won"
     assert entry["children"] >= 1

@@ -13,6 +13,7 @@ from distsum.messages import (
     BackupStarted,
     Effort,
     Heartbeat,
+    HelperAdded,
     JobFailed,
     JobStarted,
     JobSucceeded,
@@ -116,6 +117,8 @@ class Naive:
             case BackupStarted():
                 self.backups.add(event.attempt)
                 self.helpers.setdefault(event.task, set()).update(event.helpers)
+            case HelperAdded():
+                self.helpers.setdefault(event.task, set()).add(event.worker)
             case NodeReopened():
                 self.reopened.add(event.task)
             case WorkerLost():

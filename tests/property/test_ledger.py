@@ -18,12 +18,20 @@ from distsum.messages import (
     BackupStarted,
     DeclineReason,
     Evidence,
+    HelperAdded,
     LoserStopped,
     TaskId,
     TaskStarted,
 )
 from distsum.observe.fold import JobTally
-from distsum.observe.ledger import BackupEntry, DeclinedEntry, Entry, Ledger, entry_words, ledger_lines, totals_words
+from distsum.observe.ledger import (
+    BackupEntry,
+    Entry,
+    Ledger,
+    entry_words,
+    ledger_lines,
+    totals_words,
+)
 from distsum.observe.snapshot import PhaseWork
 
 KEPT = 6
@@ -41,7 +49,7 @@ def drawn_events(seed, most=60):
 def _drawn_event(draw):
     task = TaskId("job", draw.randint(1, 3), draw.randint(0, 2), draw.randint(0, 5))
     attempt, worker = draw.randint(1, 12), draw.choice(NAMES)
-    match draw.choice(["started", "started", "ended", "stopped", "declined", "other"]):
+    match draw.choice(["started", "started", "ended", "joined", "stopped", "declined", "other"]):
         case "started":
             reason = draw.choice(get_args(BackupReason))
             helpers = tuple(draw.choices(NAMES, k=draw.choice([0, 0, 1, 3])))
@@ -52,6 +60,9 @@ def _drawn_event(draw):
             outcome = draw.choice(get_args(BackupOutcome))
             wasted = draw.choice([0, draw.randint(0, 10**15)])
             return BackupEnded(task, attempt, worker, outcome, draw.uniform(0, 1e6), saved, wasted, draw.choice([0, 3]))
+        case "joined":
+            seconds = draw.choice([None, draw.uniform(0, 1e6)]), draw.uniform(0, 1e6)
+            return HelperAdded(task, attempt, worker, draw.randint(0, 9), *seconds)
         case "stopped":
             more = draw.choice([0, draw.randint(0, 10**15)])
             return LoserStopped(task, draw.randint(1, 12), worker, attempt, draw.uniform(0, 1e6), more)
@@ -95,6 +106,7 @@ def test_totals_add_up_after_every_event_of_any_sequence(seed):
     racing: set[int] = set()
     counts: Counter[str] = Counter()
     saved = wasted = 0.0
+    joined = 0
     for now, event in enumerate(drawn_events(seed)):
         match event:
             case BackupStarted() if event.attempt not in racing:
@@ -109,6 +121,8 @@ def test_totals_add_up_after_every_event_of_any_sequence(seed):
                 wasted += event.more_bytes
             case BackupDeclined():
                 counts["declined"] += 1
+            case HelperAdded():
+                joined += 1
         ledger.take(event, float(now))
         totals = ledger.totals()
         assert totals.started == counts["started"] == sum(getattr(totals, state) for state in STATES)
@@ -117,7 +131,7 @@ def test_totals_add_up_after_every_event_of_any_sequence(seed):
         assert 0.0 <= totals.wasted_share(1000) < 1.0
         # What is kept is bounded, and what is cut is told.
         assert len(ledger.entries) <= KEPT + len(racing)
-        assert len(ledger.entries) + ledger.cut == totals.started + totals.declined
+        assert len(ledger.entries) + ledger.cut == totals.started + totals.declined + joined
         open_entries = {each.attempt for each in ledger.entries if isinstance(each, BackupEntry) and not each.outcome}
         assert open_entries == racing, "one that races is never cut"
 
@@ -133,8 +147,8 @@ def test_words_are_one_harmless_line_each_and_in_the_order_of_time(seed):
     lines = ledger_lines(ledger.entries)
     assert all(line.text.isprintable() and len(line.text) < 1000 for line in lines)
     assert [line.seconds for line in lines] == sorted(line.seconds for line in lines)
-    outcomes = [entry for entry in ledger.entries if isinstance(entry, DeclinedEntry) or entry.outcome is None]
-    assert len(lines) == 2 * len(ledger.entries) - len(outcomes)
+    ended = [entry for entry in ledger.entries if isinstance(entry, BackupEntry) and entry.outcome is not None]
+    assert len(lines) == len(ledger.entries) + len(ended)
     assert totals_words(ledger.totals(), 10**6).isprintable()
 
 
@@ -230,6 +244,9 @@ def test_each_reason_and_outcome_has_a_sentence_with_its_numbers():
     assert said(begun(), over("helped", saved=0.0, wasted=0)) == helped, "another backup tells what was saved"
     assert said(begun(), over("won", wasted=0, children=2)).endswith("; saved about 17s; 2 children made by others")
     assert said(begun(), over("lost", wasted=0, children=1)).endswith("; 1 child made by others")
+    joins = "w22 idles and helps with child 3, which takes 2.0s; "
+    assert said(HelperAdded(TASK, 9, "w22", 3, 12.0, 2.0)) == f"{joins}others would have come to it in 12s"
+    assert said(HelperAdded(TASK, 9, "w22", 3, None, 2.0)) == f"{joins}nobody was at it"
     assert said(refused("ends_sooner")) == "w07 not copied: 2.3s but 91 % done; left 0.2s < copy 1.4s"
     for reason, words in (("cap", "as many"), ("same_host", "own host"), ("no_idle_worker", "no worker")):
         assert words in said(refused(reason))

@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Final
 from distsum.actors.actor import MASTER, TRACKER, phase_address
 from distsum.actors.modelled_store import Covered
 from distsum.actors.phase import ISSUED, READY, STORED, UNNEEDED, WAITING, Phase
-from distsum.messages import BackupEnded, BackupStarted, JobFailed, JobSucceeded, TaskId, TaskSucceeded
+from distsum.messages import (
+    BackupEnded,
+    BackupStarted,
+    HelperAdded,
+    JobFailed,
+    JobSucceeded,
+    TaskId,
+    TaskSucceeded,
+)
 
 if TYPE_CHECKING:
     import msgspec
@@ -44,6 +52,7 @@ class Invariants:
         self.committed = 0
         self._backups: dict[int, BackupStarted] = {}
         self._losers: dict[int, float] = {}
+        self._made: set[tuple[TaskId, int]] = set()
         self.calm = calm
         self.ended_seconds: dict[str, float] = {}
         self._tracker: object = None
@@ -52,15 +61,24 @@ class Invariants:
 
     def take_event(self, event: msgspec.Struct) -> None:
         """Each node is committed once: a success is told only while its phase waits for it."""
-        if isinstance(event, TaskSucceeded):
+        if isinstance(event, TaskSucceeded) and event.child is not None:
+            self._made.add((event.task, event.child))
+        elif isinstance(event, TaskSucceeded):
+            self._made = {each for each in self._made if each[0] != event.task}
             self.committed += 1
             phase = self._system.actors.get(phase_address(event.task.job, event.task.phase))
             if isinstance(phase, Phase):
                 state = phase._states[event.task.tile * phase._width + event.task.index]
                 assert state == ISSUED, f"{event.task} is committed in state {state}"
 
-        elif isinstance(event, JobSucceeded):
-            self.ended_seconds[event.job] = self._system.clock
+        elif isinstance(event, JobSucceeded | JobFailed):
+            self._made = {each for each in self._made if each[0].job != event.job}
+            if isinstance(event, JobSucceeded):
+                self.ended_seconds[event.job] = self._system.clock
+        elif isinstance(event, HelperAdded):
+            self._forget_backups_of_others(self._system.actors[TRACKER])
+            assert event.attempt in self._backups, f"{event.worker} helps with what has no backup"
+            assert (event.task, event.child) not in self._made, f"child {event.child} of {event.task} was made already"
         elif isinstance(event, BackupStarted):
             self._forget_backups_of_others(self._system.actors[TRACKER])
             self._check_backup(event)
@@ -74,6 +92,7 @@ class Invariants:
         """Of what a tracker has begun that is gone nobody tells how it ended."""
         if tracker is not self._tracker:
             self._backups.clear()
+            self._made.clear()
         self._tracker = tracker
 
     def _check_backup(self, event: BackupStarted) -> None:

@@ -230,6 +230,14 @@ class NeverCallsBack(TaskTracker):
         self._context.send = send
 
 
+class ForgetsWhatHelpersMade(TaskTracker):
+    """A child that a helper has made is given to the next one, too."""
+
+    def _child_made(self, message: Any, task: Any) -> None:
+        super()._child_made(message, task)
+        task.made.clear()
+
+
 class HasNoCap(TaskTracker):
     """Backups under way are not counted when others begin."""
 
@@ -312,6 +320,7 @@ PLANTS: Final[Mapping[str, Mapping[type, type]]] = {
         CopiesWithoutEnd,
         NeverCopies,
         NeverCallsBack,
+        ForgetsWhatHelpersMade,
         HasNoCap,
         GivesUpOnTheStore,
         ForgetsWhoAsks,

@@ -11,6 +11,7 @@ from distsum.messages import (
     Effort,
     Evidence,
     Heartbeat,
+    HelperAdded,
     JobFailed,
     JobStarted,
     NodeReopened,
@@ -62,6 +63,7 @@ def test_what_concerns_a_task_names_job_attempt_and_worker_also_where_the_event_
         NodeReopened(TASK, stored=True),
         TaskSucceeded("v", TASK, 1, (), reused=False, receipt=b"", effort=EFFORT, attempt=13),
         BackupStarted(TASK, 14, "x", 13, "v", "slow_attempt", EVIDENCE),
+        HelperAdded(TASK, 14, "y", 3, 12.0, 2.0),
         BackupEnded(TASK, 14, "x", "won", 1.0, None, 5),
         BackupDeclined(TASK, 13, "v", "slow_attempt", "cap", EVIDENCE),
     )
@@ -76,6 +78,7 @@ def test_what_concerns_a_task_names_job_attempt_and_worker_also_where_the_event_
         ("j", "1/0/3", "12", "v"),
         ("j", "1/0/3", "13", "v"),
         ("j", "1/0/3", "14", "x"),
+        ("j", "1/0/3", "14", "y"),
         ("j", "1/0/3", "14", "x"),
         ("j", "1/0/3", "13", "v"),
     ]

@@ -212,12 +212,34 @@ def test_of_equally_fast_workers_a_copy_goes_to_the_one_that_was_heard_last() ->
 
 def test_of_two_or_three_attempts_one_is_slow_by_the_fastest_where_nobody_has_finished_anything() -> None:
     nothing: dict[str, Any] = {"tasks": 3, "done": 0, "durations": Durations()}
-    fast = running(1, elapsed_seconds=4.0, progress=0.2)
-    slow = running(2, elapsed_seconds=4.0, progress=0.01)
+    fast = running(1, elapsed_seconds=4.0, progress=0.2, bytes_read=200)
+    slow = running(2, elapsed_seconds=4.0, progress=0.01, bytes_read=10)
     (decision,) = decisions(fast, slow, **nothing)
     assert isinstance(decision, StartBackup)
     assert (decision.running, decision.reason) == (slow, "slow_rate")
     assert decision.evidence.copy_seconds == pytest.approx(20.0)
     assert decisions(slow, **nothing) == (), "there is nothing to compare it with"
     leaping = msgspec.structs.replace(fast, progress=0.9, copies=1)
-    assert decisions(leaping, running(3, elapsed_seconds=4.0, progress=0.2), **nothing) == ()
+    assert decisions(leaping, running(3, elapsed_seconds=4.0, progress=0.2, bytes_read=200), **nothing) == ()
+
+
+def test_a_node_that_is_smaller_than_the_others_makes_none_of_them_slow() -> None:
+    nothing: dict[str, Any] = {"tasks": 3, "done": 0, "durations": Durations()}
+    small = running(1, elapsed_seconds=4.0, progress=0.5, bytes_read=200)
+    whole = running(2, elapsed_seconds=4.0, progress=0.2, bytes_read=200)
+    assert decisions(small, whole, **nothing) == ()
+    assert len(decisions(small, running(2, elapsed_seconds=4.0, progress=0.02, bytes_read=20), **nothing)) == 1
+
+
+def test_what_an_attempt_has_told_in_its_first_moment_says_nothing_of_rates() -> None:
+    nothing: dict[str, Any] = {"tasks": 9, "done": 0, "durations": Durations()}
+
+    def begun(index: int, told_seconds: float, progress: float) -> Running:
+        since = 2.0 - told_seconds
+        return running(index, elapsed_seconds=2.0, progress_seconds=since, progress=progress, bytes_read=10**6)
+
+    # Heartbeats that were sent 10 ms after the beginning, of which the tracker has heard 9 ms later.
+    early = [begun(index, 0.001, 0.0005) for index in range(1, 4)]
+    usual = [begun(index, 1.0, 0.05) for index in range(4, 6)]
+    assert decisions(*early, *usual, **nothing) == ()
+    assert len(decisions(*(begun(index, 1.0, 0.5) for index in range(1, 4)), *usual, idle=2, **nothing)) == 2
