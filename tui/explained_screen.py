@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from textual.screen import Screen, ScreenResultType
 
 from .dialogs import Help, keys_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 
 class ExplainedScreen(Screen[ScreenResultType]):
@@ -14,9 +17,11 @@ class ExplainedScreen(Screen[ScreenResultType]):
 
     Attributes:
         LEGEND: What the help says below the keys.
+        FIRST_KEYS: Actions whose keys the bottom line tells before others, the most important one first.
     """
 
     LEGEND: ClassVar[str]
+    FIRST_KEYS: ClassVar[Sequence[str]] = ()
 
     @property
     def _app(self) -> Any:

@@ -38,13 +38,14 @@ ROWS: Final[tuple[tuple[Field, ...], ...]] = (
     (Field("reduction", "reduction", choices=REDUCTIONS), Field("priority", "priority", "0")),
     (Field("inputs", "inputs", "files, folders or patterns, here or as s3://BUCKET/KEY, or @LIST; quote blanks"),),
     (Field("output", "output", "the result, here or in S3: .npy, .raw or .txt"),),
-    (Field("partition", "partition"), Field("memory", "memory")),
+    (Field("partition", "partition"), Field("tiles", "tiles")),
+    (Field("memory", "memory"), Field("fan_in", "fan-in")),
     (
         Field("format", "format", choices=("auto", "npy", "raw", "text")),
         Field("on_bad_input", "on-bad-input", choices=("fail", "skip")),
     ),
     (Field("dtype", "dtype", "of raw inputs: f8, >i4"), Field("out_dtype", "out-dtype")),
-    (Field("force", "force", choices=("no", "yes")), Field("fan_in", "fan-in")),
+    (Field("force", "force", choices=("no", "yes")),),
 )
 """The fields, some side by side where there is room."""
 FIELDS: Final = {field.name: field for row in ROWS for field in row}
