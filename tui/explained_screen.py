@@ -23,9 +23,21 @@ class ExplainedScreen(Screen[ScreenResultType]):
     LEGEND: ClassVar[str]
     FIRST_KEYS: ClassVar[Sequence[str]] = ()
 
+    _offered: object = None
+
     @property
     def _app(self) -> Any:
         return self.app
+
+    def offered(self) -> object:
+        """Return what it depends on, beside what is chosen, which keys do something; it changes while time goes by."""
+        return None
+
+    def look_at_offers(self) -> None:
+        """Tell of other keys where others do something than the last time."""
+        if (offered := self.offered()) != self._offered:
+            self._offered = offered
+            self.refresh_bindings()
 
     def action_theme(self) -> None:
         """Take the next theme."""

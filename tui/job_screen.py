@@ -274,6 +274,10 @@ class JobScreen(ScrubbedScreen[None]):
 
     # What keys do -----------------------------------------------------------------------------------------------------
 
+    def offered(self) -> object:
+        """Return what it depends on which keys do something: also whether something may be asked."""
+        return super().offered(), self.steering is not None and self.steering.allowed()
+
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """Hide the keys that ask where nobody may be asked, and those of a replay where nothing is played again."""
         if action in _ASKING_ACTIONS:

@@ -170,6 +170,7 @@ class ListScreen(ExplainedScreen[None]):
             if more := self.remark(view):
                 self.table.border_title += f" ── {more}"
         self._show_details()
+        self.look_at_offers()
 
     def _show_details(self) -> None:
         if self._view is None:

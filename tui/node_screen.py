@@ -156,6 +156,10 @@ class NodeScreen(ScrubbedScreen[TaskId]):
 
     # What keys do -----------------------------------------------------------------------------------------------------
 
+    def offered(self) -> object:
+        """Return what it depends on which keys do something: also whether something may be asked."""
+        return super().offered(), self.backups is not None and self.backups.allowed()
+
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """Hide what cannot be asked, and the keys of a replay where nothing is played again."""
         if action == "back_up":

@@ -50,12 +50,15 @@ class ScrubbedScreen(ExplainedScreen[ScreenResultType]):
         """What is played again; None of what is live."""
         return self.source.replay()
 
+    def offered(self) -> object:
+        """Return what it depends on which keys do something: whether it is played again."""
+        return self.replay is not None
+
     def show_scrubber(self) -> None:
         """Show where a replay is, and how fast; nothing of what is live."""
         replay = self.replay
-        if self.scrubber.display != (replay is not None):
-            self.scrubber.display = replay is not None
-            self.refresh_bindings()
+        self.scrubber.display = replay is not None
+        self.look_at_offers()
         if replay is not None:
             player = replay.player
             self.scrubber.tell(

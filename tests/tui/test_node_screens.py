@@ -16,6 +16,7 @@ from distsum.tui.source import LiveSource, ReplaySource
 from distsum.tui.subtree_screen import SubtreeScreen
 from distsum.tui.task_screen import TaskScreen
 
+from distsum.helm import Helm
 from distsum.messages import (
     JobStarted,
     TaskFailed,
@@ -272,7 +273,7 @@ def test_q_leaves_a_replay_at_once_and_asks_where_the_run_would_end():
     fold = failing()
     source = LiveSource()
     source.put(fold.view(9.0), fold.detail)
-    assert isinstance(shown(source, "q", screen=subtree_of(source, TaskId("job", 1, 0, 0)), owns_run=True).screen, Ask)
+    assert isinstance(shown(source, "q", screen=subtree_of(source, TaskId("job", 1, 0, 0)), helm=Helm()).screen, Ask)
 
 
 # What it says ---------------------------------------------------------------------------------------------------------
