@@ -26,6 +26,7 @@ from pathlib import Path
 
 from benchmarks.cluster import cluster
 from benchmarks.measure import middle, report
+from benchmarks.single_machine import compile_all
 from benchmarks.viewers import watched
 
 ROUNDS = 5
@@ -127,6 +128,7 @@ def watched_jobs() -> list[dict[str, object]]:
 
 def main() -> None:
     """Run, print and write."""
+    compile_all()
     report("screen_cost", [*runs(), *watched_jobs()])
 
 
