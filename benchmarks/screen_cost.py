@@ -1,11 +1,15 @@
-"""What does a run cost more when a screen shows it?
+"""What does a run cost more when it is looked at?
 
-The same run on this machine, by turns: saying nothing (``--quiet``), with its progress as lines on a terminal, and on a
-screen (``--tui``). The terminals are real ones that somebody reads at once. ``seconds`` is what the run says that it
-took, the median; ``times_quiet`` is the median of the ratios to the quiet run of the same turn. ``small_files`` has
-some 800 tasks a second, ``text_files`` few that keep all cores at work.
+Embedded runs on this machine, by turns: saying nothing (``--quiet``), with progress as lines on a terminal, and on a
+screen (``--tui``). The terminals are real ones that somebody reads at once. ``small_files`` has some 800 tasks a
+second, so that all wait for the process that decides and draws; ``text_files`` has few, which keep all cores at work.
+And jobs of a service over RabbitMQ and S3, with nobody looking and with five (``benchmarks/viewers.py`` says how).
 
-Wanted: a screen costs no more than 2 %.
+``seconds`` is what the run says that it took, the median; ``times_quiet`` is the median of its ratios to the run of the
+same turn that nobody looked at. ``cpu_times_quiet`` is the same of processor time, which others on this machine disturb
+less: of the command and its workers, or of the service's master.
+
+Wanted: a screen costs no more than 2 % where a run takes ten seconds or longer, and five viewers no more than that.
 """
 
 from __future__ import annotations
@@ -13,25 +17,37 @@ from __future__ import annotations
 import json
 import os
 import pty
-import shutil
+import resource
 import subprocess
 import sys
 import tempfile
 import threading
 from pathlib import Path
 
+from benchmarks.cluster import cluster
 from benchmarks.measure import middle, report
+from benchmarks.single_machine import compile_all
+from benchmarks.viewers import watched
 
 ROUNDS = 5
+FOLDERS = {"small_files": (3000, 300, "npy"), "text_files": (1600, 60_000, "text")}
 JOBS = {
-    "small_files": (3000, 300, "npy", ("-p", "5", "--tiles", "10")),
-    "text_files": (400, 60_000, "text", ("-p", "5", "--tiles", "1")),
+    "small_files, 10 s": ("small_files", ("-p", "5", "--tiles", "10"), ROUNDS),
+    "small_files, 30 s": ("small_files", ("-p", "5", "--tiles", "30"), 3),
+    "text_files, 10 s": ("text_files", ("-p", "5", "--tiles", "1"), ROUNDS),
 }
+"""Some files, how they are added, and how often. How long that takes is so on two cores that nobody else uses."""
 WAYS = {"quiet": ("--quiet",), "lines": (), "screen": ("--tui",)}
+WATCHED = {"service, 10 s": (4, ROUNDS), "service, 30 s": (12, 3)}
+"""Tiles of a job of a service, and how often."""
 
 
-def seconds_of(folder: Path, options: tuple[str, ...]) -> float:
-    """Run the command on a terminal of its own, and return how long the run took by its own account."""
+def seconds_of(folder: Path, options: tuple[str, ...]) -> tuple[float, float]:
+    """Run the command on a terminal of its own.
+
+    Returns:
+        How long the run took by its own account, and the processor time of the command and its workers, in seconds.
+    """
     master, slave = pty.openpty()
     command = [sys.executable, "-m", "distsum", "mean", str(folder), "-o", f"{folder}.npy", "--force", "--json"]
     kept = {name: value for name, value in os.environ.items() if not name.startswith("DISTSUM_")}
@@ -57,41 +73,63 @@ def seconds_of(folder: Path, options: tuple[str, ...]) -> float:
 
     reader = threading.Thread(target=read)
     reader.start()
-    told, _ = process.communicate(timeout=300)
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    told, _ = process.communicate(timeout=600)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
     reader.join()
     os.close(master)
     if process.returncode:
         raise RuntimeError(f"{command} ended with {process.returncode}")
-    return float(json.loads(told.splitlines()[-1])["seconds"])
+    spent = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return float(json.loads(told.splitlines()[-1])["seconds"]), spent
+
+
+def row(job: str, shown: str, taken: list[tuple[float, float]], quiet: list[tuple[float, float]]) -> dict[str, object]:
+    """Return one row of the table: seconds, and seconds of processor time, against those of what nobody looked at."""
+    ratios = [[one / other for one, other in zip(*pair, strict=True)] for pair in zip(taken, quiet, strict=True)]
+    seconds, cpu = zip(*ratios, strict=True)
+    return {
+        "job": job,
+        "shown": shown,
+        "seconds": middle([each for each, _ in taken]),
+        "times_quiet": middle(list(seconds)),
+        "cpu_times_quiet": middle(list(cpu)),
+        "rounds": len(taken),
+    }
+
+
+def runs() -> list[dict[str, object]]:
+    """Make the files, and run embedded jobs."""
+    rows: list[dict[str, object]] = []
+    with tempfile.TemporaryDirectory(prefix="distsum-bench-") as scratch:
+        for name, (files, count, kind) in FOLDERS.items():
+            generate = ("generate", f"{scratch}/{name}", "--files", str(files), "--count", str(count))
+            command = [sys.executable, "-m", "distsum", *generate, "--format", kind, "--quiet"]
+            subprocess.run(command, check=True)
+        for name, (folder, plan, rounds) in JOBS.items():
+            taken: dict[str, list[tuple[float, float]]] = {way: [] for way in WAYS}
+            for _ in range(rounds):
+                for way, options in WAYS.items():
+                    taken[way].append(seconds_of(Path(scratch) / folder, (*plan, *options)))
+            rows += [row(name, way, each, taken["quiet"]) for way, each in taken.items()]
+    return rows
+
+
+def watched_jobs() -> list[dict[str, object]]:
+    """Run jobs of a service."""
+    rows: list[dict[str, object]] = []
+    with cluster() as made:
+        for name, (tiles, rounds) in WATCHED.items():
+            seconds, cpu, _ = watched(made, tiles=tiles, rounds=rounds)
+            taken = {viewers: list(zip(seconds[viewers], cpu[viewers], strict=True)) for viewers in seconds}
+            rows += [row(name, f"{viewers} viewers", each, taken[0]) for viewers, each in taken.items()]
+    return rows
 
 
 def main() -> None:
-    """Make the files, run, print and write."""
-    rows: list[dict[str, object]] = []
-    with tempfile.TemporaryDirectory(prefix="distsum-bench-") as scratch:
-        for name, (files, count, kind, plan) in JOBS.items():
-            folder = Path(scratch) / name
-            generate = (
-                "generate",
-                str(folder),
-                "--files",
-                str(files),
-                "--count",
-                str(count),
-                "--format",
-                kind,
-                "--quiet",
-            )
-            subprocess.run([sys.executable, "-m", "distsum", *generate], check=True)
-            taken: dict[str, list[float]] = {way: [] for way in WAYS}
-            for _ in range(ROUNDS):
-                for way, options in WAYS.items():
-                    taken[way].append(seconds_of(folder, (*plan, *options)))
-            for way, seconds in taken.items():
-                ratios = [each / quiet for each, quiet in zip(seconds, taken["quiet"], strict=True)]
-                rows.append({"job": name, "shown": way, "seconds": middle(seconds), "times_quiet": middle(ratios)})
-            shutil.rmtree(folder)
-    report("screen_cost", rows)
+    """Run, print and write."""
+    compile_all()
+    report("screen_cost", [*runs(), *watched_jobs()])
 
 
 if __name__ == "__main__":

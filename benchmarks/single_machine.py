@@ -187,7 +187,7 @@ def compile_all() -> None:
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
     code = "import compileall, sysconfig; compileall.compile_dir(sysconfig.get_paths()['purelib'], quiet=2)"
     subprocess.run(python(code), env=environment, check=False)
-    subprocess.run([sys.executable, "-m", "compileall", "-q", "distsum"], env=environment, check=False)
+    subprocess.run([sys.executable, "-m", "compileall", "-q", "distsum", "tui"], env=environment, check=False)
     subprocess.run(python("import distsum.cli, distsum.embedded, numpy"), env=environment, check=True)
 
 

@@ -104,31 +104,46 @@ def cpu_seconds(process: subprocess.Popen[bytes]) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def watched(made: Cluster) -> list[dict[str, object]]:
-    """Run a job again and again, with nobody looking and with viewers."""
-    made.run(*DISTSUM, "generate", f"s3://{BUCKET}/in", "--files", str(FILES), "--count", str(COUNT), "--quiet")
-    made.start("master", "master", "--work-dir", f"s3://{BUCKET}/scratch")
-    made.run(*DISTSUM, "jobs")  # which waits for it
-    made.start("worker", "worker", "--slots", "2")
-    await_workers(made, 2)
+def watched(
+    made: Cluster, *, count: int = COUNT, tiles: int = 1, rounds: int = ROUNDS
+) -> tuple[dict[int, list[float]], dict[int, list[float]], int]:
+    """Run a job again and again, with nobody looking and with viewers, by turns.
+
+    Returns:
+        By the number of viewers: the seconds that each run took, and those that the master spent of a processor. And
+        how many tasks it has.
+    """
+    folder = f"s3://{BUCKET}/in{count}"
+    made.run(*DISTSUM, "generate", folder, "--files", str(FILES), "--count", str(count), "--quiet")
+    if not made.of("master"):
+        made.start("master", "master", "--work-dir", f"s3://{BUCKET}/scratch")
+        made.run(*DISTSUM, "jobs")  # which waits for it
+        made.start("worker", "worker", "--slots", "2")
+        await_workers(made, 2)
     (master,) = made.of("master")
-    submit = [*DISTSUM, "submit", "mean", f"s3://{BUCKET}/in/*.npy", "-o", f"s3://{BUCKET}/out.npy", "-p", "5"]
-    submit += ["--force", "--wait", "--json", "--quiet"]
+    submit = [*DISTSUM, "submit", "mean", f"{folder}/*.npy", "-o", f"s3://{BUCKET}/out.npy", "-p", "5"]
+    submit += ["--tiles", str(tiles), "--force", "--wait", "--json", "--quiet"]
     seconds: dict[int, list[float]] = {0: [], VIEWERS: []}
     cpu: dict[int, list[float]] = {0: [], VIEWERS: []}
     told = {}
-    for turn in range(2 * ROUNDS + 2):
-        count = (0, VIEWERS)[turn % 2]
+    for turn in range(2 * rounds + 2):
+        viewers = (0, VIEWERS)[turn % 2]
         made.run(*python(TIDY, f"s3://{BUCKET}/scratch/partials"))
-        with looking(made, count):
+        with looking(made, viewers):
             before = cpu_seconds(master)
             told = json.loads(made.run(*submit).splitlines()[-1])
         if told["tasks_reused"]:
             raise RuntimeError(f"{told['tasks_reused']} tasks were done already")
         if turn >= 2:  # The first of each warms up.
-            seconds[count].append(told["seconds"])
-            cpu[count].append(cpu_seconds(master) - before)
-    case = f"{told['tasks']:,} tasks over RabbitMQ and S3, {VIEWERS} viewers"
+            seconds[viewers].append(told["seconds"])
+            cpu[viewers].append(cpu_seconds(master) - before)
+    return seconds, cpu, told["tasks"]
+
+
+def watched_rows(made: Cluster) -> list[dict[str, object]]:
+    """Return what is told of a job that is watched, against one that is not."""
+    seconds, cpu, tasks = watched(made)
+    case = f"{tasks:,} tasks over RabbitMQ and S3, {VIEWERS} viewers"
     ratios = [one / other for one, other in zip(seconds[VIEWERS], seconds[0], strict=True)]
     usual, spent = middle(seconds[0]), middle(cpu[VIEWERS]) - middle(cpu[0])
     pairs = f"pairs from {min(ratios):.3f} to {max(ratios):.3f}"
@@ -233,7 +248,7 @@ def main() -> None:
     """Run all cases, and print one table."""
     compile_all()
     with cluster() as made:
-        rows = watched(made)
+        rows = watched_rows(made)
     with cluster() as made:
         rows += first_looks(made)
     report("viewers", rows + frames())

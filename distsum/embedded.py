@@ -14,17 +14,20 @@ from typing import TYPE_CHECKING, Final
 from distsum.actors.actor import BROKER, CLIENT, MASTER, TRACKER, WORKERS
 from distsum.actors.master import Master, MasterSettings
 from distsum.actors.speculation import SpeculationSettings
+from distsum.actors.steering import Steering
 from distsum.actors.system import AsyncioSystem
 from distsum.actors.task_tracker import TaskTracker, TrackerSettings
 from distsum.brokers.local import LocalBroker
 from distsum.errors import (
     InterruptedRunError,
+    JobCancelledError,
     OutputError,
     StorageError,
 )
 from distsum.jobs import Job
 from distsum.messages import (
     AssignTask,
+    BackupAnswered,
     CancelJob,
     FromBroker,
     FromWorker,
@@ -49,6 +52,7 @@ if TYPE_CHECKING:
 
     import msgspec
 
+    from distsum.helm import Helm
     from distsum.observe.history import Recorder
     from distsum.observe.snapshot import Snapshot
     from distsum.observe.view import JobFold, OnView
@@ -97,6 +101,7 @@ def run(
     history: bytes | None = None,
     on_view: OnView | None = None,
     stop: Stop | None = None,
+    helm: Helm | None = None,
 ) -> Summary:
     """Reduce files on this machine, and return what was done. Blocks; a running event loop in this thread is no harm.
 
@@ -110,11 +115,13 @@ def run(
         history: Where the job's events are stored when it ends, whatever the end; None for nowhere.
         on_view: Told as ``on_snapshot`` is, and of all that a screen draws; until it returns, it may ask about nodes.
         stop: Ends the run when another thread asks it to.
+        helm: What another thread may steer the run by.
 
     Raises:
         UsageError: What was asked for cannot be done (nothing was changed).
         JobError: The job failed; what is stored stays in the work folder. Or it did not, and its history cannot be
             stored.
+        JobCancelledError: It was cancelled by the helm; what it had stored is removed, as after success.
         UnreachableError: S3 is named, and cannot be used.
         InterruptedRunError: Ctrl-C or SIGTERM; the same command goes on from what is stored.
     """
@@ -130,7 +137,7 @@ def run(
         workers = max(1, min(prepared.report.workers, prepared.record.tasks))
         work = _work_folder(store, job, keep=options.keep_partials, own=options.work_dir is None)
         with _recorded(job, store, history, began, speculation) as recorder, work:
-            run = _Run(job, store, workers, began, on_snapshot, speculation, recorder, on_view)
+            run = _Run(job, store, workers, began, on_snapshot, speculation, recorder, on_view, helm)
             if stop is not None:
                 stop.bind(run.interrupt)
             return _run_loop(run)
@@ -144,7 +151,9 @@ def run(
 
 @contextlib.contextmanager
 def _work_folder(store: Store, job: Job, *, keep: bool, own: bool) -> Iterator[None]:
-    """Hold the work folder for this run. After success what runs of this job have put there is removed, and no more.
+    """Hold the work folder for this run. What runs of this job have put there is removed after success, and no more.
+
+    So it is when the job was cancelled: nobody wants it any more.
 
     Args:
         store: Where the folder lies.
@@ -161,20 +170,30 @@ def _work_folder(store: Store, job: Job, *, keep: bool, own: bool) -> Iterator[N
     there = is_remote(work) or os.path.isdir(work)
     with store.lock(work):
         before = set() if own or keep else set(store.list(partials))
-        yield
+        cancelled = None
+        try:
+            yield
+        except JobCancelledError as error:
+            cancelled = error
         store.delete_all(work + b"/jobs/" + job.spec.job.encode(), set())
-        if keep:
-            return
-        names = {os.path.basename(name): name for name in before}
-        if names:
-            # An earlier run of this job, which was interrupted, may have stored some of them.
-            before -= {names[key] for key in map(str.encode, job.node_keys()) if key in names}
-        store.delete_all(partials, before)
-        if not is_remote(work):
-            store.delete(work + b"/lock")
-            for folder in (work + b"/jobs", *(() if there and not own else (work,))):
-                with contextlib.suppress(OSError):  # not empty, so it stays
-                    os.rmdir(folder)
+        if not keep:
+            _remove_partials(store, job, before)
+            if not is_remote(work):
+                store.delete(work + b"/lock")
+                for folder in (work + b"/jobs", *(() if there and not own else (work,))):
+                    with contextlib.suppress(OSError):  # not empty, so it stays
+                        os.rmdir(folder)
+        if cancelled is not None:
+            raise cancelled
+
+
+def _remove_partials(store: Store, job: Job, others: set[bytes]) -> None:
+    """Remove the partials in a job's work folder, but for those of others that were there before."""
+    names = {os.path.basename(name): name for name in others}
+    if names:
+        # An earlier run of this job, which was interrupted, may have stored some of them.
+        others = others - {names[key] for key in map(str.encode, job.node_keys()) if key in names}
+    store.delete_all(job.spec.work + b"/partials", others)
 
 
 def _gives_backups(speculation: SpeculationSettings | None) -> bool:
@@ -305,6 +324,7 @@ class _Run:
         speculation: SpeculationSettings | None,
         recorder: Recorder | None,
         on_view: OnView | None = None,
+        helm: Helm | None = None,
     ) -> None:
         self._job = job
         self._store = store
@@ -315,6 +335,7 @@ class _Run:
         self._recorder = recorder
         self._tally = JobTally(job.work_by_phase(), job.input_uri, speculation=_gives_backups(speculation))
         self._on_view = on_view
+        self._helm = helm
         self._fold: JobFold | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._task: asyncio.Task[Summary] | None = None
@@ -353,7 +374,8 @@ class _Run:
         broker = LocalBroker()
         system = AsyncioSystem(self._take_event, partial(_set_error, finished))
         pool = WorkerPool(broker, self._workers, partial(system.deliver, MASTER))
-        self._connect(system, broker, pool, finished)
+        steering = Steering(system.deliver, self._speculation)
+        self._connect(system, broker, pool, finished, steering)
         try:
             states = await self._aside(self._job.stored_states, sweep=True)
             resume = await self._aside(self._job.has_children)
@@ -363,9 +385,13 @@ class _Run:
             await broker.start(partial(_deliver, system, pool))
             system.deliver(MASTER, SubmitJob(self._job.spec, states, resume=resume))
             ticker = asyncio.create_task(self._tick())
+            if self._helm is not None:
+                self._helm.bind(self._loop, steering, self._job.spec.job)
             try:
                 return await finished
             finally:
+                if self._helm is not None:
+                    self._helm.release()
                 ticker.cancel()
         finally:
             system.close()
@@ -406,6 +432,7 @@ class _Run:
         broker: LocalBroker,
         pool: WorkerPool,
         finished: asyncio.Future[JobSucceeded | JobFailed],
+        steering: Steering,
     ) -> None:
         def to_broker(message: msgspec.Struct) -> None:
             if isinstance(message, RunTask):
@@ -429,6 +456,8 @@ class _Run:
         def to_client(message: msgspec.Struct) -> None:
             if isinstance(message, JobSucceeded | JobFailed) and not finished.done():
                 finished.set_result(message)
+            elif isinstance(message, BackupAnswered):
+                steering.take(message)
 
         system.gateway(BROKER, to_broker)
         system.gateway(WORKERS, to_workers)

@@ -23,7 +23,7 @@
     │   ├── NotServedError            1   no worker serves a place that a job needs (``--serve``)
     │   ├── WorkerStartError          1   worker processes end before they say hello
     │   ├── RemoteJobError            1   a job of the service failed; the code is the one it would end a command with
-    │   ├── JobCancelledError         1   a job of the service was cancelled
+    │   ├── JobCancelledError         1   a job was cancelled, of the service or on its screen
     │   └── VerificationError         1   a result is further from the exact one than its bound
     ├── UnreachableError              3   a broker or store does not answer
     └── InterruptedRunError           130 the run was interrupted; it can be resumed
@@ -168,7 +168,7 @@ class RemoteJobError(JobError):
 
 
 class JobCancelledError(JobError):
-    """A job of the service was cancelled."""
+    """A job was cancelled: one of the service, or one that was steered on its screen."""
 
 
 class VerificationError(JobError):

@@ -16,6 +16,7 @@ from distsum.errors import (
     InexactError,
     InputChangedError,
     InputListError,
+    JobCancelledError,
     JobError,
     NotServedError,
     StorageError,
@@ -320,6 +321,8 @@ class Job:
                 return NotServedError(failure.reason)
             case "inexact":
                 return InexactError(failure.index or 0, failure.reason)
+            case "cancelled":
+                return JobCancelledError("the job was cancelled, and what it had stored is removed")
             case "abandoned" if task is not None:
                 return TaskAbandonedError(f"{self._task_words(task)}: {failure.reason}")
         if task is None:

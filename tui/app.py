@@ -13,13 +13,17 @@ from distsum.machine import usable_cpus
 
 from .job_screen import JobScreen
 from .node_screen import NodeScreen
+from .own_job_screen import OwnJobScreen
+from .own_run import OwnRun
 from .source import Thrift
+from .steering import Steering
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from textual.screen import Screen
 
+    from distsum.helm import Helm
     from distsum.observe.view import JobView
 
     from .source import Source
@@ -152,26 +156,33 @@ class JobApp(ScreenApp):
 
     Args:
         source: Where views come from.
-        owns_run: Whether the job runs in this process, so that leaving it must be asked about.
+        helm: Steers the job, where it runs in this process; leaving it must be asked about then.
         glyphs: As for ``ScreenApp``.
         frame_seconds: Time between two looks at the source.
+
+    Attributes:
+        source: As given.
+        steering: Asks for what changes the job; None where nobody can be asked.
     """
 
     def __init__(
-        self, source: Source, *, owns_run: bool = False, glyphs: bool = False, frame_seconds: float = FRAME_SECONDS
+        self, source: Source, *, helm: Helm | None = None, glyphs: bool = False, frame_seconds: float = FRAME_SECONDS
     ) -> None:
         super().__init__(glyphs=glyphs, frame_seconds=frame_seconds)
         self.source = source
-        self.owns_run = owns_run
+        self.steering = None if helm is None else Steering(self, OwnRun(helm))
+        self._helm = helm
         self._thrift = Thrift(RUN_SHARE * usable_cpus())
 
     def get_default_screen(self) -> Screen[None]:
         """Begin with the job."""
-        return JobScreen(self.source, glyphs=self.glyphs, owns_run=self.owns_run)
+        if self._helm is None:
+            return JobScreen(self.source, glyphs=self.glyphs)
+        return OwnJobScreen(self.source, self._helm, glyphs=self.glyphs)
 
     def pull(self) -> None:
         """Draw the newest view, unless drawing takes too much from a run in this process."""
-        if self.owns_run and not self._thrift.allows(time.monotonic(), time.thread_time()):
+        if self._helm is not None and not self._thrift.allows(time.monotonic(), time.thread_time()):
             return
         view = self.source.newest()
         if view is None and self.source.over():

@@ -7,6 +7,7 @@ import threading
 from typing import TYPE_CHECKING
 
 from distsum.embedded import Stop
+from distsum.helm import Helm
 
 from .source import LiveSource
 from .terminal import check_terminal, handlers_kept, heed_signals, load
@@ -31,11 +32,11 @@ def prepare() -> ShowRun:
     return show_run
 
 
-def show_run(run: Callable[[OnView, Stop], Summary], on_snapshot: Callable[[Snapshot], None]) -> Summary:
+def show_run(run: Callable[[OnView, Stop, Helm], Summary], on_snapshot: Callable[[Snapshot], None]) -> Summary:
     """Run a job in a thread, show it, and return what it did.
 
     Args:
-        run: Runs the job; it is given whom to tell of views, and what may ask it to stop.
+        run: Runs the job; it is given whom to tell of views, what may ask it to stop, and what steers it.
         on_snapshot: Told how far the job is once somebody has left the screen.
 
     Raises:
@@ -43,7 +44,7 @@ def show_run(run: Callable[[OnView, Stop], Summary], on_snapshot: Callable[[Snap
         DistsumError: As the run.
     """
     source = LiveSource()
-    stop = Stop()
+    stop, helm = Stop(), Helm()
     left = threading.Event()
     ended = threading.Event()
     outcome: list[Summary | BaseException] = []
@@ -55,7 +56,7 @@ def show_run(run: Callable[[OnView, Stop], Summary], on_snapshot: Callable[[Snap
 
     def body() -> None:
         try:
-            outcome.append(run(take, stop))
+            outcome.append(run(take, stop, helm))
         except BaseException as error:  # noqa: BLE001 - handed to the thread that waits, whatever it is
             outcome.append(error)
         source.end()
@@ -64,7 +65,7 @@ def show_run(run: Callable[[OnView, Stop], Summary], on_snapshot: Callable[[Snap
     thread = threading.Thread(target=body, name="distsum-run")
     thread.start()
     try:
-        app = load().JobApp(source, owns_run=True)
+        app = load().JobApp(source, helm=helm)
         app.on_mounted = lambda: heed_signals(lambda: app.exit("stop"))
         with handlers_kept():
             leaving = app.run()

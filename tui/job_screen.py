@@ -6,14 +6,13 @@ from typing import TYPE_CHECKING, ClassVar, Final, Protocol
 
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical
-from textual.widgets import Footer, Input
 
 from distsum.observe.ledger import BackupEntry
 from distsum.observe.states import NAMES
 
 from .dialogs import Ask, Choice
-from .explained_screen import ExplainedScreen
 from .filter_box import FilterBox
+from .key_line import KeyLine
 from .lines import (
     Span,
     fitted,
@@ -27,7 +26,8 @@ from .lines import (
 )
 from .node_screen import BackUps
 from .palette import GLYPHS
-from .panes import FixedLines, LinesPane, Scrubber, Tabs
+from .panes import FixedLines, LinesPane, Tabs
+from .scrubbed_screen import SCRUBBER_KEYS, ScrubbedScreen
 from .subtree_screen import SubtreeScreen
 from .tree_map import TreeMap
 
@@ -35,11 +35,12 @@ if TYPE_CHECKING:
     from textual import events
     from textual.app import ComposeResult
     from textual.widget import Widget
+    from textual.widgets import Input
 
     from distsum.messages import TaskId
     from distsum.observe.view import JobView
 
-    from .source import ReplaySource, Source
+    from .source import Source
 
 
 class JobSteering(BackUps, Protocol):
@@ -53,9 +54,7 @@ PANES: Final = ("tree", "workers", "io", "stragglers", "log")
 _TITLES: Final = ("Tree", "Workers", "I/O", "Stragglers", "Log")
 _WIDE: Final = (100, 28)
 """Columns and lines from which on all panes are shown at once."""
-_SEEK: Final = 0.02
 _ASKING_ACTIONS: Final = frozenset({"back_up", "speculation"})
-_REPLAY_ACTIONS: Final = frozenset({"pause", "seek", "speed", "to"})
 _LEGEND: Final = (
     "Where tasks share a cell it shows the worst of them: "
     + ", ".join(f"{sign} {name}" for sign, name in zip(GLYPHS, NAMES, strict=True))
@@ -64,7 +63,7 @@ _LEGEND: Final = (
 )
 
 
-class JobScreen(ExplainedScreen[None]):
+class JobScreen(ScrubbedScreen[None]):
     """One job. Where there is room for all panes they are all shown; else one, and tabs for the others.
 
     Args:
@@ -74,10 +73,22 @@ class JobScreen(ExplainedScreen[None]):
     """
 
     LEGEND = _LEGEND
+    FIRST_KEYS = (
+        "leave",
+        "open",
+        "back_up",
+        "cancel",
+        "next_straggler",
+        "filter",
+        "back",
+        "pause",
+        "zoom_in",
+        "next_pane",
+    )
     DEFAULT_CSS = """
     JobScreen #header { height: 2; }
     JobScreen #notice { height: 1; background: $warning 30%; display: none; }
-    JobScreen #tabs, JobScreen #scrubber { height: 1; }
+    JobScreen #tabs { height: 1; }
     JobScreen #upper { height: 1fr; }
     JobScreen #side { width: 44; }
     JobScreen .pane { border: round $foreground 40%; height: 1fr; width: 1fr; }
@@ -108,21 +119,14 @@ class JobScreen(ExplainedScreen[None]):
         Binding("plus,equals_sign", "zoom_in", "Zoom", key_display="+"),
         Binding("minus", "zoom_out", "Zoom out", show=False, key_display="-"),
         Binding("0", "zoom_all", "Show all tasks", show=False),
-        Binding("space", "pause", "Play", key_display="space"),
-        Binding("left_square_bracket", "seek(-1)", "Back", key_display="[", show=False),
-        Binding("right_square_bracket", "seek(1)", "On", key_display="]", show=False),
-        Binding("less_than_sign", "speed(-1)", "Slower", key_display="<", show=False),
-        Binding("greater_than_sign", "speed(1)", "Faster", key_display=">"),
-        Binding("left_curly_bracket", "to(0)", "To the beginning", key_display="{", show=False),
-        Binding("right_curly_bracket", "to(1)", "To the end", key_display="}", show=False),
+        *SCRUBBER_KEYS,
         Binding("f", "full", "One pane, or all", show=False),
         Binding("g", "glyphs", "Signs, or half blocks", show=False),
         Binding("t", "theme", "Next theme", show=False),
     ]
 
     def __init__(self, source: Source, *, glyphs: bool = False, owns_run: bool = False) -> None:
-        super().__init__()
-        self.source = source
+        super().__init__(source)
         self._owns_run = owns_run
         self._view: JobView | None = None
         self._number = 1
@@ -136,7 +140,6 @@ class JobScreen(ExplainedScreen[None]):
         self._header = FixedLines("header")
         self._tabs = Tabs(_TITLES, "tabs")
         self._tree = TreeMap(glyphs=glyphs, id="tree", classes="pane")
-        self._scrubber = Scrubber("scrubber")
         self._lines = {
             name: LinesPane(
                 f"{place} {_TITLES[place - 1]}", follow=name in {"stragglers", "log"}, id=name, classes="pane"
@@ -144,10 +147,6 @@ class JobScreen(ExplainedScreen[None]):
             for place, name in enumerate(PANES, start=1)
             if name != "tree"
         }
-
-    @property
-    def _replay(self) -> ReplaySource | None:
-        return self.source.replay()
 
     @property
     def steering(self) -> JobSteering | None:
@@ -171,9 +170,9 @@ class JobScreen(ExplainedScreen[None]):
                 yield self._lines["io"]
         yield self._lines["stragglers"]
         yield self._lines["log"]
-        yield self._scrubber
+        yield self.scrubber
         yield FilterBox("lines")
-        yield Footer(show_command_palette=False)
+        yield KeyLine(self.FIRST_KEYS)
 
     def on_mount(self) -> None:
         """Arrange what there is."""
@@ -195,20 +194,7 @@ class JobScreen(ExplainedScreen[None]):
         if not self._ready:
             return  # the timer was sooner than what it draws on
         self._header.show(header_lines(view, self.size.width))
-        replay = self._replay
-        if self._scrubber.display != (replay is not None):
-            self._scrubber.display = replay is not None
-            self.refresh_bindings()
-        if replay is not None:
-            player = replay.player
-            self._scrubber.tell(
-                replay.share(),
-                player.seconds,
-                player.end_seconds,
-                replay.speed,
-                playing=replay.playing,
-                behind=replay.behind,
-            )
+        self.show_scrubber()
         if view is None:
             return
         tree = self._tree
@@ -288,11 +274,15 @@ class JobScreen(ExplainedScreen[None]):
 
     # What keys do -----------------------------------------------------------------------------------------------------
 
+    def offered(self) -> object:
+        """Return what it depends on which keys do something: also whether something may be asked."""
+        return super().offered(), self.steering is not None and self.steering.allowed()
+
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        """Hide the keys of a replay where nothing is played again, and those that ask where nobody may be asked."""
+        """Hide the keys that ask where nobody may be asked, and those of a replay where nothing is played again."""
         if action in _ASKING_ACTIONS:
             return self.steering is not None and self.steering.allowed()
-        return self._replay is not None if action in _REPLAY_ACTIONS else True
+        return super().check_action(action, parameters)
 
     def on_tree_map_opened(self) -> None:
         """Look into the task at the cursor; where many share its cell, into the worst of them."""
@@ -408,29 +398,3 @@ class JobScreen(ExplainedScreen[None]):
     def _answered(self, answer: str | None) -> None:
         if answer in {"leave", "stop"}:
             self.app.exit(answer)
-
-    # A replay ---------------------------------------------------------------------------------------------------------
-
-    def action_pause(self) -> None:
-        """Stop, or go on."""
-        if self._replay is not None:
-            self._replay.pause()
-
-    def action_seek(self, step: int) -> None:
-        """Go back, or on, by a part of the whole."""
-        if self._replay is not None:
-            self._replay.seek(self._replay.share() + step * _SEEK)
-
-    def action_to(self, share: float) -> None:
-        """Go to a place, as a share of the whole."""
-        if self._replay is not None:
-            self._replay.seek(share)
-
-    def action_speed(self, step: int) -> None:
-        """Play faster, or slower."""
-        if self._replay is not None:
-            self._replay.faster(step)
-
-    def on_scrubber_sought(self, event: Scrubber.Sought) -> None:
-        """Go to where somebody has clicked."""
-        self.action_to(event.share)

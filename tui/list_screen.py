@@ -6,10 +6,10 @@ import textwrap
 from typing import TYPE_CHECKING, ClassVar, Final
 
 from textual.binding import Binding, BindingType
-from textual.widgets import Footer, Input
 
 from .explained_screen import ExplainedScreen
 from .filter_box import FilterBox
+from .key_line import KeyLine
 from .lines import Line, Span, fitted
 from .panes import FixedLines, Tabs
 from .service_lines import overview_line
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from textual import events
     from textual.app import ComposeResult
+    from textual.widgets import Input
 
     from distsum.service.view import ServiceView
 
@@ -45,6 +46,19 @@ class ListScreen(ExplainedScreen[None]):
     NAME: ClassVar[str]
     COLUMNS: ClassVar[Sequence[Column]]
     LEGEND = _LEGEND
+    FIRST_KEYS = (
+        "leave",
+        "back",
+        "open",
+        "submit",
+        "cancel",
+        "prioritize",
+        "scale",
+        "command",
+        "open_page",
+        "filter",
+        "log",
+    )
     DEFAULT_CSS = """
     ListScreen #notice { height: 1; background: $warning 30%; display: none; }
     ListScreen #overview, ListScreen #lists, ListScreen #details { height: 1; }
@@ -114,7 +128,7 @@ class ListScreen(ExplainedScreen[None]):
         yield self.table
         yield self._details
         yield FilterBox("rows")
-        yield Footer(show_command_palette=False)
+        yield KeyLine(self.FIRST_KEYS)
 
     def on_mount(self) -> None:
         """Arrange what there is."""
@@ -156,6 +170,7 @@ class ListScreen(ExplainedScreen[None]):
             if more := self.remark(view):
                 self.table.border_title += f" ── {more}"
         self._show_details()
+        self.look_at_offers()
 
     def _show_details(self) -> None:
         if self._view is None:

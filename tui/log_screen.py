@@ -5,16 +5,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 from textual.binding import Binding, BindingType
-from textual.widgets import Footer, Input
 
 from .explained_screen import ExplainedScreen
 from .filter_box import FilterBox
+from .key_line import KeyLine
 from .lines import Span, fitted
 from .log_lines import log_lines, log_title
 from .panes import FixedLines, LinesPane
 
 if TYPE_CHECKING:
     from textual.app import ComposeResult
+    from textual.widgets import Input
 
     from distsum.cli.kept_log import KeptLog
 
@@ -55,7 +56,7 @@ class LogScreen(ExplainedScreen[None]):
         yield self._notice
         yield self._pane
         yield FilterBox("lines")
-        yield Footer(show_command_palette=False)
+        yield KeyLine(self.FIRST_KEYS)
 
     def show(self, notice: str) -> None:
         """Draw the lines, if there are others than before, and what is to be known of the way to the service."""

@@ -5,15 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from textual.binding import Binding, BindingType
-from textual.widgets import Footer
 
 from distsum.messages import TaskId
 from distsum.observe import subtree
 
-from .explained_screen import ExplainedScreen
+from .key_line import KeyLine
 from .lines import Span, fitted, header_lines
 from .node_lines import LEGEND, name_words, place_lines, state_of
 from .panes import FixedLines
+from .scrubbed_screen import SCRUBBER_KEYS, ScrubbedScreen
 
 if TYPE_CHECKING:
     from textual.app import ComposeResult
@@ -35,7 +35,7 @@ class BackUps(Protocol):
         """Ask."""
 
 
-class NodeScreen(ExplainedScreen[TaskId]):
+class NodeScreen(ScrubbedScreen[TaskId]):
     """One node. It is dismissed with the node that was looked at last.
 
     Args:
@@ -50,6 +50,7 @@ class NodeScreen(ExplainedScreen[TaskId]):
     """
 
     LEGEND = LEGEND
+    FIRST_KEYS = ("back", "open", "back_up", "attempts", "up", "pause", "leave")
     DEFAULT_CSS = """
     NodeScreen #header, NodeScreen #place { height: 2; }
     NodeScreen #notice { height: 1; background: $warning 30%; display: none; }
@@ -66,15 +67,14 @@ class NodeScreen(ExplainedScreen[TaskId]):
         Binding("left", "sibling(-1)", "Node before", show=False),
         Binding("right", "sibling(1)", "Node after", show=False),
         Binding("s", "back_up", "Back up now"),
-        Binding("space", "pause", "Play", key_display="space"),
+        *SCRUBBER_KEYS,
         Binding("question_mark", "help", "Help", key_display="?"),
         Binding("t", "theme", "Next theme", show=False),
         Binding("q,ctrl+c,ctrl+q", "leave", "Leave", key_display="q"),
     ]
 
     def __init__(self, source: Source, task: TaskId, backups: BackUps | None = None) -> None:
-        super().__init__()
-        self.source = source
+        super().__init__(source)
         self.node = task
         self.backups = backups
         self._view: JobView | None = None
@@ -91,7 +91,8 @@ class NodeScreen(ExplainedScreen[TaskId]):
         yield self._header
         yield self._place
         yield from self.compose_panes()
-        yield Footer(show_command_palette=False)
+        yield self.scrubber
+        yield KeyLine(self.FIRST_KEYS)
 
     def compose_panes(self) -> ComposeResult:
         """Make what stands below the place of the node."""
@@ -112,7 +113,10 @@ class NodeScreen(ExplainedScreen[TaskId]):
     def show(self, view: JobView | None) -> None:
         """Draw a view; None before there is one."""
         self._view = view
-        if not self._ready or view is None:
+        if not self._ready:
+            return
+        self.show_scrubber()
+        if view is None:
             return
         width = self.size.width
         first, count = self.wanted()
@@ -152,11 +156,15 @@ class NodeScreen(ExplainedScreen[TaskId]):
 
     # What keys do -----------------------------------------------------------------------------------------------------
 
+    def offered(self) -> object:
+        """Return what it depends on which keys do something: also whether something may be asked."""
+        return super().offered(), self.backups is not None and self.backups.allowed()
+
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        """Hide what cannot be asked, and the key of a replay where nothing is played again."""
-        if action == "pause":
-            return self.source.replay() is not None
-        return self.backups is not None and self.backups.allowed() if action == "back_up" else True
+        """Hide what cannot be asked, and the keys of a replay where nothing is played again."""
+        if action == "back_up":
+            return self.backups is not None and self.backups.allowed()
+        return super().check_action(action, parameters)
 
     def go_to(self, task: TaskId) -> None:
         """Look at another node."""
@@ -185,11 +193,6 @@ class NodeScreen(ExplainedScreen[TaskId]):
         """Ask for a backup of the task."""
         if self.backups is not None:
             self.backups.back_up(self.node)
-
-    def action_pause(self) -> None:
-        """Stop a replay, or go on; its place is told by the time since the job's start."""
-        if (replay := self.source.replay()) is not None:
-            replay.pause()
 
     def action_back(self) -> None:
         """Go back to where one came from."""

@@ -45,6 +45,10 @@ class QueuesScreen(ListScreen):
         queues = self._view.queues if self._view is not None else None
         return queues.management if queues is not None else None
 
+    def offered(self) -> object:
+        """Return what it depends on which keys do something: whether there is a page."""
+        return self._page is not None
+
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """Hide what there is nothing of."""
         if action == "open_page":

@@ -7,20 +7,18 @@ from typing import TYPE_CHECKING, ClassVar
 from textual.binding import Binding, BindingType
 from textual.widgets import Input
 
-from .job_screen import JobScreen
 from .list_screen import STEERING
+from .steered_job_screen import SteeredJobScreen
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from distsum.messages import TaskId
     from distsum.service.messages import JobStatus
 
-    from .job_screen import JobSteering
     from .remote import FollowedJob
 
 
-class ServedJobScreen(JobScreen):
+class ServedJobScreen(SteeredJobScreen):
     """One job of a service.
 
     Args:
@@ -30,7 +28,6 @@ class ServedJobScreen(JobScreen):
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape", "back", "Jobs"),
-        Binding("c", "cancel", "Cancel"),
         Binding("p", "prioritize", "Priority"),
         Binding("w", "go('workers')", "Workers"),
         Binding("u", "go('queues')", "Queues"),
@@ -47,22 +44,9 @@ class ServedJobScreen(JobScreen):
             return self.allowed()
         return super().check_action(action, parameters)
 
-    @property
-    def steering(self) -> JobSteering:
-        """What asks for changes of the job."""
-        return self
-
     def allowed(self) -> bool:
         """Whether something may be asked now."""
         return not self._app.service.read_only and not self.followed.has_ended
-
-    def back_up(self, task: TaskId) -> None:
-        """Ask for a backup of a task."""
-        self._app.steering.back_up(task)
-
-    def switch_speculation(self, job: str, *, on: bool) -> None:
-        """Ask that stragglers get no more backups, or that they do again."""
-        self._app.steering.switch_speculation(job, on=on)
 
     def action_back(self) -> None:
         """Show all lines again, or go back to the jobs."""

@@ -1,8 +1,11 @@
-"""What a service may be asked to change: asks first where something is lost, and tells what came of it."""
+"""What may be asked to change of a service, or of a run in this process.
+
+It asks first where something is lost, and tells what came of it.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from distsum.observe.ledger import task_words
 from distsum.service import messages as channel
@@ -18,8 +21,6 @@ if TYPE_CHECKING:
     from distsum.observe.workers import WorkerStatus
     from distsum.service.messages import JobStatus, WorkerAction
     from distsum.service.view import ServiceView
-
-    from .remote import RemoteSource
 
 _KEPT_SECONDS: Final = 12.0
 """A reason is longer than a word."""
@@ -45,15 +46,22 @@ _NO_FLEET: Final = (
 )
 
 
+class Asked(Protocol):
+    """What may be asked: a service over its broker, or a run in this process."""
+
+    async def ask(self, request: channel.AnyRequest) -> channel.AnyReply:
+        """Ask for what changes something; what hinders that is an answer, too."""
+
+
 class Steering:
-    """Asks a service for what changes something.
+    """Asks for what changes something.
 
     Args:
         app: Shows questions and answers.
-        service: The service.
+        service: What is asked.
     """
 
-    def __init__(self, app: App[Any], service: RemoteSource) -> None:
+    def __init__(self, app: App[Any], service: Asked) -> None:
         self._app = app
         self._service = service
 
@@ -66,6 +74,14 @@ class Steering:
         self._confirm(
             question, "Cancel the job", channel.Cancel(status.job), f"job {printable(status.job, 80)} is cancelled"
         )
+
+    def cancel_own(self, job: str) -> None:
+        """Cancel the job that runs in this process, if somebody says so."""
+        question = (
+            "Cancel the job? What it has stored so far is removed. (q offers to stop it instead: then that stays, and "
+            "the same command goes on from there.)"
+        )
+        self._confirm(question, "Cancel the job", channel.Cancel(job), f"job {printable(job, 80)} is cancelled")
 
     def prioritize(self, status: JobStatus) -> None:
         """Give a job the priority that somebody says."""

@@ -36,15 +36,16 @@ class Field(NamedTuple):
 
 ROWS: Final[tuple[tuple[Field, ...], ...]] = (
     (Field("reduction", "reduction", choices=REDUCTIONS), Field("priority", "priority", "0")),
-    (Field("inputs", "inputs", "files, folders or patterns, here or as s3://BUCKET/KEY, or @LIST; quote blanks"),),
+    (Field("inputs", "inputs", "files, folders or patterns, also s3://BUCKET/KEY, or @LIST"),),
     (Field("output", "output", "the result, here or in S3: .npy, .raw or .txt"),),
-    (Field("partition", "partition"), Field("memory", "memory")),
+    (Field("partition", "partition"), Field("tiles", "tiles")),
+    (Field("memory", "memory"), Field("fan_in", "fan-in")),
     (
         Field("format", "format", choices=("auto", "npy", "raw", "text")),
         Field("on_bad_input", "on-bad-input", choices=("fail", "skip")),
     ),
     (Field("dtype", "dtype", "of raw inputs: f8, >i4"), Field("out_dtype", "out-dtype")),
-    (Field("force", "force", choices=("no", "yes")), Field("fan_in", "fan-in")),
+    (Field("force", "force", choices=("no", "yes")),),
 )
 """The fields, some side by side where there is room."""
 FIELDS: Final = {field.name: field for row in ROWS for field in row}
@@ -54,7 +55,8 @@ IDLE: Final = (
     "What has no field here is an option of the command below, or set by distsum.toml or DISTSUM_*.",
 )
 LEGEND: Final = (
-    "Enter plans, and submits what the plan is of. Names start from the folder that `distsum top` was started in; "
+    "Enter plans, and submits what the plan is of. Names that hold blanks are quoted. Names start from the folder that "
+    "`distsum top` was started in; "
     "inputs, result and the service's work must lie where this machine and the workers reach them."
 )
 

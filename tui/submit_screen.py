@@ -8,7 +8,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal
 
 from textual.binding import Binding, BindingType
-from textual.widgets import Footer
 
 from distsum.cli.options import current_folder
 from distsum.cli.wanted import OPTIONS, Wanted, field_at_fault, flaws, placeholders, plan_wanted, submit_wanted
@@ -20,6 +19,7 @@ from .aside import aside
 from .dialogs import Ask, Choice
 from .explained_screen import ExplainedScreen
 from .form import Entry, Form
+from .key_line import KeyLine
 from .lines import Span, fitted
 from .panes import FixedLines, LinesPane
 from .submit_lines import (
@@ -153,7 +153,7 @@ class SubmitScreen(ExplainedScreen[None]):
         yield self._form
         yield self._plan
         yield self._command
-        yield Footer(show_command_palette=False)
+        yield KeyLine(self.FIRST_KEYS)
 
     def on_mount(self) -> None:
         """Arrange what there is, and let keys write."""

@@ -61,7 +61,7 @@ def demo(*, speculation: Speculation = None, no_speculation: NoSpeculation = Fal
         with Progress(quiet=False) as progress:
             call = partial(run, "mean", paths, output, options, speculation=settings.speculation)
             if show is not None:
-                summary = show(lambda on_view, stop: call(on_view=on_view, stop=stop), progress.show)
+                summary = show(lambda on_view, stop, helm: call(on_view=on_view, stop=stop, helm=helm), progress.show)
             else:
                 summary = call(progress.show)
         for line in summary_lines(summary):

@@ -147,7 +147,7 @@ def _run_here(
     )
     with Progress(quiet=settings.quiet) as progress:
         if show is not None:
-            summary = show(lambda on_view, stop: call(on_view=on_view, stop=stop), progress.show)
+            summary = show(lambda on_view, stop, helm: call(on_view=on_view, stop=stop, helm=helm), progress.show)
         else:
             summary = call(progress.show)
     if not settings.quiet:

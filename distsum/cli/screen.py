@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from distsum.brokers.address import BrokerAddress
     from distsum.cli.kept_log import KeptLog
     from distsum.embedded import Stop
+    from distsum.helm import Helm
     from distsum.observe.snapshot import Snapshot
     from distsum.observe.view import OnView
     from distsum.request import Summary
@@ -46,7 +47,9 @@ OnMasterScreen = Annotated[
 class ShowRun(Protocol):
     """Runs a job in a thread while its screen is shown, and goes on without when somebody has left that."""
 
-    def __call__(self, run: Callable[[OnView, Stop], Summary], on_snapshot: Callable[[Snapshot], None]) -> Summary:
+    def __call__(
+        self, run: Callable[[OnView, Stop, Helm], Summary], on_snapshot: Callable[[Snapshot], None]
+    ) -> Summary:
         """Return what the run returns, or raise what it raises."""
 
 

@@ -13,7 +13,6 @@ import secrets
 import time
 from collections import Counter
 from functools import partial
-from itertools import count
 from typing import TYPE_CHECKING, Final, Protocol
 
 import msgspec
@@ -22,6 +21,7 @@ from distsum import __version__
 from distsum.actors.actor import BROKER, CLIENT, MASTER, TRACKER, WORKERS
 from distsum.actors.master import Master, MasterSettings
 from distsum.actors.speculation import SpeculationSettings
+from distsum.actors.steering import Steering
 from distsum.actors.system import AsyncioSystem
 from distsum.actors.task_tracker import TaskTracker, TrackerSettings
 from distsum.brokers.base import LEFT
@@ -32,7 +32,6 @@ from distsum.messages import (
     PROTOCOL,
     AssignTask,
     BackupAnswered,
-    BackUpTask,
     CancelJob,
     ChangePriority,
     DismissWorker,
@@ -45,7 +44,6 @@ from distsum.messages import (
     RunTask,
     Shutdown,
     SubmitJob,
-    SwitchSpeculation,
     TellWorker,
     WorkerJoined,
     WorkerLost,
@@ -185,8 +183,6 @@ class Service:
         self._recalled = False
         self._tasks: set[asyncio.Task[None]] = set()
         self._accepting: dict[str, asyncio.Lock] = {}
-        self._asked_backups: dict[int, asyncio.Future[BackupAnswered]] = {}
-        self._requests = count()
         self._began = time.time()
         self._token = secrets.token_hex(16).encode()
         self._serving = asyncio.Event()
@@ -197,6 +193,7 @@ class Service:
         self._feeds = Feeds(tell or _told_nobody, self._spawn, self._serving.is_set)
         self._fault: asyncio.Future[None]
         self._system: AsyncioSystem
+        self._steering: Steering
 
     # Life -------------------------------------------------------------------------------------------------------------
 
@@ -209,6 +206,7 @@ class Service:
         """
         self._fault = asyncio.get_running_loop().create_future()
         self._system = system = AsyncioSystem(self._take_event, self._set_fault)
+        self._steering = Steering(system.deliver, self._tracker_settings.speculation)
         system.gateway(BROKER, self._to_broker)
         system.gateway(WORKERS, self._to_workers)
         system.gateway(CLIENT, self._to_client)
@@ -337,9 +335,7 @@ class Service:
                 served.state = "finishing"
                 served.finished.set_result(message)
         elif isinstance(message, BackupAnswered):
-            asked = self._asked_backups.get(message.request)
-            if asked is not None and not asked.done():
-                asked.set_result(message)
+            self._steering.take(message)
 
     def _take_event(self, event: msgspec.Struct) -> None:
         self._workers.take(event, time.time())
@@ -715,7 +711,7 @@ class Service:
         if served.state == "finishing" and not served.cancelled:
             return channel.Refused(f"job {name} is being finished; it is too late to cancel it")
         served.cancelled = True
-        self._system.deliver(MASTER, CancelJob(name))
+        self._steering.cancel(name)
         fault = await self._stored(served, partial(self._records.cancel, name))
         if fault is None:
             return channel.Done()
@@ -751,10 +747,8 @@ class Service:
         served = self._served.get(request.job)
         if served is None or served.state != "running":
             return channel.Refused(f"job {printable(request.job, 80)} is not running")
-        if self._tracker_settings.speculation.policy == "none":
-            return channel.Refused("this master begins no backups at all: its speculation policy is none")
-        self._system.deliver(TRACKER, SwitchSpeculation(request.job, request.on))
-        return channel.Done()
+        refusal = self._steering.switch_speculation(request.job, on=request.on)
+        return channel.Done() if refusal is None else channel.Refused(refusal)
 
     async def _back_up(self, task: TaskId) -> channel.AnyReply:
         served = self._served.get(task.job)
@@ -762,15 +756,19 @@ class Service:
             return channel.Refused(f"job {printable(task.job, 80)} is not running")
         if (reason := served.lacks(task)) is not None:
             return channel.Refused(reason)
-        number = next(self._requests)
-        answered = self._asked_backups[number] = asyncio.get_running_loop().create_future()
+        answered: asyncio.Future[BackupAnswered] = asyncio.get_running_loop().create_future()
+
+        def take(answer: BackupAnswered) -> None:
+            if not answered.done():  # Nobody may wait any more.
+                answered.set_result(answer)
+
+        number = self._steering.back_up(task, take)
         try:
-            self._system.deliver(TRACKER, BackUpTask(task, number))
             answer = await asyncio.wait_for(answered, _TELLING_SECONDS)
         except TimeoutError:
             return channel.Refused(f"the master is too busy to say whether {task_words(task)} gets a backup; ask again")
         finally:
-            del self._asked_backups[number]
+            self._steering.forget(number)
         if (started := answer.started) is None:
             return channel.Refused(f"{task_words(task)} of job {task.job} {answer.refusal}")
         return channel.BackedUp(started.worker, started.of_worker, started.helpers)

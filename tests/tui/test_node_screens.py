@@ -11,10 +11,12 @@ from distsum.tui.child_list import ChildList
 from distsum.tui.dialogs import Ask, Told
 from distsum.tui.job_screen import JobScreen
 from distsum.tui.node_screen import NodeScreen
+from distsum.tui.panes import Scrubber
 from distsum.tui.source import LiveSource, ReplaySource
 from distsum.tui.subtree_screen import SubtreeScreen
 from distsum.tui.task_screen import TaskScreen
 
+from distsum.helm import Helm
 from distsum.messages import (
     JobStarted,
     TaskFailed,
@@ -222,6 +224,41 @@ def test_space_stops_a_replay_and_lets_it_go_on():
     assert "Play" not in "\n".join(seen.lines), "nothing is played again"
 
 
+@pytest.mark.parametrize("kind", [SubtreeScreen, TaskScreen])
+def test_a_replay_is_gone_through_from_a_node_and_what_is_shown_follows(kind):
+    moved = Player(History(Stored(recorded(exponent=2, tree_told=True))))
+    source = ReplaySource(moved, lambda: 0.0)
+    source.playing = False
+    source.seek(LATE)
+
+    async def steps(app, pilot):
+        while source.behind:
+            await settled(app, pilot)
+        places = []
+        for key in ("right_square_bracket", "left_square_bracket", "left_square_bracket"):
+            await pilot.press(key)
+            places.append(round(source.share(), 2))
+            await settled(app, pilot)
+        assert places == [0.92, 0.9, 0.88]
+        late = text_of(app)
+        assert any("x ━" in line for line in late), "the line"
+        await pilot.press("greater_than_sign", "greater_than_sign", "less_than_sign")
+        assert source.speed == 2.0
+        await pilot.press("left_curly_bracket")
+        await settled(app, pilot)
+        while source.behind:
+            await settled(app, pilot)
+        early = text_of(app)
+        assert early != late
+        assert any("0s of" in line for line in early)
+        await pilot.click(Scrubber, offset=(app.size.width // 2, 0))
+        assert 0.3 < source.share() < 0.7
+        await pilot.press("right_curly_bracket")
+        assert source.share() == 1.0
+
+    shown(source, steps=steps, screen=kind(source, RACED))
+
+
 def test_the_theme_is_changed_and_what_matters_can_be_read_in_each():
     async def steps(app, pilot):
         before = app.theme
@@ -236,7 +273,7 @@ def test_q_leaves_a_replay_at_once_and_asks_where_the_run_would_end():
     fold = failing()
     source = LiveSource()
     source.put(fold.view(9.0), fold.detail)
-    assert isinstance(shown(source, "q", screen=subtree_of(source, TaskId("job", 1, 0, 0)), owns_run=True).screen, Ask)
+    assert isinstance(shown(source, "q", screen=subtree_of(source, TaskId("job", 1, 0, 0)), helm=Helm()).screen, Ask)
 
 
 # What it says ---------------------------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from distsum.tui.panes import LinesPane, Scrubber, Tabs
 from distsum.tui.source import LiveSource, ReplaySource
 from distsum.tui.tree_map import TreeMap
 
+from distsum.helm import Helm
 from distsum.observe.history import History, HistoryHeader
 from distsum.observe.player import Player
 from distsum.observe.snapshot import PhaseWork
@@ -284,7 +285,7 @@ def test_leaving_a_run_in_this_process_asks_what_shall_become_of_it(key, answer,
         await pilot.press(*answer)
         await pilot.pause()
 
-    seen, lines = shown(live(), steps=steps, owns_run=True)
+    seen, lines = shown(live(), steps=steps, helm=Helm())
     assert seen.answer == outcome
     if outcome is None:
         assert any("1 Tree" in line for line in lines), "and it is shown again"
@@ -293,7 +294,7 @@ def test_leaving_a_run_in_this_process_asks_what_shall_become_of_it(key, answer,
 def test_leaving_a_run_that_has_ended_asks_nothing():
     source = live(1.0)
     source.end()
-    seen, _ = shown(source, "q", owns_run=True)
+    seen, _ = shown(source, "q", helm=Helm())
     assert seen.answer == "leave"
 
 

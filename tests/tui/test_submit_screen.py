@@ -454,8 +454,8 @@ def focused(form):
 
 
 WAYS = [
-    ("down", "output"), ("up", "inputs"), ("up", "priority"), ("up", "reduction"), ("up", "fan_in"), ("tab", None),
-    ("shift+tab", "fan_in"), ("down", "reduction"), ("tab", "priority"), ("tab", "inputs"), ("shift+tab", "priority"),
+    ("down", "output"), ("up", "inputs"), ("up", "priority"), ("up", "reduction"), ("up", "force"), ("tab", None),
+    ("shift+tab", "force"), ("down", "reduction"), ("tab", "priority"), ("tab", "inputs"), ("shift+tab", "priority"),
 ]  # fmt: skip
 
 

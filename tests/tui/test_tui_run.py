@@ -14,6 +14,7 @@ from distsum.errors import InterruptedRunError
 from distsum.observe.states import DONE
 from distsum.request import Options
 from tests.command import SCRIPT, Terminal, alive, distsum, summary, workers
+from tests.straggling import Hold
 
 MORE_TASKS, ENDLESS = ("--tiles", "3"), ("--tiles", "30")
 """So that the run goes on when a key is typed, or a question answered, also on a busy machine."""
@@ -83,6 +84,44 @@ def test_a_run_that_is_stopped_leaves_the_terminal_in_order_and_tells_how_to_go_
     done = distsum("mean", "in", "-o", "o.npy", "-p", "5", cwd=short_path)
     assert done.returncode == 0, done.stderr
     assert (short_path / "o.npy").read_bytes() == many[1]
+
+
+def test_a_run_that_is_cancelled_on_its_screen_leaves_nothing_and_says_so(many, short_path):
+    with on_screen(many, short_path, *ENDLESS, columns=200) as run:
+        run.wait_until(lambda: holds(run, "c Cancel"), "what may be asked")
+        pids = workers(run.process.pid)
+        run.type(b"c")
+        run.wait_until(lambda: holds(run, "Cancel the job?"), "the question")
+        run.type(b"\x1b[B\r")
+        run.wait_until(lambda: holds(run, "CANCELLED"), "the end")
+        run.wait_until(lambda: not holds(run, "c Cancel"), "no more to be asked")
+        run.type(b"q")
+        assert run.finish() == 1
+        assert holds(run, "the job was cancelled, and what it had stored is removed")
+        run.wait_until(lambda: not any(map(alive, pids)), "the end of its workers")
+    assert [path.name for path in short_path.iterdir()] == ["in"]
+
+
+def test_a_run_in_this_process_gives_a_backup_when_asked_and_none_when_told(short_path):
+    """A worker is held up at one task; nobody copies that, until somebody says so."""
+    assert distsum("generate", "in", "--files", "60", "--count", "300", cwd=short_path).returncode == 0
+    assert distsum("mean", "in", "-o", "expected.npy", cwd=short_path).returncode == 0
+    held = sorted((short_path / "in").iterdir())[20]
+    hold = Hold(short_path / "plant", held.name, first=True)
+    arguments = ("mean", "in", "-o", "o.npy", "-p", "5", "-w", "2", "--tui", "--speculation", "min_seconds=1000")
+    with Terminal(*arguments, cwd=short_path, env=hold.environment, columns=200, lines=40) as run:
+        run.wait_until(lambda: holds(run, "11/12"), "the end of all other tasks")
+        run.type(b"b")
+        run.wait_until(lambda: holds(run, "get no more backups"), "the answer")
+        run.wait_until(lambda: holds(run, "backups OFF"), "what became of it")
+        run.type(b"s")
+        run.wait_until(lambda: holds(run, "is not under way"), "why there is none of a task that is done")
+        run.type(b"\x1b[C" * 2 + b"s")  # a cell holds two tasks
+        run.wait_until(lambda: holds(run, "phase 1 task 4 gets a backup on"), "the backup")
+        run.wait_until(lambda: holds(run, "DONE"), "the end of the run")
+        run.type(b"q")
+        assert run.finish() == 0
+    assert (short_path / "o.npy").read_bytes() == (short_path / "expected.npy").read_bytes()
 
 
 def test_a_run_that_fails_says_why_on_the_screen_and_after_it(short_path):
