@@ -191,11 +191,12 @@ class Deployment:
         master.wait_for(state)
         return master
 
-    def start_standbys(self, count: int) -> None:
+    def start_standbys(self, count: int, *options: str) -> None:
         """Start masters that wait for the end of the one that serves; all at once, which is quicker."""
         environment = self.environment(self.master_s3.endpoint)
         started = [
-            self._start("master", environment, "master", "--work-dir", f"{self.place}/scratch") for _ in range(count)
+            self._start("master", environment, "master", "--work-dir", f"{self.place}/scratch", *options)
+            for _ in range(count)
         ]
         self.masters += started
         for each in started:

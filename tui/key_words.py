@@ -42,9 +42,9 @@ def told_keys(keys: Sequence[Key], first: Sequence[str], room: int) -> list[Key]
         first: Actions in order of importance; those that are not named come after them, as they are declared.
         room: Columns.
 
-    >>> keys = [Key("help", "f1", "F1", "Help"), Key("go", "g", "g", "Go"), Key("open", "o", "o", "Open")]
+    >>> keys = [Key("help", "f1", "F1", "Help"), Key("go", "g", "g", "Go there"), Key("open", "o", "o", "Open")]
     >>> [(key.shown, key.words) for key in told_keys(keys, ["open"], 40)]
-    [('o', 'Open'), ('g', 'Go'), ('F1', 'Help')]
+    [('o', 'Open'), ('g', 'Go there'), ('F1', 'Help')]
     >>> [(key.shown, key.words) for key in told_keys(keys, ["open"], 26)]
     [('o', 'Open'), ('F1', 'Help, 1 more')]
     """

@@ -74,9 +74,10 @@ class Receiver(asyncio.BufferedProtocol):
             self._transport.resume_reading()
 
     def leave(self) -> None:
-        """Give the connection back as it is, where the rest is not wanted any more."""
+        """Break the connection off where the rest is not wanted any more: nobody waits for a server to say goodbye."""
         if not self.ended.done():
             self._transport.set_protocol(self._usual)
+            self._transport.abort()
             self.ended.cancel()
 
     # What asyncio calls -----------------------------------------------------------------------------------------------
