@@ -45,22 +45,22 @@ def job(tmp_path: Path, work: bytes) -> Job:
 @pytest.mark.parametrize(
     ("output", "work", "inside"),
     [
-        (b"s3://b/work/mean.npy", b"s3://b/work", True),
-        (b"s3://b/work/results/mean.npy", b"s3://b/work", True),
-        (b"s3://b/work.npy", b"s3://b/work.npy", True),
-        (b"s3://b/work-2/mean.npy", b"s3://b/work", False),
-        (b"s3://b/mean.npy", b"s3://b/work", False),
-        (b"s3://b/work/mean.npy", b"/work", False),
-        (b"{tmp}/link/mean.npy", b"{tmp}/work", True),
-        (b"{tmp}/work/../mean.npy", b"{tmp}/work", False),
+        (b"s3://b/scratch/mean.npy", b"s3://b/scratch", True),
+        (b"s3://b/scratch/results/mean.npy", b"s3://b/scratch", True),
+        (b"s3://b/scratch.npy", b"s3://b/scratch.npy", True),
+        (b"s3://b/scratch-2/mean.npy", b"s3://b/scratch", False),
+        (b"s3://b/mean.npy", b"s3://b/scratch", False),
+        (b"s3://b/scratch/mean.npy", b"/scratch", False),
+        (b"{tmp}/link/mean.npy", b"{tmp}/scratch", True),
+        (b"{tmp}/scratch/../mean.npy", b"{tmp}/scratch", False),
         (b"{tmp}/mean.npy", b"{tmp}/link", False),
     ],
 )
 def test_a_result_is_not_written_where_the_service_keeps_its_own(
     tmp_path: Path, output: bytes, work: bytes, inside: object
 ) -> None:
-    (tmp_path / "work" / "jobs").mkdir(parents=True)
-    (tmp_path / "link").symlink_to(tmp_path / "work" / "jobs")
+    (tmp_path / "scratch" / "jobs").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "scratch" / "jobs")
     uris = [uri.replace(b"{tmp}", os.fsencode(tmp_path)) for uri in (output, work)]
     with pytest.raises(OutputError, match="choose another") if inside else contextlib.nullcontext():
         check_outside(*uris)
