@@ -24,7 +24,7 @@ def read_any_properties() -> None:
 
     It has no other place for this: neither a hook nor an argument.
     """
-    ContentHeader.unmarshal = _read  # type: ignore[method-assign, assignment]
+    ContentHeader.unmarshal = _read  # type: ignore[method-assign, assignment]  # see above
 
 
 def _read(header: ContentHeader, data: bytes) -> None:

@@ -157,30 +157,10 @@ class Ledger:
             case LoserStopped():
                 self._count_more(event)
             case HelperAdded():
-                return self._add(
-                    HelperEntry(
-                        seconds=now,
-                        task=event.task,
-                        attempt=event.attempt,
-                        worker=event.worker,
-                        child=event.child,
-                        reached_seconds=event.reached_seconds,
-                        takes_seconds=event.takes_seconds,
-                    )
-                )
+                return self._add(HelperEntry(seconds=now, **msgspec.structs.asdict(event)))
             case BackupDeclined():
                 self._declined += 1
-                return self._add(
-                    DeclinedEntry(
-                        seconds=now,
-                        task=event.task,
-                        attempt=event.attempt,
-                        worker=event.worker,
-                        suspicion=event.suspicion,
-                        reason=event.reason,
-                        evidence=event.evidence,
-                    )
-                )
+                return self._add(DeclinedEntry(seconds=now, **msgspec.structs.asdict(event)))
         return None
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 from typing import TYPE_CHECKING
 
@@ -86,6 +87,20 @@ def test_logs_are_followed_through_a_cut_and_an_absence_of_a_host_until_ctrl_c(
     assert lines == [f"last of {away.name}", "while away", "and cut", "back"], "each once, none lost"
     expected = [f"last of {here.name}", "distsum-like words", "before the cut", "after", "meanwhile"]
     assert told(reader, here) == expected
+
+
+def test_each_line_is_an_object_for_programs_with_the_reports_last(reader: Control) -> None:
+    here, other = reader.hosts
+    write(here, 'and "quoted"\n')
+    done = reader.run("fleet", "logs", "--json", "--lines", "2", "--host", here.address)
+    assert done.returncode == 0, done.stderr
+    *lines, reports = map(json.loads, done.stdout.splitlines())
+    said = [f"last of {here.name}", 'and "quoted"']
+    assert lines == [{"host": here.address, "line": line} for line in said]
+    assert [each["host"] for each in reports["hosts"]] == [here.address]
+    told = reader.told("logs")
+    assert {here.address, other.address} <= told.keys()
+    assert not told["changed"]
 
 
 def test_why_a_log_cannot_be_shown_is_told(reader: Control) -> None:

@@ -48,6 +48,7 @@ from distsum.messages import (
     WorkerJoined,
     WorkerLost,
 )
+from tests.faultproxy import Line
 from tests.serving import DEADLINE_SECONDS, Serving, receive, serving, success, task
 
 if TYPE_CHECKING:
@@ -428,6 +429,28 @@ def test_an_idle_worker_that_drains_leaves_at_once(address):
                 await receive(worker)
 
     asyncio.run(body())
+
+
+def test_a_worker_that_finds_no_broker_for_too_long_leaves_and_others_go_on_looking(rabbitmq, vhost, address):
+    line = Line(rabbitmq.amqp_port)
+    through = BrokerAddress.parse(rabbitmq.url(vhost).replace(f":{rabbitmq.amqp_port}", f":{line.port}"))
+
+    async def body():
+        async with serving(address, ping_seconds=DEADLINE_SECONDS) as made:
+            leaving = await made.worker("leaving", through, reconnect_seconds=0.0)
+            patient = await made.worker("patient", through)
+            line.cut()
+            with pytest.raises(ChannelClosedError) as closed:
+                await receive(leaving)
+            assert closed.value.exit_code == UnreachableError.exit_code, "by which whoever keeps it ends, too"
+            line.mend()
+            made.broker.publish(RunTask(task(0), b"/work"))
+            assert (await receive(patient)).task == task(0)
+
+    try:
+        asyncio.run(body())
+    finally:
+        line.close()
 
 
 def test_a_worker_that_only_works_is_not_missed(address):
