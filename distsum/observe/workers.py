@@ -104,6 +104,10 @@ class WorkerTable:
         """Return all workers by name, and the last that are gone."""
         return tuple(_status(name, tally) for name, tally in sorted(self._workers.items()))
 
+    def active(self) -> list[str]:
+        """Return the names of those that are there."""
+        return [each.worker for each in self.statuses() if each.state not in GONE]
+
     def _update(self, tally: _Tally, event: msgspec.Struct, now: float) -> None:
         match event:
             case TaskStarted():

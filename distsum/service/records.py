@@ -142,11 +142,22 @@ class Records:
     Args:
         store: Where it lies.
         work: Its URI.
+
+    Attributes:
+        work: Likewise.
     """
 
     def __init__(self, store: Store, work: bytes) -> None:
         self._store = store
-        self._work = work
+        self.work = work
+
+    def preflight(self) -> None:
+        """Make sure that the folder can be reached.
+
+        Raises:
+            UnreachableError: It cannot; the message says why in one line.
+        """
+        self._store.preflight(self.work)
 
     def put_job(self, job: Job) -> None:
         """Store all that a master and its workers need to know of a job."""
@@ -160,9 +171,9 @@ class Records:
             StorageError: It is not there, or damaged.
         """
         record = self.record(job)
-        reader = self._store.open(manifest_uri(self._work, job))
+        reader = self._store.open(manifest_uri(self.work, job))
         if reader is None:
-            raise StorageError(f"job {job} has no list of inputs in {printable(self._work)}")
+            raise StorageError(f"job {job} has no list of inputs in {printable(self.work)}")
         with reader:
             manifest = Manifest.load(reader)
         return Job(record, manifest, self._store)
@@ -174,9 +185,9 @@ class Records:
             StorageError: It is not there, or damaged.
         """
         found = self._get(job, "record", _RECORD)
-        if found is None or found.spec.job != job or found.spec.work != self._work:
+        if found is None or found.spec.job != job or found.spec.work != self.work:
             raise StorageError(
-                f"job {job} is not in {printable(self._work)} as the master sees it; clients, master and workers must "
+                f"job {job} is not in {printable(self.work)} as the master sees it; clients, master and workers must "
                 "reach one folder under that name"
             )
         return found
@@ -229,15 +240,15 @@ class Records:
             job.abort_begun()
         # Before the partials: a worker that has stored one looks whether its job is still described, and if it is not
         # takes it away again. So none is left, however late it comes.
-        self._store.delete(spec_uri(self._work, name))
+        self._store.delete(spec_uri(self.work, name))
         # Also of one that failed: submitted again it is another job, which looks for partials, but not in there.
-        self._store.delete_all(children_uri(self._work, name), set())
+        self._store.delete_all(children_uri(self.work, name), set())
         if not keep_partials:
             stored = job.stored_partials()
             for key in job.node_keys():
                 if key in stored:
-                    self._store.delete(partial_uri(self._work, key))
-        self._store.delete(manifest_uri(self._work, name))
+                    self._store.delete(partial_uri(self.work, key))
+        self._store.delete(manifest_uri(self.work, name))
 
     def outcome(self, job: str) -> Outcome | None:
         """Return how a job ended; None if it has not.
@@ -289,11 +300,11 @@ class Records:
 
     def begin_serving(self, token: bytes) -> None:
         """Store which master serves, from now on."""
-        self._store.put(self._work + b"/serving", [token])
+        self._store.put(self.work + b"/serving", [token])
 
     def still_serves(self, token: bytes) -> bool:
         """Whether no other master has served since."""
-        reader = self._store.open(self._work + b"/serving")
+        reader = self._store.open(self.work + b"/serving")
         if reader is None:
             return False
         with reader:
@@ -302,11 +313,11 @@ class Records:
     def end_serving(self, token: bytes) -> None:
         """Remove what ``begin_serving`` has stored, unless another master serves by now."""
         if self.still_serves(token):
-            self._store.delete(self._work + b"/serving")
+            self._store.delete(self.work + b"/serving")
 
     def scale(self, workers: int | None) -> None:
         """Store how many workers a fleet is to have, also for the next master; None is what its file says."""
-        uri = self._work + b"/workers"
+        uri = self.work + b"/workers"
         if workers is None:
             self._store.delete(uri)
         else:
@@ -319,19 +330,19 @@ class Records:
             DamagedRecordError: A master has died while it stored that.
             StorageError: It cannot be read.
         """
-        found = self._read(self._work + b"/workers", _FLEET_SIZE)
+        found = self._read(self.work + b"/workers", _FLEET_SIZE)
         return None if found is None else found.workers
 
     def folders(self) -> list[Files]:
         """Return every job that has left something."""
         found: dict[str, dict[str, float]] = {}
-        for entry in self._store.aged(self._work + b"/jobs"):
+        for entry in self._store.aged(self.work + b"/jobs"):
             job, _, name = entry.name.decode("utf-8", "replace").partition("/")
             found.setdefault(job, {})[name] = entry.age_seconds
         return [Files(job, frozenset(ages), ages.get("outcome")) for job, ages in sorted(found.items())]
 
     def _uri(self, job: str, name: str) -> bytes:
-        return self._work + f"/jobs/{job}/{name}".encode()
+        return self.work + f"/jobs/{job}/{name}".encode()
 
     def _put(self, job: str, name: str, content: msgspec.Struct) -> None:
         self._store.put(self._uri(job, name), [msgspec.msgpack.encode(content)])
