@@ -34,7 +34,7 @@ from distsum.brokers.topology import (
 )
 from distsum.brokers.topology import TASKS as TASKS_QUEUE
 from tests.command import alive, wait_until
-from tests.deployment import FREE_TASKS, TASKS, Deployment, deployment, input_number, process_at
+from tests.deployment import TASKS, Deployment, deployment, input_number, process_at
 from tests.faultproxy import Fault, Line
 from tests.reference import reference_reduce
 
@@ -236,10 +236,13 @@ def test_a_task_that_takes_its_workers_down_is_given_up_by_name_and_the_workers_
     assert "033.npy" in follower.said
     assert len(set(killed)) == len(killed) == 4
     assert service.content("out/poison.npy") is None
+    # How many others had been done by then is a matter of which was quicker.
+    stored = len(service.partials)
+    assert stored
     service.undo_faults()
     again = service.submit("out/poison.npy")
     told = service.told(service.follow(again))
-    assert told["tasks_reused"] >= FREE_TASKS
+    assert told["tasks_reused"] >= stored
     assert service.content("out/poison.npy") == expected
     service.check_nothing_is_left(again, job)
     end(service, more)
