@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import zlib
 from functools import partial
@@ -51,6 +52,7 @@ class Run:
     def __init__(self, seed: int, *, plant: str | None = None) -> None:
         self.seed = seed
         self.faults: list[str] = []
+        self._submissions_to_come = 0
         self._plant = plant
         self._draw = draw = random.Random(seed)
         self._slow_host = draw.random() < SLOW_HOST_SHARE
@@ -96,9 +98,11 @@ class Run:
         hosts, each = draw.randint(2, 4), draw.randint(1, 3)
         speed = draw.choice((0.01, 0.02, 0.05))
         self._spread, self._scale = 0.1, draw.uniform(1.0, 4.0)
-        # Two tasks or more: with one alone there is nothing to compare it with.
-        shape = draw.choice(((25, 5, 1), (60, 5, 1), (26, 5, 1), (50, 5, 2), (60, 5, 2), (31, 3, 2)))
-        spec = simulated_job("job1", shape[0], fan_in=shape[1], exponent=shape[2])
+        files, fan_in, exponent = draw.choice(((25, 5, 1), (60, 5, 1), (26, 5, 1), (50, 5, 2), (60, 5, 2), (31, 3, 2)))
+        spec = simulated_job("job1", files, fan_in=fan_in, exponent=exponent)
+        # One task of the first phase at least goes to another host. Where all of a new cluster's are equally slow there
+        # is nothing to compare them with: the same would be heard of workers of usual speed and larger files.
+        each = min(each, math.ceil(files / fan_in**exponent) - 1)
         names = [f"h{host}" for host in range(hosts) for _ in range(each)]
 
         def cluster(slow: float, plant: str | None) -> SimulatedCluster:
@@ -130,7 +134,7 @@ class Run:
         try:
             cluster.system.settle()
             for _ in range(TICKS):
-                if not cluster.open_jobs and cluster.system.clock > HORIZON_SECONDS:
+                if not (cluster.open_jobs or self._submissions_to_come) and cluster.system.clock > HORIZON_SECONDS:
                     break
                 cluster.system.step()
                 assert cluster.system.clock < LIMIT_SECONDS, f"{cluster.open_jobs} stand still"
@@ -227,8 +231,10 @@ class Run:
         moment = system.clock + attempt.total / max(worker.model.speed, 0.1) + self._draw.uniform(-0.01, 0.01)
         system.at(moment, self._fault, f"cancel {job}", self.cluster.cancel, job)
         system.at(moment + self._draw.uniform(0.0, 0.01), self._fault, f"submit {job} again", self._submit_again, job)
+        self._submissions_to_come += 1
 
     def _submit_again(self, job: str) -> None:
+        self._submissions_to_come -= 1
         self.cluster.submit(self.cluster.specs[job])
 
     def _plan_fault(self) -> None:
