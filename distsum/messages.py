@@ -596,11 +596,12 @@ class BackupStarted(Message, frozen=True):
     helpers: tuple[str, ...] = ()
 
 
-class HelperAdded(Message, frozen=True):
-    """One more worker makes a child of a node that a backup (``attempt``) shares, since it has come to idle meanwhile.
+class HelperDecision(Message, frozen=True):
+    """What became of a worker that has come to idle after a backup (``attempt``) began, whose node is shared.
 
-    An attempt at the node itself would have come to that child after ``reached_seconds`` only (None where none of them
-    is heard), and it takes ``takes_seconds``.
+    An attempt at the node itself would come to a child of it after ``reached_seconds`` (None where none of them is
+    heard), and the child takes ``takes_seconds``. Whoever idles makes it if the one is over ``gain_times`` the other;
+    None in what was stored before this was told.
     """
 
     task: TaskId
@@ -609,6 +610,15 @@ class HelperAdded(Message, frozen=True):
     child: int
     reached_seconds: float | None
     takes_seconds: float
+    gain_times: float | None = None
+
+
+class HelperAdded(HelperDecision, frozen=True):
+    """One more worker makes a child of a node that a backup shares."""
+
+
+class HelperDeclined(HelperDecision, frozen=True):
+    """A worker idles, and makes no child of a node that a backup shares; told once for each backup and child."""
 
 
 class BackupDeclined(Message, frozen=True):
@@ -737,6 +747,7 @@ JobEvent = (
     | TaskRetried
     | BackupStarted
     | HelperAdded
+    | HelperDeclined
     | BackupDeclined
     | BackupEnded
     | LoserStopped

@@ -163,7 +163,8 @@ class OutTask(msgspec.Struct):
         helped: Whether an attempt at it may take what others have made, so that what it takes tells nothing.
         failures: Attempts that have failed.
         backups: The backups that are under way, by their attempts' numbers.
-        declined: Attempts for which a backup was declined, each with the reason, so that it is told once.
+        declined: Attempts for which a backup was declined, each with the reason, and backups for which a helper was,
+            each with the child, so that it is told once.
     """
 
     work: bytes
@@ -175,7 +176,7 @@ class OutTask(msgspec.Struct):
     helped: bool = False
     failures: int = 0
     backups: dict[int, Backup] = {}
-    declined: set[tuple[int, str]] = set()
+    declined: set[tuple[int, str | int]] = set()
 
     @property
     def whole(self) -> dict[int, Attempt]:

@@ -20,13 +20,13 @@ if TYPE_CHECKING:
     from distsum.actors.speculation import Idle, Running, SpeculationSettings
 
 
-class AddHelper(msgspec.Struct, frozen=True):
-    """Have one more worker make a child of a node that a backup shares already.
+class _Helper(msgspec.Struct, frozen=True):
+    """A worker that idles, and a child that it could make of a node that a backup shares already.
 
     Attributes:
         task: Whose node that is.
         backup: The number of the backup that is helped.
-        worker: Who makes the child.
+        worker: Who would make the child.
         child: Which one.
         reached_seconds: After which one that makes the node would come to that child; None where none is heard.
         takes_seconds: What a worker takes for it.
@@ -38,6 +38,14 @@ class AddHelper(msgspec.Struct, frozen=True):
     child: int
     reached_seconds: float | None
     takes_seconds: float
+
+
+class AddHelper(_Helper, frozen=True):
+    """Have it make the child."""
+
+
+class DeclineHelper(_Helper, frozen=True):
+    """Have it make no child of that node, since others come to the last one, and so to all of them, too soon."""
 
 
 def able(idle: Iterable[Idle], settings: SpeculationSettings) -> list[Idle]:
@@ -62,11 +70,12 @@ def open_children(attempts: Sequence[Running]) -> list[int]:
 
 def helpers_to_add(
     running: Iterable[Running], copy_seconds: float, idle: list[Idle], settings: SpeculationSettings
-) -> Iterator[AddHelper]:
+) -> Iterator[AddHelper | DeclineHelper]:
     """Give idle workers children of nodes that are shared already; they are taken from ``idle``, the last ones first.
 
     A node goes first that takes longest still. A child is given away only if whoever makes the node would come to it
-    after ``gain`` times what it takes: later it would be made twice.
+    after ``gain`` times what it takes: later it would be made twice. Where it is not, that is told of the worker that
+    it would have gone to.
 
     Args:
         running: Attempts at tasks of a phase.
@@ -83,8 +92,11 @@ def helpers_to_add(
         if not way.takes_seconds or not is_worth_sharing(copy_seconds, settings):
             continue
         for child in way.open:
+            if not idle:
+                return
             reached = way.reached_seconds(child)
-            if not idle or reached <= settings.gain * way.takes_seconds:
+            if reached <= settings.gain * way.takes_seconds:
+                yield DeclineHelper(way.task, way.backup, idle[-1].worker, child, reached, way.takes_seconds)
                 break
             told = None if math.isinf(reached) else reached
             yield AddHelper(way.task, way.backup, idle.pop().worker, child, told, way.takes_seconds)

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 import msgspec
 
-from distsum.actors.sharing import AddHelper, able, helpers_to_add, is_worth_sharing, open_children
+from distsum.actors.sharing import AddHelper, DeclineHelper, able, helpers_to_add, is_worth_sharing, open_children
 from distsum.messages import BackupReason, DeclineReason, Evidence, TaskId
 
 if TYPE_CHECKING:
@@ -276,7 +276,7 @@ class Decline(msgspec.Struct, frozen=True):
     evidence: Evidence
 
 
-Decision = StartBackup | Decline | AddHelper
+Decision = StartBackup | Decline | AddHelper | DeclineHelper
 
 
 def decide(view: View, settings: SpeculationSettings) -> tuple[Decision, ...]:

@@ -20,7 +20,7 @@ from distsum.actors.attempts import (
     PhaseFigures,
     Rates,
 )
-from distsum.actors.sharing import AddHelper
+from distsum.actors.sharing import AddHelper, DeclineHelper
 from distsum.actors.speculation import Decline, Durations, SpeculationSettings, StartBackup, decide, decide_asked
 from distsum.messages import (
     PROTOCOL,
@@ -38,6 +38,7 @@ from distsum.messages import (
     DismissWorker,
     Heartbeat,
     HelperAdded,
+    HelperDeclined,
     Introduce,
     KillWorker,
     LoserStopped,
@@ -617,6 +618,8 @@ class TaskTracker:
                     self._start_backup(decision)
                 case AddHelper():
                     self._add_helper(decision)
+                case DeclineHelper():
+                    self._decline_helper(decision)
                 case Decline():
                     self._decline(decision)
 
@@ -677,16 +680,23 @@ class TaskTracker:
         task = self._tasks[decision.task]
         self._assign(decision.task, task, decision.worker, decision.child, decision.backup)
         self._tell_shared(decision.task, task)
-        self._context.emit(
-            HelperAdded(
-                decision.task,
-                decision.backup,
-                decision.worker,
-                decision.child,
-                decision.reached_seconds,
-                decision.takes_seconds,
-            )
+        self._tell_of_helper(HelperAdded, decision)
+
+    def _decline_helper(self, decision: DeclineHelper) -> None:
+        if self._is_news(decision.task, decision.backup, decision.child):
+            self._tell_of_helper(HelperDeclined, decision)
+
+    def _tell_of_helper(self, event: type[HelperAdded | HelperDeclined], decision: AddHelper | DeclineHelper) -> None:
+        told = event(
+            decision.task,
+            decision.backup,
+            decision.worker,
+            decision.child,
+            decision.reached_seconds,
+            decision.takes_seconds,
+            self._settings.speculation.gain,
         )
+        self._context.emit(told)
 
     def _tell_shared(self, task_id: TaskId, task: OutTask) -> None:
         """Tell attempts that began before that was so, that others make children of their node; backups look anyway."""
@@ -708,13 +718,19 @@ class TaskTracker:
 
     def _decline(self, decision: Decline) -> None:
         running = decision.running
-        declined = self._tasks[running.task].declined
-        if (running.attempt, decision.reason) not in declined:
-            declined.add((running.attempt, decision.reason))
+        if self._is_news(running.task, running.attempt, decision.reason):
             told = BackupDeclined(
                 running.task, running.attempt, running.worker, decision.suspicion, decision.reason, decision.evidence
             )
             self._context.emit(told)
+
+    def _is_news(self, task: TaskId, number: int, what: str | int) -> bool:
+        """Note what was decided against, and return whether that is the first time."""
+        declined = self._tasks[task].declined
+        if (number, what) in declined:
+            return False
+        declined.add((number, what))
+        return True
 
     def _end_backup(
         self, task_id: TaskId, task: OutTask, number: int, outcome: BackupOutcome, *, saves: bool = False

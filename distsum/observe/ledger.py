@@ -20,6 +20,7 @@ from distsum.messages import (
     DeclineReason,
     Evidence,
     HelperAdded,
+    HelperDeclined,
     LoserStopped,
     TaskId,
 )
@@ -84,16 +85,18 @@ class DeclinedEntry(msgspec.Struct, frozen=True, kw_only=True, tag="declined", t
 
 
 class HelperEntry(msgspec.Struct, frozen=True, kw_only=True, tag="helper", tag_field="kind"):
-    """A worker that came to idle later, and makes a child of a node that a backup shares.
+    """A worker that came to idle later, and makes a child of a node that a backup shares, or is ``declined``.
 
     Attributes:
-        seconds: When it was given that.
+        seconds: When that was decided.
         task: Whose node it is.
         attempt: The number of the backup.
-        worker: Who makes it.
+        worker: Who makes it, or would have.
         child: Which child.
         reached_seconds: After which an attempt at the node itself would have come to it; None where none was heard.
         takes_seconds: What it takes.
+        gain_times: How many times that the other must be for a worker to help; None where that was not told.
+        declined: Whether it does not help, since others come to that child soon.
     """
 
     seconds: float
@@ -103,6 +106,8 @@ class HelperEntry(msgspec.Struct, frozen=True, kw_only=True, tag="helper", tag_f
     child: int
     reached_seconds: float | None
     takes_seconds: float
+    gain_times: float | None = None
+    declined: bool = False
 
 
 Entry = BackupEntry | DeclinedEntry | HelperEntry
@@ -156,8 +161,9 @@ class Ledger:
                 return self._end(event, now)
             case LoserStopped():
                 self._count_more(event)
-            case HelperAdded():
-                return self._add(HelperEntry(seconds=now, **msgspec.structs.asdict(event)))
+            case HelperAdded() | HelperDeclined():
+                declined = isinstance(event, HelperDeclined)
+                return self._add(HelperEntry(seconds=now, declined=declined, **msgspec.structs.asdict(event)))
             case BackupDeclined():
                 self._declined += 1
                 return self._add(DeclinedEntry(seconds=now, **msgspec.structs.asdict(event)))
@@ -282,7 +288,7 @@ def ledger_lines(entries: Iterable[Entry]) -> tuple[LedgerLine, ...]:
             lines.append(LedgerLine(entry.seconds, "declined", entry_words(entry)))
             continue
         if isinstance(entry, HelperEntry):
-            lines.append(LedgerLine(entry.seconds, "joined", entry_words(entry)))
+            lines.append(LedgerLine(entry.seconds, "declined" if entry.declined else "joined", entry_words(entry)))
             continue
         lines.append(LedgerLine(entry.seconds, "started", _started_words(entry)))
         if entry.outcome is not None:
@@ -406,9 +412,15 @@ def _declined_words(entry: DeclinedEntry) -> str:
 
 def _helper_words(entry: HelperEntry) -> str:
     takes = f"child {entry.child}, which takes {duration_words(entry.takes_seconds)}"
+    worker = f"{task_words(entry.task)}  {_name(entry.worker)} idles"
     reached = entry.reached_seconds
+    if entry.declined:
+        soon = reached or 0.0
+        near = soon >= entry.takes_seconds and entry.gain_times is not None
+        limit = f", not over {entry.gain_times:g} x that" if near else ""
+        return f"{worker} and does not help with {takes}: others come to it in {duration_words(soon)}{limit}"
     why = "nobody was at it" if reached is None else f"others would have come to it in {duration_words(reached)}"
-    return f"{task_words(entry.task)}  {_name(entry.worker)} idles and helps with {takes}; {why}"
+    return f"{worker} and helps with {takes}; {why}"
 
 
 def _gain_words(evidence: Evidence) -> str:

@@ -20,6 +20,8 @@ from distsum.messages import (
     BackupEnded,
     BackupOutcome,
     BackupStarted,
+    HelperAdded,
+    HelperDeclined,
     JobFailed,
     LoserStopped,
     TaskFailed,
@@ -124,6 +126,12 @@ class Metrics:
             ["reason"],
             registry=registry,
         )
+        self._helpers = Counter(
+            "distsum_helpers",
+            "Workers that idled while a straggler's node was shared: given a child of it (added), or not (declined).",
+            ["decision"],
+            registry=registry,
+        )
         self._saved = Counter(
             "distsum_backup_saved_seconds", "What backups are thought to have saved.", registry=registry
         )
@@ -135,6 +143,8 @@ class Metrics:
             self._tasks.labels(outcome)
         for end in get_args(BackupOutcome):
             self._backups_ended.labels(end)
+        for decision in ("added", "declined"):
+            self._helpers.labels(decision)
         for reason in ("failed", "returned"):
             self._retries.labels(reason)
         for state in ("succeeded", "failed", "cancelled"):
@@ -156,6 +166,10 @@ class Metrics:
                 self._read.inc(event.bytes_read)
             case BackupStarted() | BackupEnded() | BackupDeclined() | LoserStopped():
                 self._take_backup(event)
+            case HelperAdded():
+                self._helpers.labels("added").inc()
+            case HelperDeclined():
+                self._helpers.labels("declined").inc()
             case TaskRetried():
                 self._retries.labels("failed").inc()
             case TaskReturned():

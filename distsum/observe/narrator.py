@@ -12,6 +12,7 @@ from distsum.messages import (
     BackupEnded,
     BackupStarted,
     HelperAdded,
+    HelperDeclined,
     JobFailed,
     JobQueued,
     JobStarted,
@@ -65,7 +66,7 @@ class Narrator:
         match event:
             case TaskStarted() | TaskSucceeded() | TaskFailed() | TaskRetried() | TaskReturned() | NodeReopened():
                 return self._of_task(event)
-            case BackupStarted() | HelperAdded() | BackupEnded() | BackupDeclined() | LoserStopped():
+            case BackupStarted() | BackupEnded() | BackupDeclined() | HelperAdded() | HelperDeclined() | LoserStopped():
                 return _of_backup(event)
             case WorkerJoined() | WorkerLost() | WorkerRefused() | WorkerPaused() | WorkerResumed():
                 return _of_worker(event)
@@ -129,7 +130,9 @@ class Narrator:
         return Line(logging.WARNING, words, concerns)
 
 
-def _of_backup(event: BackupStarted | HelperAdded | BackupEnded | BackupDeclined | LoserStopped) -> Line:
+def _of_backup(
+    event: BackupStarted | BackupEnded | BackupDeclined | HelperAdded | HelperDeclined | LoserStopped,
+) -> Line:
     concerns = concerning(task=event.task, attempt=event.attempt, worker=event.worker)
     match event:
         case BackupStarted():
@@ -142,6 +145,9 @@ def _of_backup(event: BackupStarted | HelperAdded | BackupEnded | BackupDeclined
         case HelperAdded():
             words = f"{event.worker} idles and makes child {event.child} of the task's node for the backup"
             return Line(logging.INFO, words, concerns)
+        case HelperDeclined():
+            words = f"{event.worker} idles and does not make child {event.child} for the backup: others come to it soon"
+            return Line(logging.DEBUG, words, concerns)
         case BackupEnded():
             words = f"the backup {event.outcome} after {event.took_seconds:.1f} s, {event.wasted_bytes:,} bytes wasted"
             return Line(logging.INFO, words, concerns)

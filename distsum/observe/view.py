@@ -15,6 +15,7 @@ from distsum.messages import (
     BackupStarted,
     Heartbeat,
     HelperAdded,
+    HelperDeclined,
     JobFailed,
     JobStarted,
     JobSucceeded,
@@ -211,7 +212,7 @@ class JobFold:
     def _narrate(self, event: msgspec.Struct, now: float) -> None:
         if isinstance(event, TaskStarted | TaskSucceeded | Heartbeat):
             return  # What is usual is not told, and its words would cost more than all else here.
-        if isinstance(event, BackupStarted | HelperAdded | BackupEnded | BackupDeclined):
+        if isinstance(event, BackupStarted | BackupEnded | BackupDeclined | HelperAdded | HelperDeclined):
             return  # The ledger tells of them.
         if isinstance(event, TaskFailed) and event.kind == "cancelled":
             return  # That of a backup or of the job is told.

@@ -21,6 +21,8 @@ from distsum.messages import (
     Effort,
     Evidence,
     Heartbeat,
+    HelperAdded,
+    HelperDeclined,
     JobStarted,
     JobSucceeded,
     TaskId,
@@ -103,6 +105,8 @@ def drawn_run(seed):
         if isinstance(event, TaskStarted) and len(log) % 3 == 0:
             backup = BackupStarted(event.task, 10**6 + len(log), "w9", event.attempt, "w1", "silent", EVIDENCE)
             watched(backup, now)
+            watched(HelperAdded(event.task, backup.attempt, "w8", 4, None, 2.0, 1.5), now)
+            watched(HelperDeclined(event.task, backup.attempt, "w8", 3, 1.2, 2.0, 1.5), now)
             if len(log) % 2:
                 watched(BackupEnded(event.task, backup.attempt, "w9", "lost", 1.0, 0.0, 77), now + 0.1)
 

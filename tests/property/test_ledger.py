@@ -19,6 +19,7 @@ from distsum.messages import (
     DeclineReason,
     Evidence,
     HelperAdded,
+    HelperDeclined,
     LoserStopped,
     TaskId,
     TaskStarted,
@@ -26,6 +27,7 @@ from distsum.messages import (
 from distsum.observe.fold import JobTally
 from distsum.observe.ledger import (
     BackupEntry,
+    DeclinedEntry,
     Entry,
     Ledger,
     entry_words,
@@ -61,8 +63,9 @@ def _drawn_event(draw):
             wasted = draw.choice([0, draw.randint(0, 10**15)])
             return BackupEnded(task, attempt, worker, outcome, draw.uniform(0, 1e6), saved, wasted, draw.choice([0, 3]))
         case "joined":
-            seconds = draw.choice([None, draw.uniform(0, 1e6)]), draw.uniform(0, 1e6)
-            return HelperAdded(task, attempt, worker, draw.randint(0, 9), *seconds)
+            seconds = draw.choice([None, draw.uniform(0, 1e6)]), draw.uniform(0, 1e6), draw.choice([None, 1.5])
+            event = draw.choice([HelperAdded, HelperAdded, HelperDeclined])
+            return event(task, attempt, worker, draw.randint(0, 9), *seconds)
         case "stopped":
             more = draw.choice([0, draw.randint(0, 10**15)])
             return LoserStopped(task, draw.randint(1, 12), worker, attempt, draw.uniform(0, 1e6), more)
@@ -121,7 +124,7 @@ def test_totals_add_up_after_every_event_of_any_sequence(seed):
                 wasted += event.more_bytes
             case BackupDeclined():
                 counts["declined"] += 1
-            case HelperAdded():
+            case HelperAdded() | HelperDeclined():
                 joined += 1
         ledger.take(event, float(now))
         totals = ledger.totals()
@@ -147,6 +150,8 @@ def test_words_are_one_harmless_line_each_and_in_the_order_of_time(seed):
     lines = ledger_lines(ledger.entries)
     assert all(line.text.isprintable() and len(line.text) < 1000 for line in lines)
     assert [line.seconds for line in lines] == sorted(line.seconds for line in lines)
+    refusals = [entry for entry in ledger.entries if isinstance(entry, DeclinedEntry) or getattr(entry, "declined", 0)]
+    assert sum(line.what == "declined" for line in lines) == len(refusals)
     ended = [entry for entry in ledger.entries if isinstance(entry, BackupEntry) and entry.outcome is not None]
     assert len(lines) == len(ledger.entries) + len(ended)
     assert totals_words(ledger.totals(), 10**6).isprintable()
@@ -223,6 +228,10 @@ def test_what_was_stored_before_limits_were_told_can_be_read_and_told():
     for name in ("limit_times", "limit_seconds", "gain_times", "most_backups"):
         del stored["evidence"][name]
     assert said(msgspec.convert(stored, BackupStarted)) == f"w07 -> w19  3.2s = 2.3 x mean 1.4s; {TAIL}"
+    helps = HelperAdded(TASK, 9, "w22", 3, 12.0, 2.0, 1.5)
+    stored = msgspec.json.decode(msgspec.json.encode(helps))
+    del stored["gain_times"]
+    assert said(msgspec.convert(stored, HelperAdded)) == said(helps)
 
 
 def test_each_reason_and_outcome_has_a_sentence_with_its_numbers():
@@ -247,6 +256,9 @@ def test_each_reason_and_outcome_has_a_sentence_with_its_numbers():
     joins = "w22 idles and helps with child 3, which takes 2.0s; "
     assert said(HelperAdded(TASK, 9, "w22", 3, 12.0, 2.0)) == f"{joins}others would have come to it in 12s"
     assert said(HelperAdded(TASK, 9, "w22", 3, None, 2.0)) == f"{joins}nobody was at it"
+    stays = "w22 idles and does not help with child 3, which takes 2.0s: others come to it in "
+    assert said(HelperDeclined(TASK, 9, "w22", 3, 1.2, 2.0, 1.5)) == f"{stays}1.2s"
+    assert said(HelperDeclined(TASK, 9, "w22", 3, 2.5, 2.0, 1.5)) == f"{stays}2.5s, not over 1.5 x that"
     assert said(refused("ends_sooner")) == "w07 not copied: 2.3s but 91 % done; left 0.2s < copy 1.4s"
     for reason, words in (("cap", "as many"), ("same_host", "own host"), ("no_idle_worker", "no worker")):
         assert words in said(refused(reason))
@@ -264,6 +276,14 @@ def test_a_tally_notes_each_backup_that_begins_or_ends_and_no_decline():
         (False, True),
     ]
     assert (snapshot.backups.started, snapshot.backups.racing, snapshot.backups.declined) == (2, 1, 1)
+
+
+def test_helpers_that_are_declined_are_told_and_not_counted_with_the_stragglers_that_are():
+    ledger = Ledger()
+    for event in (begun(), refused("cap"), HelperDeclined(TASK, 9, "w22", 3, 1.2, 2.0, 1.5)):
+        ledger.take(event, 0.0)
+    assert [line.what for line in ledger_lines(ledger.entries)] == ["started", "declined", "declined"]
+    assert ledger.totals().declined == 1
 
 
 def test_what_a_loser_had_read_when_it_stopped_is_added_to_its_backup_also_when_that_is_over():

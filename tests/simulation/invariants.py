@@ -13,6 +13,7 @@ from distsum.messages import (
     BackupEnded,
     BackupStarted,
     HelperAdded,
+    HelperDeclined,
     JobFailed,
     JobSucceeded,
     TaskId,
@@ -53,6 +54,7 @@ class Invariants:
         self._backups: dict[int, BackupStarted] = {}
         self._losers: dict[int, float] = {}
         self._made: set[tuple[TaskId, int]] = set()
+        self._declined: set[tuple[int, int]] = set()
         self.calm = calm
         self.ended_seconds: dict[str, float] = {}
         self._tracker: object = None
@@ -79,6 +81,11 @@ class Invariants:
             self._forget_backups_of_others(self._system.actors[TRACKER])
             assert event.attempt in self._backups, f"{event.worker} helps with what has no backup"
             assert (event.task, event.child) not in self._made, f"child {event.child} of {event.task} was made already"
+        elif isinstance(event, HelperDeclined):
+            self._forget_backups_of_others(self._system.actors[TRACKER])
+            assert event.attempt in self._backups, f"{event.worker} is not to help with what has no backup"
+            assert (event.attempt, event.child) not in self._declined, f"{event} is told twice"
+            self._declined.add((event.attempt, event.child))
         elif isinstance(event, BackupStarted):
             self._forget_backups_of_others(self._system.actors[TRACKER])
             self._check_backup(event)

@@ -12,7 +12,7 @@ from distsum.actors.modelled_store import Covered
 from distsum.actors.modelled_worker import WorkerModel
 from distsum.actors.simulated_cluster import SimulatedCluster, simulated_job
 from distsum.actors.task_tracker import TaskTracker
-from distsum.messages import HelperAdded
+from distsum.messages import HelperAdded, HelperDeclined
 from distsum.observe.ledger import HelperEntry, Ledger
 from tests.simulation.invariants import Invariants
 
@@ -41,7 +41,7 @@ class Job:
             replacements={TaskTracker: tracker},
         )
         self._invariants = Invariants(cluster)
-        self.joined = 0
+        self.joined = self.declined = 0
         self.ledger = Ledger()
         cluster.system.on_event = self._take
         for number in range(4):
@@ -58,6 +58,7 @@ class Job:
         self._invariants.take_event(event)
         self.ledger.take(event, 0.0)
         self.joined += isinstance(event, HelperAdded)
+        self.declined += isinstance(event, HelperDeclined)
 
 
 @pytest.mark.parametrize(("files", "exponent", "most"), [(100, 2, 0.87), (500, 3, 0.85)])
@@ -67,6 +68,7 @@ def test_who_idles_later_shortens_what_is_left_of_a_stragglers_node(files: int, 
     assert sum(job.makespan for job in joining) <= most * sum(job.makespan for job in alone)
     for with_them, without in zip(joining, alone, strict=True):
         assert with_them.makespan <= 1.02 * without.makespan
-        told = [entry for entry in with_them.ledger.entries if isinstance(entry, HelperEntry)]
-        assert len(told) == with_them.joined
+        told = [entry.declined for entry in with_them.ledger.entries if isinstance(entry, HelperEntry)]
+        assert (told.count(False), told.count(True)) == (with_them.joined, with_them.declined)
     assert sum(job.joined for job in joining) >= len(SEEDS)
+    assert 0 < sum(job.declined for job in joining) <= sum(job.ledger.totals().started for job in joining)

@@ -27,6 +27,7 @@ from distsum.messages import (
     Effort,
     Heartbeat,
     HelperAdded,
+    HelperDeclined,
     Introduce,
     JobFailed,
     JobQueued,
@@ -856,6 +857,31 @@ def test_a_helper_that_has_made_its_child_is_given_the_next_one_and_that_is_told
     system.tell(TRACKER, succeeded(task, worker="w1", attempt=system.attempts[task], taken=(2,)))
     (ended,) = over(system)
     assert (ended.outcome, ended.children, ended.wasted_bytes) == ("helped", 2, 300 + 1000)
+
+
+def test_that_a_worker_idles_and_does_not_help_is_told_once_for_each_child() -> None:
+    system, task, started, (helper, _) = shared_task()
+    system.tell(TRACKER, TaskStarted(started.worker, task, 1, started.attempt))
+
+    def beat(progress: float) -> None:
+        for worker, attempt, done in (("w1", system.attempts[task], 0.2), (started.worker, started.attempt, progress)):
+            system.tell(TRACKER, Heartbeat(worker, task, 1000, attempt=attempt, progress=done))
+
+    system.advance(2.0)
+    beat(0.39)
+    worker, order = helper
+    system.tell(TRACKER, succeeded(task, worker=worker, attempt=order.attempt, child=order.child, effort=effort(300)))
+    for _ in range(5):
+        system.advance(1.0)
+        system.tell(TRACKER, Heartbeat(worker, None, 0))
+        beat(0.39)
+    told = [event for event in system.events if isinstance(event, HelperDeclined | HelperAdded)]
+    assert [type(event) for event in told] == [HelperDeclined, HelperAdded], "the copy gets on no more, so it is helped"
+    for event in told:
+        assert (event.task, event.attempt, event.worker, event.child) == (task, started.attempt, worker, 2)
+    assert told[0].gain_times == 1.5
+    assert told[0].reached_seconds is not None
+    assert told[0].reached_seconds <= 1.5 * told[0].takes_seconds
 
 
 def test_a_backup_has_lost_if_nobody_took_what_was_made_for_it() -> None:

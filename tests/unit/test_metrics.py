@@ -11,6 +11,8 @@ from distsum.messages import (
     BackupStarted,
     Effort,
     FailureKind,
+    HelperAdded,
+    HelperDeclined,
     JobFailed,
     TaskFailed,
     TaskId,
@@ -60,6 +62,9 @@ def test_events_are_counted():
         BackupStarted(task, 2, "v", 1, "w", "slow_attempt", EVIDENCE),
         BackupDeclined(task, 1, "w", "slow_attempt", "cap", EVIDENCE),
         BackupEnded(task, 2, "v", "won", 1.0, 3.0, 70),
+        HelperAdded(task, 2, "x", 4, 12.0, 2.0),
+        HelperAdded(task, 2, "x", 3, 8.0, 2.0),
+        HelperDeclined(task, 2, "x", 2, 1.2, 2.0),
     ):
         metrics.take(event)
     metrics.job_ended("failed")
@@ -86,6 +91,8 @@ def test_events_are_counted():
         "distsum_backups_started_total": 1,
         "distsum_backups_ended_total won": 1,
         "distsum_backups_declined_total cap": 1,
+        "distsum_helpers_total added": 2,
+        "distsum_helpers_total declined": 1,
         "distsum_backup_saved_seconds_total": 3.0,
         "distsum_backup_wasted_bytes_total": 70,
         "distsum_jobs_ended_total failed": 1,

@@ -12,6 +12,7 @@ from distsum.messages import (
     Evidence,
     Heartbeat,
     HelperAdded,
+    HelperDeclined,
     JobFailed,
     JobStarted,
     NodeReopened,
@@ -64,6 +65,7 @@ def test_what_concerns_a_task_names_job_attempt_and_worker_also_where_the_event_
         TaskSucceeded("v", TASK, 1, (), reused=False, receipt=b"", effort=EFFORT, attempt=13),
         BackupStarted(TASK, 14, "x", 13, "v", "slow_attempt", EVIDENCE),
         HelperAdded(TASK, 14, "y", 3, 12.0, 2.0),
+        HelperDeclined(TASK, 14, "y", 2, 1.2, 2.0),
         BackupEnded(TASK, 14, "x", "won", 1.0, None, 5),
         BackupDeclined(TASK, 13, "v", "slow_attempt", "cap", EVIDENCE),
     )
@@ -78,6 +80,7 @@ def test_what_concerns_a_task_names_job_attempt_and_worker_also_where_the_event_
         ("j", "1/0/3", "12", "v"),
         ("j", "1/0/3", "13", "v"),
         ("j", "1/0/3", "14", "x"),
+        ("j", "1/0/3", "14", "y"),
         ("j", "1/0/3", "14", "y"),
         ("j", "1/0/3", "14", "x"),
         ("j", "1/0/3", "13", "v"),

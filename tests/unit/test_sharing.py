@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from distsum.actors.sharing import AddHelper, helpers_to_add, open_children
+from distsum.actors.sharing import AddHelper, DeclineHelper, helpers_to_add, open_children
 from distsum.actors.speculation import (
     Durations,
     Idle,
@@ -43,6 +43,10 @@ def attempt(
 
 
 def added(*attempts: Running, idle: int = 1, copy_seconds: float = COPY_SECONDS) -> list[AddHelper]:
+    return [each for each in decided(*attempts, idle=idle, copy_seconds=copy_seconds) if isinstance(each, AddHelper)]
+
+
+def decided(*attempts: Running, idle: int, copy_seconds: float = COPY_SECONDS) -> list[AddHelper | DeclineHelper]:
     workers = [Idle(f"i{number}", f"idle{number}") for number in range(idle)]
     return list(helpers_to_add(attempts, copy_seconds, workers, SETTINGS))
 
@@ -63,6 +67,27 @@ def test_several_are_given_different_children_and_no_child_is_given_that_would_b
     # A child that others make is passed, and takes nobody any time.
     (late,) = added(attempt(0.0, 0.1, begun=(1, 3)), idle=9)
     assert (late.child, late.reached_seconds) == (4, pytest.approx(4.0))
+
+
+def test_where_others_come_to_a_child_soon_that_is_told_of_the_worker_that_would_have_made_it() -> None:
+    near, nearer = attempt(0.0, 0.1, begun=(4, 3, 2), index=1), attempt(0.7, 0.1, index=2)
+    first, second = decided(near, nearer, idle=3)
+    assert isinstance(first, DeclineHelper)
+    assert (first.task.index, first.backup, first.worker, first.child) == (1, 201, "i2", 1)
+    assert (first.reached_seconds, first.takes_seconds) == (pytest.approx(2.0), pytest.approx(2.0))
+    # One a node: to the children before that one they come sooner still.
+    assert isinstance(second, DeclineHelper)
+    assert (second.task.index, second.worker, second.child, second.reached_seconds) == (2, "i2", 4, pytest.approx(1.0))
+    *given, declined = decided(attempt(0.0, 0.1), idle=9)
+    assert [type(each) for each in given] == [AddHelper] * 3
+    assert isinstance(declined, DeclineHelper)
+    assert declined.worker not in {each.worker for each in given}
+
+
+def test_where_nobody_idles_or_nothing_is_open_nobody_is_declined() -> None:
+    assert decided(attempt(0.0, 0.1, begun=(4, 3, 2)), idle=0) == []
+    assert [type(each) for each in decided(attempt(0.0, 0.1), idle=3)] == [AddHelper] * 3
+    assert decided(attempt(0.9, 0.1), idle=3) == []
 
 
 def test_what_was_told_a_while_ago_counts_from_then() -> None:
