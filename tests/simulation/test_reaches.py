@@ -7,7 +7,17 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from benchmarks.stragglers import CLUSTERS, PARTITIONS, Cell, Outcome, bound_seconds, simulate, throughput_lost
+from benchmarks.stragglers import (
+    CLUSTERS,
+    PAPERS_WORKERS,
+    PARTITIONS,
+    Cell,
+    Outcome,
+    bound_seconds,
+    killed,
+    simulate,
+    throughput_lost,
+)
 
 if TYPE_CHECKING:
     from distsum.actors.speculation import PolicyName
@@ -59,6 +69,13 @@ def test_the_first_look_takes_no_node_for_slow_that_is_larger_than_the_last_one_
 def test_a_ninth_of_the_workers_killed_in_mid_job_costs_a_tenth_at_most(partition: int) -> None:
     healthy = run("equal", partition, "none").makespan
     assert run("11 % killed", partition, "guarded").makespan <= 1.10 * healthy
+
+
+@pytest.mark.parametrize("partition", [25, 125])  # with P = 5 it takes a quarter of a minute, and comes to less
+def test_the_papers_200_of_1746_workers_killed_cost_a_tenth_at_most(partition: int) -> None:
+    assert killed(PAPERS_WORKERS) == 200
+    healthy = run("equal", partition, "none", PAPERS_WORKERS).makespan
+    assert run("11 % killed", partition, "guarded", PAPERS_WORKERS).makespan <= 1.10 * healthy
 
 
 @pytest.mark.parametrize("cluster", ["11 % killed", "11 % gone"])
