@@ -33,6 +33,22 @@ def test_a_seed_repeats_its_run_and_another_one_does_not() -> None:
     assert digests[0] == digests[1] != digests[2]
 
 
+def test_a_slow_host_has_fewer_workers_than_the_first_phase_has_tasks() -> None:
+    slow_hosts = [run for run in map(Run, range(400)) if run._slow_host]
+    for run in slow_hosts:
+        run.go()
+        hosts = [worker.model.host for worker in run.cluster.workers.values()]
+        assert hosts.count("h0") < run.cluster.store.tree("job1").width(1)
+    assert len(slow_hosts) >= 10
+
+
+def test_a_job_that_is_submitted_again_as_it_ends_is_waited_for() -> None:
+    run = Run(7479)  # in which that comes a millisecond after the last outcome
+    run.go()
+    assert not run.cluster.open_jobs
+    assert len(run.cluster.outcomes["job1"]) == run.cluster.submitted["job1"] == 4
+
+
 def test_the_command_of_a_failure_fails_again_and_without_the_fault_it_does_not() -> None:
     command = [sys.executable, "-m", "tests.simulation", "--seed", "0"]
     failed = subprocess.run([*command, "--plant", "ForgetsRetry"], capture_output=True, text=True, check=False)
