@@ -19,7 +19,6 @@ from .aside import aside
 from .dialogs import Ask, Choice
 from .explained_screen import ExplainedScreen
 from .form import Entry, Form
-from .key_line import KeyLine
 from .lines import Span, fitted
 from .panes import FixedLines, LinesPane
 from .submit_lines import (
@@ -71,6 +70,7 @@ class SubmitScreen(ExplainedScreen[None]):
     SubmitScreen #title { height: 1; }
     SubmitScreen #form { max-height: 60%; border: round $foreground 40%; padding: 0 1; }
     SubmitScreen #plan { height: 1fr; min-height: 3; border: round $foreground 40%; }
+    SubmitScreen #form, SubmitScreen #plan { border-title-color: $text; border-subtitle-color: $text; }
     SubmitScreen #plan:focus { border: round $primary; }
     SubmitScreen #command { height: auto; padding: 0 1; }
     SubmitScreen.low #title { display: none; }
@@ -153,7 +153,7 @@ class SubmitScreen(ExplainedScreen[None]):
         yield self._form
         yield self._plan
         yield self._command
-        yield KeyLine(self.FIRST_KEYS)
+        yield from self.compose_foot()
 
     def on_mount(self) -> None:
         """Arrange what there is, and let keys write."""
@@ -333,7 +333,7 @@ class SubmitScreen(ExplainedScreen[None]):
         except DistsumError as error:
             self._blame(wanted, error)
         except StoreInterruptedError:
-            self.notify("stopped; nothing is submitted")
+            self._app.say("stopped; nothing is submitted")
         finally:
             self._end()
         if job is not None:
