@@ -3,13 +3,13 @@
 Embedded runs on this machine, by turns: saying nothing (``--quiet``), with progress as lines on a terminal, and on a
 screen (``--tui``). The terminals are real ones that somebody reads at once. ``small_files`` has some 800 tasks a
 second, so that all wait for the process that decides and draws; ``text_files`` has few, which keep all cores at work.
-And jobs of a service over RabbitMQ and S3, with nobody looking and with five (``benchmarks/viewers.py`` says how).
+What viewers cost a service is in ``benchmarks/viewers.py``.
 
 ``seconds`` is what the run says that it took, the median; ``times_quiet`` is the median of its ratios to the run of the
 same turn that nobody looked at. ``cpu_times_quiet`` is the same of processor time, which others on this machine disturb
-less: of the command and its workers, or of the service's master.
+less: of the command and its workers.
 
-Wanted: a screen costs no more than 2 % where a run takes ten seconds or longer, and five viewers no more than that.
+Wanted: a screen costs no more than 2 % where a run takes ten seconds or longer.
 """
 
 from __future__ import annotations
@@ -24,10 +24,8 @@ import tempfile
 import threading
 from pathlib import Path
 
-from benchmarks.cluster import cluster
 from benchmarks.measure import middle, report
 from benchmarks.single_machine import compile_all
-from benchmarks.viewers import watched
 
 ROUNDS = 5
 FOLDERS = {"small_files": (3000, 300, "npy"), "text_files": (1600, 60_000, "text")}
@@ -38,8 +36,6 @@ JOBS = {
 }
 """Some files, how they are added, and how often. How long that takes is so on two cores that nobody else uses."""
 WAYS = {"quiet": ("--quiet",), "lines": (), "screen": ("--tui",)}
-WATCHED = {"service, 10 s": (4, ROUNDS), "service, 30 s": (12, 3)}
-"""Tiles of a job of a service, and how often."""
 
 
 def seconds_of(folder: Path, options: tuple[str, ...]) -> tuple[float, float]:
@@ -115,21 +111,10 @@ def runs() -> list[dict[str, object]]:
     return rows
 
 
-def watched_jobs() -> list[dict[str, object]]:
-    """Run jobs of a service."""
-    rows: list[dict[str, object]] = []
-    with cluster() as made:
-        for name, (tiles, rounds) in WATCHED.items():
-            seconds, cpu, _ = watched(made, tiles=tiles, rounds=rounds)
-            taken = {viewers: list(zip(seconds[viewers], cpu[viewers], strict=True)) for viewers in seconds}
-            rows += [row(name, f"{viewers} viewers", each, taken[0]) for viewers, each in taken.items()]
-    return rows
-
-
 def main() -> None:
     """Run, print and write."""
     compile_all()
-    report("screen_cost", [*runs(), *watched_jobs()])
+    report("screen_cost", runs())
 
 
 if __name__ == "__main__":

@@ -104,29 +104,26 @@ def cpu_seconds(process: subprocess.Popen[bytes]) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def watched(
-    made: Cluster, *, count: int = COUNT, tiles: int = 1, rounds: int = ROUNDS
-) -> tuple[dict[int, list[float]], dict[int, list[float]], int]:
+def watched(made: Cluster) -> tuple[dict[int, list[float]], dict[int, list[float]], int]:
     """Run a job again and again, with nobody looking and with viewers, by turns.
 
     Returns:
         By the number of viewers: the seconds that each run took, and those that the master spent of a processor. And
         how many tasks it has.
     """
-    folder = f"s3://{BUCKET}/in{count}"
-    made.run(*DISTSUM, "generate", folder, "--files", str(FILES), "--count", str(count), "--quiet")
-    if not made.of("master"):
-        made.start("master", "master", "--work-dir", f"s3://{BUCKET}/scratch")
-        made.run(*DISTSUM, "jobs")  # which waits for it
-        made.start("worker", "worker", "--slots", "2")
-        await_workers(made, 2)
+    folder = f"s3://{BUCKET}/in"
+    made.run(*DISTSUM, "generate", folder, "--files", str(FILES), "--count", str(COUNT), "--quiet")
+    made.start("master", "master", "--work-dir", f"s3://{BUCKET}/scratch")
+    made.run(*DISTSUM, "jobs")  # which waits for it
+    made.start("worker", "worker", "--slots", "2")
+    await_workers(made, 2)
     (master,) = made.of("master")
     submit = [*DISTSUM, "submit", "mean", f"{folder}/*.npy", "-o", f"s3://{BUCKET}/out.npy", "-p", "5"]
-    submit += ["--tiles", str(tiles), "--force", "--wait", "--json", "--quiet"]
+    submit += ["--tiles", "1", "--force", "--wait", "--json", "--quiet"]
     seconds: dict[int, list[float]] = {0: [], VIEWERS: []}
     cpu: dict[int, list[float]] = {0: [], VIEWERS: []}
     told = {}
-    for turn in range(2 * rounds + 2):
+    for turn in range(2 * ROUNDS + 2):
         viewers = (0, VIEWERS)[turn % 2]
         made.run(*python(TIDY, f"s3://{BUCKET}/scratch/partials"))
         with looking(made, viewers):

@@ -10,6 +10,8 @@ from typing import Final, Literal
 
 import msgspec
 
+from distsum.latency import Latencies
+
 PROTOCOL: Final = 2
 """Raised whenever a message changes so that an older peer would misread it."""
 
@@ -197,7 +199,8 @@ class Effort(msgspec.Struct, frozen=True, array_like=True):
 
     ``objects_read`` counts inputs or partials opened, ``objects_written`` partials and ranges of the result. Waiting is
     the time between the end of the worker's last attempt and the start of this one. Storing includes that of the
-    child nodes on the way, which alone took ``checkpoint_seconds``.
+    child nodes on the way, which alone took ``checkpoint_seconds``. ``latencies`` are of all requests to a server since
+    the worker's last attempt that succeeded.
     """
 
     bytes_read: int
@@ -210,6 +213,7 @@ class Effort(msgspec.Struct, frozen=True, array_like=True):
     storing_seconds: float
     peak_bytes: int
     checkpoint_seconds: float = 0.0
+    latencies: Latencies = Latencies()
 
     @property
     def busy_seconds(self) -> float:

@@ -108,6 +108,7 @@ class BackupTotals(msgspec.Struct, frozen=True, kw_only=True):
         moot: Those that failed or whose worker was lost or got another task, or whose task failed.
         declined: Attempts that were taken for stragglers and not copied, once for each reason.
         saved_seconds: How much longer the first attempts were expected to take, where an end of them was to be seen.
+        endless: Tasks of those done or helped whose first attempt had no end in sight: what that saved is not known.
         wasted_bytes: What was read by attempts that did not do their task, and for children that it was done without.
     """
 
@@ -119,6 +120,7 @@ class BackupTotals(msgspec.Struct, frozen=True, kw_only=True):
     moot: int = 0
     declined: int = 0
     saved_seconds: float = 0.0
+    endless: int = 0
     wasted_bytes: int = 0
 
     @property

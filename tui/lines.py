@@ -16,6 +16,7 @@ from distsum.wording import counted, digits, printable, size_unit, size_words
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from distsum.latency import Latencies
     from distsum.observe.snapshot import PhaseProgress
     from distsum.observe.view import JobView, WorkerView
 
@@ -35,6 +36,8 @@ BLOCKS: Final = " ▁▂▃▄▅▆▇█"
 _MARKS: Final = {BACKUP_MARK: "↯", FAILED_MARK: "!"}
 LEDGER_ROLES: Final[dict[str, Role]] = {"started": "warn", "won": "good", "helped": "good", "declined": "dim"}
 MOST_WORKERS: Final = 200
+_WAITS: Final = 0.5
+"""Share of its time from which on a slow worker is slow since it waits for bytes."""
 _SLOW: Final = 0.5
 """A worker below this share of the median rate is marked."""
 _GONE_SHOWN: Final = 5
@@ -192,7 +195,8 @@ def _worker_line(each: WorkerView, usual: float, name_width: int, width: int) ->
     told = f"{size_words(status.bytes_per_second)}/s" if status.tasks else ""
     ratio = status.bytes_per_second / usual if usual and status.tasks else None
     slow = ratio is not None and ratio < _SLOW
-    end = f"{told:>10}" + (f" {ratio:.2f}x" if ratio is not None else " " * 6) + ("!" if slow else " ")
+    end = f"{told:>10}" + (f" {ratio:.2f}x" if ratio is not None else " " * 6)
+    end += (" i/o!" if status.reading_share >= _WAITS else " cpu!") if slow else "     "
     room = width - len(end) - 1
     if room < 8:
         return (Span(fitted(f"{_name(each)} {end.strip()}", width), "warn" if slow else "plain"),)
@@ -225,18 +229,31 @@ def io_lines(view: JobView, width: int) -> list[Line]:
     if snapshot.workers_lost:
         again.append(Span(f", {counted(snapshot.workers_lost, 'worker')} lost", "bad"))
     lines.append(tuple(again))
+    if view.latencies.counts:
+        lines.append(_latency_line(view.latencies))
     total = sum(seconds for kind, seconds in view.account.items() if kind != "starting")
     if total > 0:
         lines.append((Span("time of workers", "dim"),))
         bar_room = max(0, width - 17)
         for kind, seconds in view.account.items():
-            if kind == "starting":
+            if kind == "starting" or (kind == "discarded" and not seconds):
                 continue
             share = seconds / total
             idle = kind in {"waiting", "discarded"}
             bar = "▬" * round(share * bar_room)
             lines.append((Span(f" {kind:<9} {share:4.0%} "), Span(bar, "warn" if idle else "good")))
     return lines
+
+
+def _latency_line(latencies: Latencies) -> Line:
+    """Return how long the server took to begin its answers: half of them, and all but a hundredth."""
+    half, most = (_short_words(latencies.quantile_seconds(share)) for share in (0.5, 0.99))
+    retries = counted(latencies.retries, "retry", "retries")
+    return Span("S3 ", "dim"), Span(f"p50 {half} p99 {most}, {retries}", "warn" if latencies.retries else "plain")
+
+
+def _short_words(seconds: float) -> str:
+    return f"{1000 * seconds:.0f}ms" if seconds < 1.0 else clock_words(seconds)
 
 
 def _rate_line(name: str, rates: Sequence[float], width: int) -> Line:

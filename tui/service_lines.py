@@ -60,6 +60,7 @@ WORKER_COLUMNS: Final = (
     Column("failed", 6, rank=8, right=True),
     Column("rate", 10, rank=1, right=True),
     Column("memory", 8, rank=6, right=True),
+    Column("version", 9, rank=9),
     Column("heard", 6, rank=2, right=True),
 )
 QUEUE_COLUMNS: Final = (
@@ -246,6 +247,7 @@ def _worker_row(each: WorkerStatus, slots: int, now: float) -> Row:
             Cell(f"{each.failures:,}", each.failures, "bad" if each.failures else "dim"),
             Cell(f"{size_words(each.bytes_per_second)}/s" if each.tasks else "-", each.bytes_per_second),
             Cell(size_words(each.resident_bytes), each.resident_bytes),
+            Cell(printable(each.version, 40), each.version, "dim"),
             Cell(clock_words(heard), heard, "dim"),
         ),
         _worker_details(each, slots, now),
@@ -254,9 +256,13 @@ def _worker_row(each: WorkerStatus, slots: int, now: float) -> Row:
 
 def _worker_details(each: WorkerStatus, slots: int, now: float) -> tuple[str, ...]:
     first = f"{printable(each.worker, 80)}: process {each.pid} on {printable(each.host, 80)}"
+    if each.version:
+        first += f", distsum {printable(each.version, 40)}"
     if each.state not in GONE:
         first += f", which has {counted(slots, 'slot')}; joined {clock_words(max(0.0, now - each.joined_seconds))} ago"
     read = f"{size_words(each.bytes_read)} read; a task took {size_words(each.peak_bytes)} at most"
+    if each.tasks:
+        read += f"; {each.reading_share:.0%} of its time it waited for bytes"
     return (f"{each.state}: {printable(each.reason, 2000)}", first) if each.reason else (first, read)
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING, Final
 
+from distsum.brokers.base import LEFT
+from distsum.latency import Latencies
 from distsum.messages import (
     BackupEnded,
     BackupStarted,
@@ -64,6 +66,7 @@ class JobTally:
     Attributes:
         ledger: Backups of stragglers.
         accounts: The time of workers.
+        latencies: How long a server took to answer workers.
     """
 
     def __init__(
@@ -77,6 +80,7 @@ class JobTally:
         self._attempts: dict[TaskId, int] = {}
         self._backups: set[int] = set()
         self._workers: set[str] = set()
+        self._gone: set[str] = set()
         self._job = ""
         self._reduction = ""
         self._files = 0
@@ -87,6 +91,7 @@ class JobTally:
         self._told_skips = 0
         self.ledger = Ledger()
         self.accounts = WorkerAccounts()
+        self.latencies = Latencies()
         self.attempts = 0
         self.retries = 0
         self.workers_lost = 0
@@ -129,10 +134,9 @@ class JobTally:
                 self._speculation = event.on
             case WorkerJoined():
                 self._workers.add(event.worker)
+                self._gone.discard(event.worker)
             case WorkerLost():
-                self._workers.discard(event.worker)
-                self.workers_lost += 1
-                self._note(f"worker {event.worker} was lost: {event.reason}")
+                self._lose(event.worker, event.reason)
             case JobSucceeded() | JobFailed():
                 self._finished = True
 
@@ -237,8 +241,19 @@ class JobTally:
         self.computed += not event.reused
         self._note_skips(event.skipped)
 
+    def _lose(self, worker: str, reason: str) -> None:
+        """Count a worker that is gone, once: first it is not heard, and then the broker misses it, too."""
+        self._workers.discard(worker)
+        if reason == LEFT or worker in self._gone:
+            return
+        self._gone.add(worker)
+        self.workers_lost += 1
+        self._note(f"worker {worker} was lost: {reason}")
+
     def _take_effort(self, event: TaskSucceeded) -> None:
         effort = event.effort
+        if effort.latencies.counts:
+            self.latencies = self.latencies.plus(effort.latencies)
         self.bytes_read += effort.bytes_read
         self.bytes_written += effort.bytes_written
         self.objects += effort.objects_read + effort.objects_written

@@ -150,6 +150,7 @@ class Ledger:
         self._over: dict[int, int] = {}
         self._ended: dict[BackupOutcome, int] = dict.fromkeys(get_args(BackupOutcome), 0)
         self._saved_seconds = 0.0
+        self._endless = 0
         self._wasted_bytes = 0
 
     def take(self, event: msgspec.Struct, now: float) -> Entry | None:
@@ -185,6 +186,7 @@ class Ledger:
             started=self._started,
             declined=self._declined,
             saved_seconds=self._saved_seconds,
+            endless=self._endless,
             wasted_bytes=self._wasted_bytes,
             **self._ended,
         )
@@ -214,6 +216,7 @@ class Ledger:
             return None  # told twice, or its beginning was never told
         self._ended[event.outcome] += 1
         self._saved_seconds += event.saved_seconds or 0.0
+        self._endless += event.saved_seconds is None
         self._wasted_bytes += event.wasted_bytes
         ended = msgspec.structs.replace(
             self._entries[number],
@@ -330,12 +333,25 @@ def totals_words(totals: BackupTotals, bytes_read: int) -> str:
     parts = [f"{counted(totals.started, 'backup')}{' = ' if sum_words else ''}{sum_words}"]
     if totals.declined:
         parts.append(f"{totals.declined:,} declined")
-    if totals.won or totals.helped:
-        parts.append(f"saved about {duration_words(totals.saved_seconds)}")
+    if saved := saved_words(totals):
+        parts.append(saved)
     if totals.wasted_bytes:
         share = totals.wasted_share(bytes_read)
         parts.append(f"{size_words(totals.wasted_bytes)} read in vain ({100 * share:.1f} %)")
     return "; ".join(parts)
+
+
+def saved_words(totals: BackupTotals) -> str:
+    """Return what backups have saved; nothing where none has.
+
+    >>> saved_words(BackupTotals(won=3, saved_seconds=130, endless=1))
+    'saved about 2m10s, and 1 straggler had no end in sight'
+    >>> saved_words(BackupTotals(won=1, endless=1)), saved_words(BackupTotals())
+    ('1 straggler had no end in sight', '')
+    """
+    endless = f"{counted(totals.endless, 'straggler')} had no end in sight" if totals.endless else ""
+    saved = f"saved about {duration_words(totals.saved_seconds)}" if totals.saved_seconds else ""
+    return ", and ".join(filter(None, (saved, endless)))
 
 
 def task_words(task: TaskId) -> str:

@@ -15,7 +15,7 @@ import time
 from typing import TYPE_CHECKING, Final
 
 from distsum.observe.accounts import KINDS
-from distsum.observe.ledger import LEDGER_MARKS, duration_words, ledger_lines, totals_words
+from distsum.observe.ledger import LEDGER_MARKS, duration_words, ledger_lines, saved_words, totals_words
 from distsum.observe.report import DONE_AGAIN, DONE_WITH_BACKUP, FATES, NEVER_DONE
 from distsum.observe.report_style import SCRIPT, STYLE
 from distsum.observe.report_svg import WIDTH, natural, phase_map, text, time_line
@@ -162,7 +162,7 @@ def _summary(report: JobReport) -> str:
             "backups",
             totals.started,
             f"{totals.started:,}",
-            f"{totals.won:,} won; saved about {duration_words(totals.saved_seconds)}",
+            "; ".join(filter(None, (f"{totals.won:,} won", saved_words(totals)))),
         ),
     ]
     if header.input_bytes:

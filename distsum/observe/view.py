@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
+from distsum.latency import Latencies
 from distsum.messages import (
     BackupDeclined,
     BackupEnded,
@@ -73,6 +74,7 @@ class JobView(msgspec.Struct, frozen=True, kw_only=True):
         write_rates: Likewise.
         estimate: How long it will take still; None where that cannot be told.
         account: The workers' time by what it was spent on, in seconds.
+        latencies: How long a server took to answer workers.
         log: The last lines.
         log_total: How many there were in all.
         failure: Why the job failed, harmless to show; None of one that has not.
@@ -94,6 +96,7 @@ class JobView(msgspec.Struct, frozen=True, kw_only=True):
     failure: str | None = None
     cancelled: bool = False
     tree: Tree | None = None
+    latencies: Latencies = Latencies()
 
 
 DetailOf = Callable[[TaskId, int, int], NodeDetail]
@@ -196,6 +199,7 @@ class JobFold:
             write_rates=self._rates.written.per_second(now),
             estimate=None if snapshot.finished or not snapshot.phases else estimate(left, read),
             account=self._tally.accounts.seconds(now),
+            latencies=self._tally.latencies,
             log=tuple(self._log),
             log_total=self._log_total,
             failure=None if failed is None else self._failure_words(failed),

@@ -35,6 +35,7 @@ class WorkerStatus(msgspec.Struct, frozen=True, kw_only=True):
         worker: Its name.
         host: Where it runs.
         pid: Its process there; 0 if it never joined.
+        version: Of distsum that it runs.
         state: What it does.
         reason: Why it is paused, lost or refused.
         task: What it works on.
@@ -42,6 +43,7 @@ class WorkerStatus(msgspec.Struct, frozen=True, kw_only=True):
         failures: Attempts of it that failed.
         bytes_read: Bytes it has read, those of its running task included.
         bytes_per_second: Of the tasks that it has done.
+        reading_share: What part of that time it waited for bytes, from 0 to 1.
         resident_bytes: Its memory, when last heard.
         peak_bytes: The most that one of its tasks took over its imports.
         joined_seconds: When it joined, on the clock of whoever folds.
@@ -54,10 +56,12 @@ class WorkerStatus(msgspec.Struct, frozen=True, kw_only=True):
     state: WorkerState
     reason: str | None = None
     task: TaskId | None = None
+    version: str = ""
     tasks: int = 0
     failures: int = 0
     bytes_read: int = 0
     bytes_per_second: float = 0.0
+    reading_share: float = 0.0
     resident_bytes: int = 0
     peak_bytes: int = 0
     joined_seconds: float = 0.0
@@ -70,6 +74,7 @@ class _Tally(msgspec.Struct):
     joined_seconds: float
     heard_seconds: float
     resident_bytes: int
+    version: str
     paused: WorkerState | None = None
     gone: WorkerState | None = None
     reason: str | None = None
@@ -79,6 +84,7 @@ class _Tally(msgspec.Struct):
     bytes_done: int = 0
     bytes_running: int = 0
     busy_seconds: float = 0.0
+    reading_seconds: float = 0.0
     peak_bytes: int = 0
 
 
@@ -92,10 +98,10 @@ class WorkerTable:
     def take(self, event: msgspec.Struct, now: float) -> None:
         """Count one event."""
         if isinstance(event, WorkerJoined):
-            tally = _Tally(event.host, event.pid, now, now, event.baseline_bytes)
+            tally = _Tally(event.host, event.pid, now, now, event.baseline_bytes, event.version)
             self._workers[event.worker] = tally
         elif isinstance(event, WorkerRefused):
-            self._workers[event.worker] = _Tally(event.host, 0, now, now, 0)
+            self._workers[event.worker] = _Tally(event.host, 0, now, now, 0, "")
             self._leave(event.worker, "refused", event.reason)
         elif (worker := getattr(event, "worker", None)) in self._workers:
             self._update(self._workers[worker], event, now)
@@ -120,7 +126,8 @@ class WorkerTable:
                 tally.task, tally.bytes_running = None, 0
                 tally.tasks += event.child is None
                 tally.bytes_done += effort.bytes_read
-                tally.busy_seconds += effort.reading_seconds + effort.adding_seconds + effort.storing_seconds
+                tally.busy_seconds += effort.busy_seconds
+                tally.reading_seconds += effort.reading_seconds
                 tally.peak_bytes = max(tally.peak_bytes, effort.peak_bytes)
             case TaskFailed():
                 tally.task, tally.bytes_running = None, 0
@@ -158,6 +165,7 @@ def _status(name: str, tally: _Tally) -> WorkerStatus:
         worker=name,
         host=tally.host,
         pid=tally.pid,
+        version=tally.version,
         state=tally.gone or tally.paused or ("idle" if tally.task is None else "busy"),
         reason=tally.reason,
         task=tally.task,
@@ -165,6 +173,7 @@ def _status(name: str, tally: _Tally) -> WorkerStatus:
         failures=tally.failures,
         bytes_read=tally.bytes_done + tally.bytes_running,
         bytes_per_second=tally.bytes_done / tally.busy_seconds if tally.busy_seconds else 0.0,
+        reading_share=tally.reading_seconds / tally.busy_seconds if tally.busy_seconds else 0.0,
         resident_bytes=tally.resident_bytes,
         peak_bytes=tally.peak_bytes,
         joined_seconds=tally.joined_seconds,

@@ -78,7 +78,7 @@ class QueueFigures:
                 ready,
                 _count(more.get(name), "messages_unacknowledged"),
                 consumers,
-                _count((more.get(name) or {}).get("message_stats"), "redeliver"),
+                _redelivered(more.get(name)),
             )
             for name, (ready, consumers) in counts.items()
         )
@@ -140,6 +140,13 @@ def _settle(answered: asyncio.Future[Mapping[str, Any]], outcome: Mapping[str, A
         answered.set_exception(outcome)
     else:
         answered.set_result(outcome)
+
+
+def _redelivered(told: Any) -> int | None:
+    """Return how often messages of a queue were redelivered: RabbitMQ leaves that out of its figures until one was."""
+    if _count(told, "messages_unacknowledged") is None:
+        return None
+    return _count(told.get("message_stats"), "redeliver") or 0
 
 
 def _count(table: object, name: str) -> int | None:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from types import TracebackType
 
+    from distsum.latency import Latencies
     from distsum.manifest import Input
 
     Buffer = bytes | bytearray | memoryview
@@ -93,6 +94,10 @@ class Store(Protocol):
     @property
     def client_bytes(self) -> int:
         """Memory that the store's code took when it was first used, which counts as imports."""
+        ...
+
+    def take_latencies(self) -> Latencies:
+        """Return how long a server took to answer since this was last asked; nothing where none is asked."""
         ...
 
     def close(self) -> None:

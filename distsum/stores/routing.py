@@ -10,6 +10,7 @@ import itertools
 import os
 from typing import TYPE_CHECKING, Final
 
+from distsum.latency import Latencies
 from distsum.request import DEFAULT_S3_DEADLINE_SECONDS
 from distsum.stores.local import LocalStore
 
@@ -104,6 +105,10 @@ class RoutingStore:
     def client_bytes(self) -> int:
         """Memory that the code of stores took when they were first used."""
         return self._s3.client_bytes if self._s3 is not None else 0
+
+    def take_latencies(self) -> Latencies:
+        """Return how long S3 took to answer; see ``Store``."""
+        return self._s3.take_latencies() if self._s3 is not None else Latencies()
 
     def close(self) -> None:
         """Let go of connections; requests under way fail, and later ones make new connections."""

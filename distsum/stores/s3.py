@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
     from contextlib import AbstractContextManager
 
+    from distsum.latency import Latencies
     from distsum.stores.base import Buffer
 
 _LEAST_LISTED: Final = 20
@@ -66,6 +67,10 @@ class S3Store:
     def client_bytes(self) -> int:
         """Memory that the connection's code took when it was first used."""
         return self._client.client_bytes
+
+    def take_latencies(self) -> Latencies:
+        """Return how long the server took to answer, from a request to the head of its answer; see ``Store``."""
+        return self._client.latencies.take()
 
     def close(self) -> None:
         """Close the connections."""

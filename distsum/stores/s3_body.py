@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import deque
+from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from distsum.errors import DistsumError, InputChangedError, StorageError
@@ -240,6 +241,7 @@ class Body:
             if fault.kind in {"changed", "missing"} and self._target.etag:
                 raise await self._changed_error(fault)
             await trouble.wait(fault)
+            self._client.latencies.add_retry()
 
     def _end(self, stop: int) -> int:
         return stop if self._target.size is None else min(stop, self._target.size)
@@ -250,9 +252,11 @@ class Body:
         arguments = {"IfMatch": quoted(target.etag)} if target.etag else {}
         try:
             async with asyncio.timeout(self._client.patience.answer_seconds):
+                began = perf_counter()
                 answer = await client.get_object(
                     Bucket=target.bucket, Key=target.key, Range=f"bytes={at}-{stop - 1}", **arguments
                 )
+                self._client.latencies.add(perf_counter() - began)
         except Exception as error:
             # No range of an empty object can be had.
             if target.size is None and fault_of(error).kind == "range":

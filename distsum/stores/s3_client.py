@@ -13,11 +13,13 @@ import io
 import os
 import random
 import threading
+from time import perf_counter
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import msgspec
 
 from distsum.errors import ConfigurationError, InputListError, StorageError
+from distsum.latency import LatencyCounter
 from distsum.machine import resident_bytes
 from distsum.request import DEFAULT_S3_DEADLINE_SECONDS
 from distsum.stores.base import StoreInterruptedError
@@ -131,11 +133,13 @@ class S3Client:
     Attributes:
         interruption: What ends waiting once it is set, if anything; see ``Store.heed``.
         rings: Memory for what arrives.
+        latencies: How long answers took, and what was tried again.
     """
 
     def __init__(self, patience: Patience) -> None:
         self.patience = patience
         self.rings = Rings()
+        self.latencies = LatencyCounter()
         self.interruption: threading.Event | None = None
         self.client_bytes = 0
         self.endpoint = ""
@@ -329,11 +333,14 @@ class S3Client:
                 arguments["Body"] = b"".join(views) if size <= _JOINED_BYTES else _Buffers(views)
             try:
                 async with asyncio.timeout(patience.answer_seconds + size / patience.minimum_rate):
+                    began = perf_counter()
                     answer: dict[str, Any] = await getattr(client, name)(**arguments)
+                    self.latencies.add(perf_counter() - began)
                     return answer
             except Exception as error:  # noqa: BLE001 - told apart there, without what may be secret
                 fault = fault_of(error, self.endpoint)
             await trouble.wait(fault)
+            self.latencies.add_retry()
             if views is not None:
                 self.check()
 

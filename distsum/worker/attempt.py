@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from distsum.messages import Effort
 
 if TYPE_CHECKING:
+    from distsum.latency import Latencies
     from distsum.messages import RunTask
     from distsum.stores.base import Reader
 
@@ -85,7 +86,7 @@ class Attempt:
         if self.cancelled.is_set():
             raise TaskCancelledError
 
-    def effort(self, waiting_seconds: float, peak_bytes: int) -> Effort:
+    def effort(self, waiting_seconds: float, peak_bytes: int, latencies: Latencies) -> Effort:
         """Return what the attempt took, with what only its worker knows."""
         return Effort(
             bytes_read=self.bytes_read,
@@ -98,6 +99,7 @@ class Attempt:
             storing_seconds=self.storing_seconds,
             peak_bytes=peak_bytes,
             checkpoint_seconds=self.checkpoint_seconds,
+            latencies=latencies,
         )
 
 

@@ -138,7 +138,7 @@ class JobFolder:
             skipped=tuple(Skipped(first + each.index, each.reason) for each in skipped),
             reused=stored is not None,
             receipt=receipt,
-            effort=attempt.effort(waiting_seconds, self._peak_bytes()),
+            effort=attempt.effort(waiting_seconds, self._peak_bytes(), self._store.take_latencies()),
         )
 
     def _children(self, attempt: Attempt) -> tuple[int, int]:

@@ -260,7 +260,7 @@ def test_the_json_object_has_the_documented_fields_and_tells_what_ran(runs, tmp_
     assert 0 < told["peak_worker_bytes"] <= told["plan"]["worker_bytes"]
     assert 0 < told["seconds"] < DEADLINE_SECONDS
     ended = ("won", "helped", "lost", "cancelled", "moot")
-    assert told["backups"].keys() == {"started", *ended, "declined", "saved_seconds", "wasted_bytes"}
+    assert told["backups"].keys() == {"started", *ended, "declined", "saved_seconds", "endless", "wasted_bytes"}
     assert told["backups"]["started"] == sum(told["backups"][name] for name in ended)
     assert sum(account["tasks"] for account in told["worker_accounts"]) == 8
     for account in told["worker_accounts"]:

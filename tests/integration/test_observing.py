@@ -220,6 +220,7 @@ def test_status_tells_what_only_the_management_api_knows_and_where_it_is(observe
     assert set(queues) >= {"distsum.results", "distsum.dead", "distsum.refused", "distsum.requests"}
     for queue in queues.values():
         assert queue["unacknowledged"] is not None
+        assert queue["redelivered"] == 0, "RabbitMQ tells nothing of what has not been"
     assert observed.status["queues"]["management_fault"] is None
     page = observed.status["queues"]["management"]
     assert re.fullmatch(r"http://127\.0\.0\.1:\d+/#/queues", page), "no name and no password"

@@ -13,6 +13,7 @@ import traceback
 import pytest
 
 from distsum.errors import ConfigurationError, InputChangedError, OutputError, StorageError, UnreachableError
+from distsum.latency import Latencies
 from distsum.stores.base import StoreInterruptedError
 from distsum.stores.s3 import S3Store
 from distsum.stores.s3_client import Patience
@@ -125,7 +126,10 @@ def test_a_busy_server_is_asked_again_whatever_the_request(
     receipt = store.write_range(output, 0, [content])
     store.commit_output(output, s3_prefix + b"/result", [receipt], replace=True)
     assert fetched(store, store.identify(s3_prefix + b"/result")) == content
-    assert refused
+    latencies = store.take_latencies()
+    assert latencies.retries >= len(refused) > 0
+    assert sum(latencies.counts.values()) > 5 + 2 * len(names)
+    assert store.take_latencies() == Latencies()
 
 
 @pytest.mark.parametrize("then", [Fault(status=404, code="NoSuchUpload"), Fault(412, "PreconditionFailed"), None])

@@ -16,6 +16,7 @@ from distsum import __version__
 from distsum.actors.actor import BROKER, CLIENT, MASTER, TRACKER
 from distsum.actors.phase import STORED, UNNEEDED, WAITING
 from distsum.actors.task_tracker import TrackerSettings
+from distsum.brokers.base import LEFT
 from distsum.messages import (
     PROTOCOL,
     Effort,
@@ -269,3 +270,17 @@ def test_what_is_counted_from_events_is_what_happened(files, exponent, tiles, se
         assert phase.tasks - phase.reused <= len(tasks) <= phase.tasks
     assert run.tally.phase_seconds()[-1] <= run.clock
     assert run.tally.accounts.seconds(run.clock)["starting"] == 0.5 * run.workers
+
+
+def test_a_worker_that_is_gone_is_lost_once_whoever_tells_it_and_one_that_left_is_not():
+    work = (PhaseWork(1, 1, BYTES),)
+    tally = JobTally(work, lambda index: b"%d.npy" % index)
+    joins = [WorkerJoined(name, "h", 1, "v", 1, 0, 0.0) for name in ("w1", "w2")]
+    lost = [WorkerLost("w1", "no heartbeat for 23 s"), WorkerLost("w1", "is gone from the broker")]
+    for event in (*joins, *lost, WorkerLost("w2", LEFT)):
+        tally.take(event, 1.0)
+    assert (tally.workers_lost, tally.snapshot(1.0).workers) == (1, 0)
+    for event in (joins[0], *lost):
+        tally.take(event, 2.0)
+    assert tally.workers_lost == 2
+    assert tally.snapshot(2.0).notes_total == 2

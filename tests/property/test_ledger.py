@@ -109,7 +109,7 @@ def test_totals_add_up_after_every_event_of_any_sequence(seed):
     racing: set[int] = set()
     counts: Counter[str] = Counter()
     saved = wasted = 0.0
-    joined = 0
+    joined = endless = 0
     for now, event in enumerate(drawn_events(seed)):
         match event:
             case BackupStarted() if event.attempt not in racing:
@@ -119,6 +119,7 @@ def test_totals_add_up_after_every_event_of_any_sequence(seed):
                 racing.remove(event.attempt)
                 counts[event.outcome] += 1
                 saved += event.saved_seconds or 0.0
+                endless += event.saved_seconds is None
                 wasted += event.wasted_bytes
             case LoserStopped():
                 wasted += event.more_bytes
@@ -131,6 +132,7 @@ def test_totals_add_up_after_every_event_of_any_sequence(seed):
         assert totals.started == counts["started"] == sum(getattr(totals, state) for state in STATES)
         assert {name: getattr(totals, name) for name in counts} == counts
         assert (totals.racing, totals.saved_seconds, totals.wasted_bytes) == (len(racing), saved, wasted)
+        assert totals.endless == endless
         assert 0.0 <= totals.wasted_share(1000) < 1.0
         # What is kept is bounded, and what is cut is told.
         assert len(ledger.entries) <= KEPT + len(racing)

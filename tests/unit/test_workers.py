@@ -48,6 +48,14 @@ def test_a_worker_is_busy_while_it_has_a_task_and_its_bytes_grow() -> None:
     assert (busy.host, busy.pid, busy.joined_seconds, busy.heard_seconds) == ("host-of-w", 7, 0.0, 2.0)
 
 
+def test_what_part_of_its_time_a_worker_waits_for_bytes_is_told_with_its_version() -> None:
+    effort = Effort(100, 0, 1, 0, waiting_seconds=9.0, reading_seconds=3.0, adding_seconds=0.5, storing_seconds=0.5,
+                    peak_bytes=1)  # fmt: skip
+    done = TaskSucceeded("w", TASK, 1, (), reused=False, receipt=b"", effort=effort)
+    (status,) = folded(joined("w"), done).values()
+    assert (status.reading_share, status.version) == (0.75, "v")
+
+
 def test_rates_and_counts_come_from_what_is_done() -> None:
     (idle,) = folded(
         joined("w"),
