@@ -192,6 +192,7 @@ def worker(name, state="busy", **more):
         "tasks": 12,
         "bytes_read": 2_400_000_000,
         "bytes_per_second": 98_000_000.0,
+        "reading_share": 0.89,
         "resident_bytes": 143_000_000,
         "peak_bytes": 88_000_000,
         "joined_seconds": NOW - 3600.0,

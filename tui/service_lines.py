@@ -262,7 +262,7 @@ def _worker_details(each: WorkerStatus, slots: int, now: float) -> tuple[str, ..
         first += f", which has {counted(slots, 'slot')}; joined {clock_words(max(0.0, now - each.joined_seconds))} ago"
     read = f"{size_words(each.bytes_read)} read; a task took {size_words(each.peak_bytes)} at most"
     if each.tasks:
-        read += f"; {each.reading_share:.0%} of its time it waited for bytes"
+        read += f"; it waited for bytes {each.reading_share:.0%} of its time"
     return (f"{each.state}: {printable(each.reason, 2000)}", first) if each.reason else (first, read)
 
 
