@@ -276,6 +276,8 @@ def test_slash_keeps_rows_that_hold_a_text_also_in_what_is_not_shown():
 
 def test_where_there_is_nothing_it_says_what_to_do():
     assert "distsum submit mean" in Stage(service()).show().text
+    assert "n shows a form that does the same" in Stage(service()).show().text
+    assert "shows a form" not in Stage(service(), read_only=True).show().text
     assert "`distsum worker` starts some" in Stage(service()).show().text
     assert "starts some" not in Stage(service(workers=[worker("a")])).show().text
     assert "distsum fleet" in Stage(service()).show("w").text
