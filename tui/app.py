@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final, Literal
 from textual.app import App, SystemCommand
 from textual.content import Content
 
+from distsum.errors import StorageError
 from distsum.machine import usable_cpus
 from distsum.wording import printable
 
@@ -19,6 +20,7 @@ from .node_screen import NodeScreen
 from .own_job_screen import OwnJobScreen
 from .own_run import OwnRun
 from .said_line import Said
+from .screenshots import folders, write_picture
 from .source import Thrift
 from .steering import Steering
 from .themes import DARK, THEMES, with_faint
@@ -173,6 +175,20 @@ class ScreenApp(App[Leaving]):
                 offered.add(binding.description)
                 act = partial(self.run_action, binding.action, active.node)
                 yield SystemCommand(binding.description, f"key {self.get_key_display(binding)}", act)
+
+    def deliver_screenshot(
+        self, filename: str | None = None, path: str | None = None, time_format: str | None = None
+    ) -> str | None:
+        """Keep a picture of the screen as a file, and tell where; a browser is given it."""
+        if self.is_web:
+            return super().deliver_screenshot(filename, path, time_format)
+        try:
+            kept = write_picture(self.export_screenshot(), folders(), time.time())
+        except StorageError as error:
+            self.say(str(error), refused=True)
+            return None
+        self.say(f"this picture is kept: {printable(kept, 4000)}")
+        return kept
 
     def action_command_palette(self) -> None:
         """Show all that can be done."""
