@@ -9,15 +9,18 @@ from typing import TYPE_CHECKING, Final, Literal
 from textual.app import App, SystemCommand
 from textual.content import Content
 
+from distsum.errors import StorageError
 from distsum.machine import usable_cpus
 from distsum.wording import printable
 
+from .command_list import Commands
 from .explained_screen import ExplainedScreen
 from .job_screen import JobScreen
 from .node_screen import NodeScreen
 from .own_job_screen import OwnJobScreen
 from .own_run import OwnRun
 from .said_line import Said
+from .screenshots import folders, write_picture
 from .source import Thrift
 from .steering import Steering
 from .themes import DARK, THEMES, with_faint
@@ -47,6 +50,11 @@ class ScreenApp(App[Leaving]):
     Args:
         glyphs: Whether signs are drawn in place of half blocks, at first.
         frame_seconds: Time between two pulls.
+
+    Attributes:
+        glyphs: As given, or since there are no colours.
+        failure: The fault that has ended it, if one has.
+        on_mounted: Called when it begins.
     """
 
     TITLE = "distsum"
@@ -57,6 +65,7 @@ class ScreenApp(App[Leaving]):
         super().__init__()
         self._frame_seconds = frame_seconds
         self.glyphs = glyphs or self.no_color
+        self.failure: Exception | None = None
         self._unsaid: list[Said] = []
         self.on_mounted: Callable[[], None] | None = None
         for theme in THEMES:
@@ -166,6 +175,34 @@ class ScreenApp(App[Leaving]):
                 offered.add(binding.description)
                 act = partial(self.run_action, binding.action, active.node)
                 yield SystemCommand(binding.description, f"key {self.get_key_display(binding)}", act)
+
+    def deliver_screenshot(
+        self, filename: str | None = None, path: str | None = None, time_format: str | None = None
+    ) -> str | None:
+        """Keep a picture of the screen as a file, and tell where; a browser is given it."""
+        if self.is_web:
+            return super().deliver_screenshot(filename, path, time_format)
+        try:
+            kept = write_picture(self.export_screenshot(), folders(), time.time())
+        except StorageError as error:
+            self.say(str(error), refused=True)
+            return None
+        self.say(f"this picture is kept: {printable(kept, 4000)}")
+        return kept
+
+    def action_command_palette(self) -> None:
+        """Show all that can be done."""
+        if not isinstance(self.screen, Commands):
+            self.push_screen(Commands())
+
+    def _handle_exception(self, error: Exception) -> None:
+        self.failure = self.failure or error
+        super()._handle_exception(error)
+
+    def _fatal_error(self) -> None:
+        # Private, as the method above. Textual's own prints the values of all variables, passwords among them, on
+        # thousands of lines.
+        self._close_messages_no_wait()
 
     async def action_quit(self) -> None:
         """Leave, but not without asking where that would end something."""

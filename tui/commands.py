@@ -11,7 +11,7 @@ from distsum.cli.histories import JobOrFile, WorkDir, opened_history
 from distsum.cli.options import Broker  # noqa: TC001 - cyclopts reads it when the command is called
 from distsum.errors import UsageError
 
-from .terminal import check_terminal, load
+from .terminal import check_terminal, draw, load
 
 app = App(name="replay", help="Play a finished job again on the screen.", help_format="plaintext")
 
@@ -41,4 +41,4 @@ def replay(
     check_terminal("replay")
     screens = load()
     with opened_history(history, work_dir, broker) as found:
-        screens.JobApp(screens.ReplaySource(Player(found), time.monotonic, speed), glyphs=signs).run()
+        draw(screens.JobApp(screens.ReplaySource(Player(found), time.monotonic, speed), glyphs=signs))

@@ -23,7 +23,7 @@ _BOX = """
     align: center middle;
     & > #box { width: 76; max-width: 100%; height: auto; max-height: 100%; border: round $primary; padding: 0 1; }
     & > #box { border-subtitle-color: $text; }
-    & OptionList, & OptionList:focus { height: auto; border: none; background: $surface; }
+    & OptionList, & OptionList:focus { height: auto; min-width: 8; border: none; background: $surface; }
 """
 
 
@@ -101,6 +101,16 @@ class Question(ModalScreen[Answer], Generic[Answer]):
         self.call_after_refresh(remark.scroll_visible)
 
 
+class _Choices(OptionList):
+    """Some choices. Where a tiny terminal has no line for them, there is no page of them, and Textual would fail."""
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """Offer pages where there are some."""
+        if action in {"page_up", "page_down"}:
+            return bool(self.scrollable_content_region)
+        return super().check_action(action, parameters)
+
+
 class Ask(Question[str]):
     """A question with some answers; the first one is the harmless one. Escape gives that, too."""
 
@@ -121,7 +131,7 @@ class Ask(Question[str]):
         """Make the box."""
         with VerticalScroll(id="box", can_focus=False):
             yield Static(Content(self._question))
-            yield OptionList(*(Option(Content(choice.words), id=choice.name) for choice in self._choices))
+            yield _Choices(*(Option(Content(choice.words), id=choice.name) for choice in self._choices))
             yield Static(id="remark")
 
     def on_mount(self) -> None:

@@ -6,11 +6,12 @@ import signal
 import threading
 from typing import TYPE_CHECKING
 
+from distsum.cli import streams
 from distsum.embedded import Stop
 from distsum.helm import Helm
 
 from .source import LiveSource
-from .terminal import check_terminal, handlers_kept, heed_signals, load
+from .terminal import check_terminal, draw, failure_words, handlers_kept, heed_signals, load
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from distsum.observe.snapshot import Snapshot
     from distsum.observe.view import DetailOf, JobView, OnView
     from distsum.request import Summary
+
+    from .app import Leaving
 
 
 def prepare() -> ShowRun:
@@ -65,22 +68,31 @@ def show_run(run: Callable[[OnView, Stop, Helm], Summary], on_snapshot: Callable
     thread = threading.Thread(target=body, name="distsum-run")
     thread.start()
     try:
-        app = load().JobApp(source, helm=helm)
-        app.on_mounted = lambda: heed_signals(lambda: app.exit("stop"))
-        with handlers_kept():
-            leaving = app.run()
-        if leaving == "leave":
+        if _draw(source, helm) == "leave":
             left.set()
             _wait(ended, stop)
     finally:
         if not left.is_set():
-            stop.request()  # Stopped, or the screen has failed: nobody would end it otherwise.
+            stop.request()
         ended.wait()
         thread.join()
     result = outcome[0]
     if isinstance(result, BaseException):
         raise result
     return result
+
+
+def _draw(source: LiveSource, helm: Helm) -> Leaving | None:
+    """Draw the run; return how the screen was left. A screen that fails is left, too: the run has no part in that."""
+    try:
+        app = load().JobApp(source, helm=helm)
+        app.on_mounted = lambda: heed_signals(lambda: app.exit("stop"))
+        with handlers_kept():
+            return draw(app)
+    except Exception as error:  # noqa: BLE001 - whatever it is, the run must not end by it
+        then = "the run has ended" if source.over() else "the run goes on here, and Ctrl-C stops it"
+        streams.say(f"distsum: the screen has failed ({failure_words(error)}); {then}")
+        return "leave"
 
 
 def _wait(ended: threading.Event, stop: Stop) -> None:

@@ -49,9 +49,8 @@ class JobsScreen(ListScreen):
 
     def empty(self, view: ServiceView) -> str:
         """Return how there can be a job."""
-        return _EMPTY.format("" if self._app.service.read_only else "n shows a form for one. ") + (
-            "" if view.workers else _NOBODY
-        )
+        form = "" if self._app.service.read_only else _FORM
+        return _EMPTY + form + ("" if view.workers else _NOBODY)
 
     @property
     def _chosen(self) -> JobStatus | None:

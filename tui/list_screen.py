@@ -158,7 +158,7 @@ class ListScreen(ExplainedScreen[None]):
             self._draw()
 
     def _draw(self) -> None:
-        view, width, now = self._view, max(1, self.size.width), self._app.clock()
+        view, width, now = self._view, max(1, self.size.width), self._app.shown_seconds()
         self._overview.show([overview_line(view, now, width)])
         if view is None:
             self.table.show([], "Nothing is known yet.")

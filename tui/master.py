@@ -18,7 +18,7 @@ from distsum.service.viewer import Viewer
 from distsum.stores.routing import RoutingStore
 
 from .remote import RemoteSource
-from .terminal import check_terminal, handlers_kept, heed_signals, load
+from .terminal import check_terminal, draw, failure_words, handlers_kept, heed_signals, load
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from distsum.brokers.address import BrokerAddress
     from distsum.cli.kept_log import KeptLog
     from distsum.cli.screen import ShowMaster
+
+    from .app import Leaving
 
 
 def prepare() -> ShowMaster:
@@ -72,23 +74,32 @@ def _show(run: Callable[[Stop], None], source: RemoteSource, log: KeptLog) -> No
     thread.start()
     interrupted = False
     try:
-        app = load().ServiceApp(source, log=log, master_ended=ended.is_set)
-        app.on_mounted = lambda: heed_signals(lambda: app.exit("stop"))
-        with handlers_kept():
-            leaving = app.run()
+        leaving, failed = _draw(source, log, ended)
         source.close()  # Nobody looks any more.
         log.release()
+        why = f"the screen has failed ({failed}); " if failed else ""
         if leaving == "leave" and not ended.is_set():
-            streams.say("distsum: the master goes on here; Ctrl-C ends it, and jobs stay")
+            streams.say(f"distsum: {why}the master goes on here; Ctrl-C ends it, and jobs stay")
             interrupted = _wait(ended, stop)
     finally:
-        stop.request()  # Stopped, or the screen has failed: nobody would end it otherwise.
+        stop.request()
         interrupted |= _wait(ended, stop)
         thread.join()
     if outcome:
         raise outcome[0]
     if interrupted:
         raise KeyboardInterrupt
+
+
+def _draw(source: RemoteSource, log: KeptLog, ended: threading.Event) -> tuple[Leaving | None, str]:
+    """Draw the service; return how the screen was left, and what it has failed by: who serves has no part in that."""
+    try:
+        app = load().ServiceApp(source, log=log, master_ended=ended.is_set)
+        app.on_mounted = lambda: heed_signals(lambda: app.exit("stop"))
+        with handlers_kept():
+            return draw(app), ""
+    except Exception as error:  # noqa: BLE001 - whatever it is, the master must not end by it
+        return "leave", failure_words(error)
 
 
 def _wait(ended: threading.Event, stop: Stop) -> bool:

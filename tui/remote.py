@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 _STEERING_SECONDS: Final = 20.0
 _LOOK_SECONDS: Final = 5.0
 _ONLY_LOOKS: Final = "this viewer only looks; start it without --read-only"
+_STANDS: Final = {"lost": "broker lost, trying again", "silent": "master silent"}
 _REPLACED_SECONDS: Final = 15.0
 """For so long it is told that another master serves now."""
 
@@ -109,14 +110,20 @@ class RemoteSource:
     def notice(self) -> str:
         """Return what is to be known of the way to what is shown; empty where all is well."""
         found = self._viewer.connection()
-        age = "" if found.heard_seconds is None else f" · what is shown is {clock_words(found.heard_seconds)} old"
         if found.state == "connecting":
             return "connecting"
-        if found.words:
-            return found.words + age
+        if found.words:  # The most important first: where a terminal is narrow, the end is cut.
+            age = [] if found.heard_seconds is None else [f"{clock_words(found.heard_seconds)} old"]
+            what = [_STANDS[found.state]] if age or found.state == "lost" else []
+            return " · ".join([*age, *what, found.words])
         if found.replaced_seconds is not None and found.replaced_seconds < _REPLACED_SECONDS:
             return "another master serves now, and is followed"
         return ""
+
+    def stale_seconds(self) -> float:
+        """Return how old what is shown is; 0 while the master is heard."""
+        found = self._viewer.connection()
+        return (found.heard_seconds or 0.0) if found.words else 0.0
 
     def close(self) -> None:
         """Follow nothing any more."""

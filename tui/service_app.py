@@ -149,6 +149,10 @@ class ServiceApp(ScreenApp):
             self.back()
             self.push_screen(Told(_ended_words(followed, self.clock())))
 
+    def shown_seconds(self) -> float:
+        """Return of when what is shown is, in seconds of the Unix epoch: nothing grows older that nobody hears of."""
+        return self.clock() - self.service.stale_seconds()
+
     # What screens ask for ---------------------------------------------------------------------------------------------
 
     def open_job(self, job: str) -> None:

@@ -16,7 +16,7 @@ from distsum.cli.options import RunFlags, settings_of, whole_number
 from distsum.errors import UsageError
 from distsum.wording import printable
 
-from .terminal import check_terminal, heed_signals, in_browser, load
+from .terminal import check_terminal, draw, heed_signals, in_browser, load
 
 if TYPE_CHECKING:
     from distsum.brokers.address import BrokerAddress
@@ -79,7 +79,7 @@ def top(*, broker: Broker = None, job: OneJob = None, read_only: ReadOnly = Fals
                 shown.set_interval(_PARENT_SECONDS, end_with_parent)
 
         shown.on_mounted = begin
-        shown.run()
+        draw(shown)
 
 
 @serve_app.default

@@ -181,6 +181,8 @@ class ReplaySource:
         return self.player.seconds / self.player.end_seconds if self.player.end_seconds else 1.0
 
     def faster(self, step: int) -> None:
-        """Choose the next of the speeds, or the one before."""
-        nearest = min(range(len(SPEEDS)), key=lambda place: abs(SPEEDS[place] - self.speed))
-        self.speed = SPEEDS[min(max(0, nearest + step), len(SPEEDS) - 1)]
+        """Choose the next higher of the speeds, or the next lower one; where there is none, stay at this."""
+        if step > 0:
+            self.speed = min((speed for speed in SPEEDS if speed > self.speed), default=self.speed)
+        else:
+            self.speed = max((speed for speed in SPEEDS if speed < self.speed), default=self.speed)

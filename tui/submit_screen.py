@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal
 from textual.binding import Binding, BindingType
 
 from distsum.cli.options import current_folder
-from distsum.cli.wanted import OPTIONS, Wanted, field_at_fault, flaws, placeholders, plan_wanted, submit_wanted
+from distsum.cli.wanted import (
+    OPTIONS,
+    Wanted,
+    field_at_fault,
+    flaws,
+    output_name,
+    placeholders,
+    plan_wanted,
+    submit_wanted,
+)
 from distsum.errors import DistsumError
 from distsum.stores.base import StoreInterruptedError
 from distsum.wording import printable
@@ -280,7 +289,7 @@ class SubmitScreen(ExplainedScreen[None]):
             if answer == "yes":
                 self._begin("submitting", self._submit_it(wanted))
 
-        question = f"Replace {printable(wanted.output, 200)}, if it is there when the job is done?"
+        question = f"Replace {printable(output_name(wanted.output), 200)}, if it is there when the job is done?"
         choices = (Choice("no", "Submit nothing"), Choice("yes", "Submit the job, and let it replace that"))
         self.app.push_screen(Ask(question, choices), answered)
 

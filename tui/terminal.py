@@ -7,14 +7,17 @@ import contextlib
 import os
 import signal
 import sys
+import traceback
+from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from distsum.errors import UsageError
+from distsum.wording import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from .app import JobApp
+    from .app import JobApp, Leaving, ScreenApp
     from .service_app import ServiceApp
     from .source import ReplaySource
 
@@ -59,6 +62,26 @@ def heed_signals(end: Callable[[], None]) -> None:
     """End the screen when the process is asked to end: the terminal must be left in order."""
     for number in HEEDED:
         asyncio.get_running_loop().add_signal_handler(number, end)
+
+
+def draw(app: ScreenApp) -> Leaving | None:
+    """Draw until somebody leaves the screen, and return how.
+
+    Raises:
+        Exception: The screen has failed before that, which is a fault in it.
+    """
+    leaving = app.run()
+    if leaving is None and app.failure is not None:
+        app.failure.add_note("distsum: the screen has failed; nothing but the screen is ended by that")
+        raise app.failure
+    return leaving
+
+
+def failure_words(error: Exception) -> str:
+    """Return what a screen has failed by, and where, harmless to show."""
+    places = traceback.extract_tb(error.__traceback__)
+    place = f" in {Path(places[-1].filename).name}, line {places[-1].lineno}" if places else ""
+    return printable(f"{type(error).__name__}: {error}", 300) + place
 
 
 @contextlib.contextmanager

@@ -328,8 +328,8 @@ class TreeMap(Widget, can_focus=True):
 
     def _line(self, y: int) -> Strip:
         cells, width = self._cells, self.size.width
-        if cells is None:
-            return Strip.blank(width)
+        if cells is None or width < 1:
+            return Strip.blank(max(0, width))
         if y == self.size.height - 1:
             return self._legend_strip(width)
         if y < len(cells.phases):

@@ -41,7 +41,7 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         reduction: For example ``mean``.
         inputs: As on a command line: names and patterns, with quotes around those that hold blanks.
-        output: Its name, as it is.
+        output: Its name, likewise.
         priority: A whole number.
         force: Whether a result that is there is replaced.
         options: Texts of options by their fields in ``RunFlags``; empty ones are not given.
@@ -60,13 +60,14 @@ def words_of(wanted: Wanted) -> list[str]:
 
     Raises:
         InputListError: A quote in the inputs has no end.
+        OutputError: Likewise in the output, or that is more than one name.
 
     >>> words_of(Wanted(inputs="a 'b c/*.npy'", output="o.npy", priority="5", options={"fan_in": "4"}))
     ['mean', 'a', 'b c/*.npy', '-o', 'o.npy', '--fan-in', '4', '--priority', '5']
     """
     inputs = input_words(wanted.inputs)
     dashed = any(each.startswith("-") for each in inputs)
-    words = [wanted.reduction, *([] if dashed else inputs), *_option("-o", wanted.output)]
+    words = [wanted.reduction, *([] if dashed else inputs), *_option("-o", output_name(wanted.output))]
     for name, text in wanted.options.items():
         words += _option(f"--{name.replace('_', '-')}", text) if text else []
     words += _option("--priority", wanted.priority) if wanted.priority.strip() != "0" else []
@@ -85,10 +86,29 @@ def input_words(text: str) -> list[str]:
     Raises:
         InputListError: A quote has no end.
     """
+    return _split(text, InputListError)
+
+
+def output_name(text: str) -> str:
+    """Return the name that a text holds, without its quotes; empty where there is none.
+
+    Raises:
+        OutputError: A quote has no end, or there is more than one name.
+
+    >>> output_name("'a b.npy'"), output_name(" a.npy ")
+    ('a b.npy', 'a.npy')
+    """
+    names = _split(text, OutputError)
+    if len(names) > 1:
+        raise OutputError(f"{printable(text, 80)}: {len(names)} names; quotes go around one that holds blanks")
+    return "".join(names)
+
+
+def _split(text: str, kind: type[InputListError | OutputError]) -> list[str]:
     try:
         return shlex.split(text)
     except ValueError as error:
-        raise InputListError(f"{printable(text, 80)}: {_QUOTING.get(str(error), str(error))}") from None
+        raise kind(f"{printable(text, 80)}: {_QUOTING.get(str(error), str(error))}") from None
 
 
 _QUOTING: Final = {
@@ -101,11 +121,11 @@ def command_line(wanted: Wanted) -> str:
     """Return the command that asks for it, to be copied; what is missing stands there as in the command's help."""
     try:
         words = [shlex.quote(word) for word in words_of(wanted)]
-    except InputListError:
-        words = [wanted.reduction, wanted.inputs, "-o", shlex.quote(wanted.output)]
+    except (InputListError, OutputError):
+        words = [wanted.reduction, wanted.inputs, "-o", wanted.output]
     if not wanted.inputs.strip():
         words.insert(1, "INPUT...")
-    if not wanted.output:
+    if not wanted.output.strip():
         words[words.index("-o") + 1] = "OUT"
     return " ".join(["distsum", "submit", *words])
 
@@ -121,7 +141,8 @@ def flaws(wanted: Wanted) -> dict[str, str]:
                 found[name] = str(error)
     for name, check in (
         ("priority", lambda: priority_of("--priority", wanted.priority)),
-        ("inputs", lambda: words_of(wanted)),
+        ("inputs", lambda: input_words(wanted.inputs)),
+        ("output", lambda: output_name(wanted.output)),
     ):
         try:
             check()
@@ -144,7 +165,8 @@ def field_at_fault(error: DistsumError, wanted: Wanted) -> str | None:
     if words.startswith(f"{wanted.reduction} "):
         return "reduction"
     # A bucket, perhaps: whose? Inputs are listed before the output is looked for.
-    places = [*(("inputs", each.strip("'\"")) for each in wanted.inputs.split()), ("output", wanted.output)]
+    texts = (("inputs", wanted.inputs), ("output", wanted.output))
+    places = [(name, each.strip("'\"")) for name, text in texts for each in text.split()]
     buckets = [(name, place.split("/")[2]) for name, place in places if place.startswith("s3://")]
     return next((name for name, bucket in buckets if bucket and f"s3://{bucket}" in words), None)
 
@@ -196,7 +218,7 @@ def submit_wanted(client: ServiceClient, store: RoutingStore, wanted: Wanted, st
 
 def _checked(store: RoutingStore, wanted: Wanted, stop: Event) -> tuple[Sequence[bytes], Options, int]:
     names = input_words(wanted.inputs)
-    if names and not wanted.output:
+    if names and not output_name(wanted.output):
         raise OutputError("it is not said where the result is to be written; name a file, here or in S3")
     priority = priority_of("--priority", wanted.priority)
     flags = RunFlags(**{name: text for name, text in wanted.options.items() if text})  # type: ignore[arg-type]  # by names
@@ -226,4 +248,4 @@ class _Heeded(Sequence[bytes]):
 
 
 def _name(wanted: Wanted) -> bytes:
-    return os.fsencode(wanted.output)
+    return os.fsencode(output_name(wanted.output))

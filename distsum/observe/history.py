@@ -47,6 +47,10 @@ VERSION: Final = 1
 """Raised whenever the blocks change so that an older reader would misread them."""
 MOST_BYTES: Final = 64 << 20
 """What a history may take; a task takes some 50 bytes of it."""
+MOST_TASKS: Final = 20_000_000
+"""Of a job that is played, since each takes memory: more than ten times as many as the longest history tells of."""
+_LATEST_SECONDS: Final = 1e11
+"""In the year 5138."""
 _BLOCK_BYTES: Final = 64 << 10
 _MOST_BLOCK_BYTES: Final = 16 << 20
 """A block that claims to be longer, packed or unpacked, is damaged."""
@@ -297,6 +301,13 @@ class History:
             raise HistoryError(f"{self._name}: this history cannot be played, {error}") from None
         if not isinstance(header, HistoryHeader) or not all(work.tasks > 0 for work in header.work):
             raise HistoryError(f"{self._name}: this history cannot be played, since it does not say what it is of")
+        if not 0.0 <= header.began_seconds < _LATEST_SECONDS:
+            raise HistoryError(f"{self._name}: this history cannot be played, since it does not say when it began")
+        if (tasks := sum(work.tasks for work in header.work)) > MOST_TASKS:
+            raise HistoryError(
+                f"{self._name}: this history cannot be played: it tells of {tasks:,} tasks, and at most {MOST_TASKS:,} "
+                "fit into memory"
+            )
         self.header = header
 
     def events(self) -> Iterator[tuple[float, msgspec.Struct]]:

@@ -9,6 +9,7 @@ import pytest
 
 from tests.command import Terminal
 from tests.deployment import Deployment, deployment
+from tests.screenfault import WORDS, ScreenFault
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -82,6 +83,24 @@ def test_the_master_ends_in_peace_however_it_is_ended_and_jobs_stay(made, way):
     kept = made.listed(f"scratch/jobs/{job}")
     assert "ticket" in kept
     assert "outcome" not in kept, "the next master goes on with it"
+
+
+def test_a_master_goes_on_when_its_screen_fails(made, tmp_path):
+    made.put_inputs()
+    fault = ScreenFault(tmp_path / "plant")
+    with master(made, **fault.environment) as screen:
+        screen.wait_until(lambda: holds(screen, "no job under way"), "the service")
+        fault.strike(screen)
+        # Broken between words, as the terminal is narrower.
+        screen.wait_until(lambda: holds(screen, f"distsum: {WORDS[:60]}"), "why")
+        screen.wait_until(lambda: holds(screen, "Ctrl-C ends it, and jobs stay"), "what becomes of the master")
+        made.start_worker()
+        job = made.submit_here("out.npy")
+        assert made.wait_ended(job).state == "succeeded"
+        screen.process.send_signal(signal.SIGTERM)
+        assert screen.finish() == 0
+        assert not screen.cursor_hidden
+        assert not holds(screen, "Traceback")
 
 
 def test_what_hinders_a_master_is_told_in_the_terminal(made):

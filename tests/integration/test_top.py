@@ -101,7 +101,7 @@ def test_a_master_that_is_gone_is_told_and_the_next_one_is_followed(made, job):
     with top(made, "--job", job, "--read-only") as screen:
         screen.wait_until(lambda: holds(screen, f"{FREE_TASKS}/{PHASE}"), "what is done of it")
         made.kill_master()
-        screen.wait_until(lambda: holds(screen, "what is shown is"), "that it is told")
+        screen.wait_until(lambda: holds(screen, "s old · master silent"), "that it is told")
         assert holds(screen, "master")
         assert holds(screen, f"{FREE_TASKS}/{PHASE}"), "what was seen stays"
         made.start_master()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import io
+import math
 import random
 import tracemalloc
 import zlib
@@ -30,6 +31,7 @@ from distsum.messages import (
     TaskSucceeded,
 )
 from distsum.observe.history import (
+    MOST_TASKS,
     VERSION,
     History,
     HistoryHeader,
@@ -204,6 +206,20 @@ def test_what_is_no_history_is_named_and_harms_nothing(content):
         assert events is None
         assert "/scratch/h\\x1b[31m" in words
         assert words.isprintable()
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"work": (PhaseWork(10**12, 9, 9), PhaseWork(1, 1, 1))}, r"tells of 1,000,000,000,001 tasks, and at most"),
+        ({"work": (PhaseWork(MOST_TASKS, 9, 9), PhaseWork(1, 1, 1))}, r"at most 20,000,000 fit into memory"),
+        *(({"began_seconds": moment}, "does not say when") for moment in (math.inf, math.nan, 1e300, -1.0)),
+    ],
+)
+def test_a_header_that_no_run_can_have_written_is_refused_before_memory_is_taken(change, words):
+    content = written(LOG[:1], msgspec.structs.replace(header(200), **change))
+    with pytest.raises(HistoryError, match=words):
+        History(Stored(content))
 
 
 def test_another_version_or_protocol_is_refused_by_name(whole):

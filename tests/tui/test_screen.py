@@ -327,6 +327,17 @@ class Clock:
         return self.now
 
 
+@pytest.mark.parametrize(
+    ("speed", "slower", "faster"),
+    [(0.01, 0.01, 0.25), (0.25, 0.25, 0.5), (1.0, 0.5, 2.0), (3.0, 2.0, 5.0), (100.0, 30.0, 100.0), (1e3, 100.0, 1e3)],
+)
+def test_faster_is_never_slower_nor_slower_faster_whatever_the_speed_was(speed, slower, faster):
+    for step, wanted in ((-1, slower), (1, faster)):
+        source = ReplaySource(player_at(0.0), lambda: 0.0, speed)
+        source.faster(step)
+        assert source.speed == wanted
+
+
 def test_a_replay_goes_on_with_the_clock_at_its_speed_and_can_be_stopped():
     clock = Clock()
     source = ReplaySource(player_at(0.0), clock)

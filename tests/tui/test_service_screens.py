@@ -276,6 +276,8 @@ def test_slash_keeps_rows_that_hold_a_text_also_in_what_is_not_shown():
 
 def test_where_there_is_nothing_it_says_what_to_do():
     assert "distsum submit mean" in Stage(service()).show().text
+    assert "n shows a form that does the same" in Stage(service()).show().text
+    assert "shows a form" not in Stage(service(), read_only=True).show().text
     assert "`distsum worker` starts some" in Stage(service()).show().text
     assert "starts some" not in Stage(service(workers=[worker("a")])).show().text
     assert "distsum fleet" in Stage(service()).show("w").text
@@ -289,11 +291,47 @@ def test_where_there_is_nothing_keys_do_nothing(key):
     assert stage.asked.requests == []
 
 
-def test_what_is_wrong_on_the_way_is_told_on_every_screen():
-    for keys in ((), ("w",), ("u",), ("enter",)):
+FAULT = "amqp://operator@127.0.0.1:33173/distsum: Connect call failed; does RabbitMQ run there?; trying again"
+
+
+@pytest.mark.parametrize(
+    ("state", "heard", "words"),
+    [
+        ("lost", 7.6, "7.6s old · broker lost, trying again ·"),
+        ("lost", None, "broker lost, trying again · amqp://"),
+        ("silent", 7.6, "7.6s old · master silent · amqp://"),
+        ("silent", None, "amqp://operator@127.0.0.1:33173/"),
+    ],
+)
+def test_how_old_the_figures_are_and_what_is_wrong_is_seen_on_every_screen_of_any_width(state, heard, words):
+    async def steps(pilot):
+        for keys in ((), ("w",), ("n",), ("j", "enter"), ("enter",)):
+            await pilot.press(*keys)
+            for width in (120, 80, 40):
+                await pilot.resize_terminal(width, 24)
+                await settled(pilot.app, pilot)
+                assert text_of(pilot.app)[0].startswith(words), (keys, width)
+
+    stage = Stage()
+    stage.viewer.stands = Connection(state, FAULT, heard, None)
+    stage.show(steps=steps)
+
+
+def test_figures_that_nobody_hears_of_stand_still():
+    def drawn(*keys):
+        return stage.show(*keys).lines[1:]
+
+    for key in ("j", "w"):
+        seen = []
+        for later in (0.0, 25.0):
+            stage = Stage()
+            stage.viewer.stands = Connection("lost", FAULT, 5.0 + later, None)
+            stage.app.clock = lambda later=later: NOW + later
+            seen.append(drawn(key))
+        assert seen[0] == seen[1]
         stage = Stage()
-        stage.viewer.stands = Connection("lost", "amqp://h: refused; trying again", 12.0, None)
-        assert stage.show(*keys).lines[0].startswith("amqp://h: refused; trying again · what is shown is 12s old")
+        stage.app.clock = lambda: NOW + 25.0
+        assert drawn(key)[0] != seen[0][0], "a master that is heard goes on"
 
 
 def test_a_queue_s_last_minute_is_drawn_and_dead_letters_stand_out():

@@ -216,7 +216,7 @@ def test_enter_again_submits_what_was_planned_and_shows_the_job(folder):
         assert form.stage.viewer.followed == [request.job]
         assert request.priority == 3
         record = Records(RoutingStore(), str(folder / "work").encode()).load(request.job).record
-        assert record.output == str(folder / "sum.npy").encode()
+        assert record.output == str(folder / "the sum.npy").encode()
         assert (record.spec.reduction, record.spec.files, record.plan.partition) == ("sum", FILES, 5)
         assert (record.spec.output_dtype, record.replace) == ("<f4", False)
         await form.press("escape")
@@ -226,7 +226,13 @@ def test_enter_again_submits_what_was_planned_and_shows_the_job(folder):
         assert form.app.screen.wanted.output == "", "but for its result"
 
     Writing(folder).show(
-        steps=steps, reduction="sum", inputs="in/*.npy", output="sum.npy", partition="5", priority="3", out_dtype="f4"
+        steps=steps,
+        reduction="sum",
+        inputs="in/*.npy",
+        output="'the sum.npy'",
+        partition="5",
+        priority="3",
+        out_dtype="f4",
     )
 
 
@@ -300,6 +306,8 @@ WRONG = [
     ("inputs", "bad.npy in/000.npy", "bad.npy: "),
     ("output", "", "it is not said where the result is to be written"),
     ("output", "nowhere/mean.npy", "there is no folder"),
+    ("output", "a b.npy", "2 names; quotes go around one that holds blanks"),
+    ("output", "'a b.npy", "a quote is opened and not closed"),
     ("output", "in/000.npy", "is one of the inputs"),
     ("output", "mean.png", "the suffix tells no format"),
 ]

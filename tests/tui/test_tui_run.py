@@ -14,6 +14,8 @@ from distsum.errors import InterruptedRunError
 from distsum.observe.states import DONE
 from distsum.request import Options
 from tests.command import SCRIPT, Terminal, alive, distsum, summary, workers
+from tests.screenfault import WORDS as FAULT_WORDS
+from tests.screenfault import ScreenFault
 from tests.straggling import Hold
 
 MORE_TASKS, ENDLESS = ("--tiles", "3"), ("--tiles", "30")
@@ -34,10 +36,10 @@ def holds(terminal, text):
     return any(text in line for line in terminal.shown)
 
 
-def on_screen(many, short_path, *options, columns=120, lines=36):
+def on_screen(many, short_path, *options, columns=120, lines=36, env=None):
     os.symlink(many[0], short_path / "in")
     arguments = ("mean", "in", "-o", "o.npy", "-p", "5", "-w", "1", "--tui", *options)
-    return Terminal(*arguments, cwd=short_path, columns=columns, lines=lines)
+    return Terminal(*arguments, cwd=short_path, columns=columns, lines=lines, env=env)
 
 
 @pytest.mark.parametrize(("columns", "lines"), [(120, 36), (80, 24)])
@@ -136,6 +138,44 @@ def test_a_run_that_fails_says_why_on_the_screen_and_after_it(short_path):
         run.type(b"q")
         assert run.finish() == 1
         assert holds(run, bad.name)
+
+
+def test_a_run_goes_on_when_its_screen_fails_and_ends_as_it_would_have(many, short_path):
+    fault = ScreenFault(short_path / "plant")
+    with on_screen(many, short_path, *MORE_TASKS, env=fault.environment, columns=200) as run:
+        run.wait_until(lambda: holds(run, "RUNNING"), "the run")
+        fault.strike(run)
+        words = f"distsum: {FAULT_WORDS}; the run goes on here, and Ctrl-C stops it"
+        run.wait_until(lambda: holds(run, words), "the words")
+        assert run.finish() == 0
+        assert holds(run, "mean of 3,000 files of 300 numbers")
+        assert not any("Traceback" in line or "locals" in line for line in run.shown)
+        assert not run.cursor_hidden
+    assert (short_path / "o.npy").read_bytes() == many[1]
+
+
+def test_a_run_whose_screen_has_failed_is_stopped_as_any_other(many, short_path):
+    fault = ScreenFault(short_path / "plant")
+    with on_screen(many, short_path, *ENDLESS, env=fault.environment, columns=200) as run:
+        run.wait_until(lambda: holds(run, "RUNNING"), "the run")
+        fault.strike(run)
+        run.wait_until(lambda: holds(run, "the run goes on here, and Ctrl-C stops it"), "the words")
+        run.wait_until(lambda: holds(run, "phase 1"), "its progress")
+        run.type(b"\x03")
+        assert run.finish() == 130
+        assert holds(run, "the same command goes on from there")
+
+
+def test_a_replay_whose_screen_fails_says_so_and_does_not_succeed(many, short_path):
+    fault = ScreenFault(short_path / "plant")
+    with Terminal(
+        "replay", str(many[0].parent / "history"), cwd=short_path, columns=200, lines=36, env=fault.environment
+    ) as run:
+        run.wait_until(lambda: holds(run, "1 Tree"), "the screen")
+        fault.strike(run)
+        assert run.finish() == 1
+        assert run.shown[-1].startswith("distsum: the screen has failed")
+        assert not run.cursor_hidden
 
 
 def test_a_run_that_cannot_begin_leaves_the_screen_by_itself(many, short_path):

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from distsum.cli.app import app
 from distsum.cli.options import RunFlags
-from distsum.cli.wanted import OPTIONS, Wanted, _Heeded, command_line, field_at_fault, flaws, input_words
+from distsum.cli.wanted import OPTIONS, Wanted, _Heeded, command_line, field_at_fault, flaws, input_words, output_name
 from distsum.errors import BadInputError, InputListError, OutputError, PlanError, ServiceError, UnreachableError
 from distsum.stores.base import StoreInterruptedError
 
@@ -23,7 +23,7 @@ WORDS = st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\0
         Wanted,
         reduction=st.sampled_from(["mean", "max"]),
         inputs=st.lists(WORDS, min_size=1, max_size=3).map(shlex.join),
-        output=WORDS,
+        output=WORDS.map(shlex.quote),
         priority=st.integers(-9, 9).map(str),
         force=st.booleans(),
         options=st.dictionaries(
@@ -38,7 +38,7 @@ def test_the_command_that_is_shown_asks_for_the_very_same(wanted):
     given = bound.arguments
     assert given["reduction"] == wanted.reduction
     assert list(given["inputs"]) == input_words(wanted.inputs)
-    assert given["output"] == wanted.output
+    assert given["output"] == output_name(wanted.output)
     assert given.get("priority", "0") == wanted.priority
     assert given.get("force", False) == wanted.force
     assert given.get("flags", RunFlags()) == RunFlags(**wanted.options)
@@ -51,9 +51,10 @@ def test_the_command_that_is_shown_asks_for_the_very_same(wanted):
         (Wanted(output="o.npy"), "distsum submit mean INPUT... -o o.npy"),
         (Wanted(inputs="a 'b"), "distsum submit mean a 'b -o OUT"),
         (
-            Wanted(inputs="s3://b/*.npy", output="s3://b/o p.npy"),
+            Wanted(inputs="s3://b/*.npy", output="'s3://b/o p.npy'"),
             "distsum submit mean 's3://b/*.npy' -o 's3://b/o p.npy'",
         ),
+        (Wanted(inputs="a", output="b 'c"), "distsum submit mean a -o b 'c"),
         (Wanted(inputs="-a.npy", output="o.npy", force=True), "distsum submit mean -o o.npy --force -- -a.npy"),
         (Wanted(inputs="a", output="o", options={"fan_in": "4", "tiles": ""}), "distsum submit mean a -o o --fan-in 4"),
     ],
@@ -66,6 +67,9 @@ def test_what_is_wrong_is_seen_of_every_field_at_once():
     found = flaws(Wanted(inputs="'", priority="x", options={"partition": "0", "fan_in": "", "dtype": "f8"}))
     assert set(found) == {"inputs", "priority", "partition"}
     assert flaws(Wanted()) == {}
+    assert "2 names; quotes go around one that holds blanks" in flaws(Wanted(output="a b.npy"))["output"]
+    assert set(flaws(Wanted(inputs="'", output="'"))) == {"inputs", "output"}
+    assert flaws(Wanted(inputs="'a b'", output="'/tmp/a b.npy'")) == {}
 
 
 @pytest.mark.parametrize(
