@@ -10,12 +10,12 @@ from textual.containers import Horizontal, Vertical
 from distsum.observe.ledger import BackupEntry
 from distsum.observe.states import NAMES
 
+from .cells import fitted
 from .dialogs import Ask, Choice
 from .filter_box import FilterBox
 from .key_line import KeyLine
 from .lines import (
     Span,
-    fitted,
     header_lines,
     io_lines,
     log_lines,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import textwrap
 import time
 from statistics import median
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple
@@ -12,6 +11,8 @@ from distsum.observe.ledger import LEDGER_MARKS, ledger_lines, totals_words
 from distsum.observe.rates import BACKUP_MARK, FAILED_MARK, SLICE_SECONDS
 from distsum.observe.workers import GONE
 from distsum.wording import counted, digits, printable, size_unit, size_words
+
+from .cells import fitted, padded, width_of, wrapped
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -55,15 +56,6 @@ def clock_words(seconds: float) -> str:
         if whole < below:
             return f"{whole // factor}{unit}{whole % factor // (factor // (24 if unit == 'd' else 60)):02}{part}"
     return ">999d"
-
-
-def fitted(left: str, width: int) -> str:
-    """Return a text that is at most so wide; what is cut leaves a mark.
-
-    >>> fitted("abcdef", 4), fitted("abc", 4), fitted("abc", 0)
-    ('abc…', 'abc', '')
-    """
-    return left if len(left) <= width else f"{left[: width - 1]}…" if width > 0 else ""
 
 
 def share_done(view: JobView) -> float:
@@ -116,7 +108,7 @@ def header_lines(view: JobView | None, width: int) -> tuple[Line, Line]:
     name = f"{printable(snapshot.job, 40)} {printable(snapshot.reduction, 20)}"
     what = f"{name} of {counted(snapshot.files, 'file')} to {view.output}"
     left = fitted(f"distsum ▸ {what}" if room >= 60 else what, max(0, room))
-    first = (Span(left.ljust(max(0, room))), Span("  "), state, Span(end, "strong"))
+    first = (Span(padded(left, room)), Span("  "), state, Span(end, "strong"))
     if view.failure is not None and not view.cancelled:
         return first, (Span(fitted(f"! {view.failure}", width), "bad"),)
     return first, _bar_line(view, width)
@@ -171,9 +163,9 @@ def _worker_line(each: WorkerView, usual: float, width: int) -> Line:
     if room < 8:
         return (Span(fitted(f"{_name(each)} {end.strip()}", width), "warn" if slow else "plain"),)
     name = _name(each)
-    lane_room = max(0, min(len(lane), room - len(name) - 1))
+    lane_room = max(0, min(len(lane), room - width_of(name) - 1))
     shown = lane[len(lane) - lane_room :]
-    left = fitted(name, room - lane_room - 1).ljust(room - lane_room)
+    left = padded(fitted(name, room - lane_room - 1), room - lane_room)
     role: Role = "warn" if slow else "plain"
     return Span(left, role), Span(shown, "warn" if slow else "good"), Span(f" {end}", role)
 
@@ -264,11 +256,8 @@ def timed(epoch_seconds: float, words: str, role: Role, width: int) -> list[Line
     """Return words with the time of day before them, folded where they are too long."""
     stamp = time.strftime("%H:%M:%S ", time.localtime(epoch_seconds))
     room = max(10, width - len(stamp))
-    first, *rest = textwrap.wrap(words, room, drop_whitespace=False) or [""]
-    return [
-        (Span(stamp, "dim"), Span(first.rstrip(), role)),
-        *((Span(" " * len(stamp)), Span(each.strip(), role)) for each in rest),
-    ]
+    first, *rest = wrapped(words, room)
+    return [(Span(stamp, "dim"), Span(first, role)), *((Span(" " * len(stamp)), Span(each, role)) for each in rest)]
 
 
 def _name(each: WorkerView) -> str:

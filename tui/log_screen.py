@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, ClassVar
 
 from textual.binding import Binding, BindingType
 
+from .cells import fitted
 from .explained_screen import ExplainedScreen
 from .filter_box import FilterBox
 from .key_line import KeyLine
-from .lines import Span, fitted
+from .lines import Span
 from .log_lines import log_lines, log_title
 from .panes import FixedLines, LinesPane
 

@@ -9,8 +9,9 @@ from textual.binding import Binding, BindingType
 from distsum.messages import TaskId
 from distsum.observe import subtree
 
+from .cells import fitted
 from .key_line import KeyLine
-from .lines import Span, fitted, header_lines
+from .lines import Span, header_lines
 from .node_lines import LEGEND, name_words, place_lines, state_of
 from .panes import FixedLines
 from .scrubbed_screen import SCRUBBER_KEYS, ScrubbedScreen

@@ -12,7 +12,8 @@ from distsum.observe.workers import GONE
 from distsum.service.messages import ENDED
 from distsum.wording import counted, printable, size_words
 
-from .lines import Line, Role, Span, clock_words, fitted, share_read
+from .cells import fitted
+from .lines import Line, Role, Span, clock_words, share_read
 from .table_lines import Cell, Column, Row
 
 if TYPE_CHECKING:
