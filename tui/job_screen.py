@@ -52,6 +52,7 @@ class JobSteering(BackUps, Protocol):
 
 PANES: Final = ("tree", "workers", "io", "stragglers", "log")
 _TITLES: Final = ("Tree", "Workers", "I/O", "Stragglers", "Log")
+_SHORT_TITLES: Final = ("Tree", "Work", "I/O", "Slow", "Log")
 _WIDE: Final = (100, 28)
 """Columns and lines from which on all panes are shown at once."""
 _ASKING_ACTIONS: Final = frozenset({"back_up", "speculation"})
@@ -138,7 +139,7 @@ class JobScreen(ScrubbedScreen[None]):
         # Held here, since the timer may tick before they are mounted and while they are taken away.
         self._notice = FixedLines("notice")
         self._header = FixedLines("header")
-        self._tabs = Tabs(_TITLES, "tabs")
+        self._tabs = Tabs(_TITLES, "tabs", _SHORT_TITLES)
         self._tree = TreeMap(glyphs=glyphs, id="tree", classes="pane")
         self._lines = {
             name: LinesPane(

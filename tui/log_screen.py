@@ -39,7 +39,7 @@ class LogScreen(ExplainedScreen[None]):
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("q,ctrl+c,ctrl+q", "leave", "Leave", key_display="q"),
         Binding("question_mark", "help", "Help", key_display="?"),
-        Binding("escape,l", "back", "Back", key_display="esc"),
+        Binding("escape,l", "back", "Back"),
         Binding("slash", "filter", "Filter", key_display="/"),
         Binding("t", "theme", "Next theme", show=False),
     ]

@@ -66,7 +66,7 @@ WORKER_COLUMNS: Final = (
 QUEUE_COLUMNS: Final = (
     Column("queue", 20, grows=1),
     Column("ready", 8, right=True),
-    Column("the last minute", 16, rank=1, grows=2),
+    Column("the last minute", 16, rank=1, grows=2, right=True),
     Column("unacked", 8, rank=2, right=True),
     Column("redelivered", 11, rank=4, right=True),
     Column("consumers", 9, rank=3, right=True),

@@ -30,7 +30,7 @@ from tests.following import (
     worker,
 )
 from tests.recorded import recorded
-from tests.screens import check_looks, settled, text_of
+from tests.screens import UNSEEN, WIDE, check_looks, check_widths, settled, text_of
 from tests.stage import Stage
 
 FIRST, SECOND = "7f3a90c1d2e4", "9c00aa12b3c4"
@@ -570,6 +570,7 @@ HOSTILE = (
     "\x9b31m\x85",
     "x" * 4096,
     "wide 漢字 \u200b\u0301",
+    *WIDE[1:4],
 )
 
 
@@ -596,11 +597,12 @@ def test_a_hostile_name_anywhere_is_shown_as_text(name, size):
             await pilot.press(key)
             await settled(stage.app, pilot)
             texts.append(text_of(stage.app))
+            check_widths(stage.app)
 
     stage.show(size=size, steps=steps)
     assert stage.answer is None
     for lines in texts:
-        assert not re.search("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]", "".join(lines))
+        assert not re.search(UNSEEN, "".join(lines))
         assert len(lines) == size[1]
     if name.startswith("[") and size[0] > 40:
         assert name in "".join(texts[5]), "markup is no markup here"
