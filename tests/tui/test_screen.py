@@ -455,6 +455,20 @@ def test_any_size_can_be_used_and_none_overflows(size):
     assert max(map(len, lines)) <= size[0]
 
 
+@pytest.mark.parametrize(
+    ("width", "told"),
+    [
+        (80, " 1 Tree 2 Workers 3 I/O 4 Stragglers 5 Log"),
+        (42, " 1 Tree 2 Workers 3 I/O 4 Stragglers 5 Log"),
+        (41, " 1 Tree 2 Work 3 I/O 4 Slow 5 Log"),
+        (20, " 1 2 3 4 Slow 5"),
+    ],
+)
+def test_names_of_panes_are_whole_at_any_width(width, told):
+    _, lines = shown(live(), "4", size=(width, 12))
+    assert told in lines
+
+
 def test_it_can_be_resized_while_it_draws():
     async def steps(app, pilot):
         for width, height in ((80, 24), (40, 10), (300, 100), (3, 2), (120, 36)):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import re
 
 import msgspec
@@ -16,6 +17,7 @@ from distsum.tui.served_job_screen import ServedJobScreen
 from distsum.tui.table import Table
 from distsum.tui.workers_screen import WorkersScreen
 
+from distsum.cli.kept_log import KeptLog
 from distsum.errors import StorageError, UnreachableError
 from distsum.service.messages import Cancel, CommandWorker, Queue, Queues, Refused, SetPriority
 from distsum.service.viewer import Connection
@@ -408,7 +410,7 @@ def test_who_only_looks_is_offered_nothing_that_steers(where, keys):
 @pytest.mark.parametrize(
     ("where", "words"),
     [
-        ((), ["Cancel", "Priority", "Filter", "Sort", "Open", "Leave", "Row below", "Workers", "Queues"]),
+        ((), ["Cancel", "Priority", "Filter", "Sort", "Open", "Leave", "Row below", "To workers", "To queues"]),
         (("w",), ["Pause", "Resume", "Drain", "Shut down", "Back"]),
         (("u",), ["RabbitMQ's page", "Back"]),
         (("enter",), ["Cancel", "Priority", "Zoom", "Jobs", "Workers", "Move the cursor left"]),
@@ -420,6 +422,26 @@ def test_the_help_and_the_palette_name_what_keys_do(where, words):
     stage = Stage()
     stage.show(*where, steps=lambda pilot: offered(stage))
     assert set(words) <= stage.offered.keys()
+
+
+def test_the_help_has_one_line_for_each_thing_to_do_and_nothing_of_textual():
+    stage = Stage(log=KeptLog(io.StringIO(), 9))
+    told = stage.show("question_mark", size=(120, 60)).text
+    for line in (r"1 j +To jobs", r"2 w +To workers", r"3 u +To queues"):
+        assert re.search(rf"│ {line} ", told)
+    assert "│ w  " not in told
+    told = Stage(log=KeptLog(io.StringIO(), 9)).show("l", "question_mark", size=(120, 60)).text
+    assert re.search(r"│ esc l +Back ", told)
+    assert "Focus" not in told
+
+
+def test_a_title_stands_above_what_its_column_shows():
+    lines = Stage().show("u", size=(120, 36)).lines
+    title = next(line for line in lines if "the last minute" in line)
+    trace = next(line for line in lines if "▁" in line)
+    assert title.index("the last minute") + len("the last minute") - 1 == max(
+        map(trace.rindex, set(trace) & set("▁▂▃▄▅▆▇█"))
+    )
 
 
 async def offered(stage):
