@@ -6,10 +6,10 @@ import re
 
 import msgspec
 import pytest
-from distsum.tui.cells import width_of
 from distsum.tui.lines import header_lines, log_lines, straggler_lines, worker_lines
 from distsum.tui.service_lines import JOB_COLUMNS, job_rows
 from distsum.tui.table_lines import cell_line, places
+from rich.cells import cell_len as width_of
 
 from distsum.observe.history import History
 from distsum.observe.player import Player
