@@ -4,7 +4,8 @@ import os
 import unicodedata
 from typing import Final
 
-_BIDI = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+_UNSEEN: Final = frozenset({"Cc", "Cf", "Cn", "Co", "Cs", "Zl", "Zp", "Zs"})
+"""Unicode's categories of what controls, formats, separates or has no meaning yet: it is not seen as it is."""
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 _SIZE_UNITS: Final = (
     ("B", 1),
@@ -20,8 +21,9 @@ _SIZE_UNITS: Final = (
 def printable(name: bytes | str, limit: int = 300) -> str:
     r"""Return a name from outside as one line that cannot disturb a terminal.
 
-    Control characters, line separators, bidirectional marks, lone surrogates and bytes that are not UTF-8 become
-    backslash escapes; a name longer than ``limit`` characters loses its middle, and says how many.
+    Characters that nobody sees become backslash escapes: controls, format characters (bidirectional marks, joiners,
+    blanks without width), separators other than the plain blank, private and unassigned characters, lone surrogates,
+    and bytes that are not UTF-8. A name longer than ``limit`` characters loses its middle, and says how many.
 
     Args:
         name: A path, URI or word, as bytes or text.
@@ -31,6 +33,8 @@ def printable(name: bytes | str, limit: int = 300) -> str:
     'a b[1].npy'
     >>> printable(b"bell\x07 \x1b[31mred\n\xff")
     'bell\\x07 \\x1b[31mred\\n\\xff'
+    >>> printable("日本 e\u0301 \u200b\u3000\U000e0001")
+    '日本 é \\u200b\\u3000\\U000e0001'
     """
     text = name if isinstance(name, str) else os.fsdecode(name)
     safe = "".join(_escape(character) for character in text)
@@ -46,9 +50,9 @@ def _escape(character: str) -> str:
         return f"\\x{code - 0xDC00:02x}"
     if character == "\n":
         return "\\n"
-    if character in _BIDI or unicodedata.category(character) in {"Cc", "Cs", "Zl", "Zp"}:
-        return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
-    return character
+    if character == " " or unicodedata.category(character) not in _UNSEEN:
+        return character
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
 
 
 def counted(number: int, noun: str, plural: str | None = None) -> str:

@@ -8,9 +8,22 @@ import os
 from pathlib import Path
 
 from distsum.tui.panes import LinesPane
+from rich.cells import cell_len
 
 SCREENS = Path(__file__).parent / "tui" / "screens"
 ACCEPT = bool(os.environ.get("DISTSUM_ACCEPT_SCREENS"))  # looked up before a test takes settings out of the environment
+
+WIDE = ("日本b.npy", "日本語の平均値" * 9 + ".npy", "e\u0301\u0323" * 70, "🙂👍🏽" * 40, "ｱﾊﾟ한국어" * 20)
+"""Names whose characters take two columns of a terminal, or none."""
+UNSEEN = "[\x00-\x1f\x7f-\xa0\xad\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]"
+"""What a name may do harm with, as a regular expression."""
+
+
+def check_widths(app):
+    """See that every line is as wide as the screen, in columns of a terminal."""
+    width = app.size.width
+    assert [strip.cell_length for strip in app.screen._compositor.render_strips()] == [width] * app.size.height
+    assert max(map(cell_len, text_of(app))) <= width
 
 
 def text_of(app):

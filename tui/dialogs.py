@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, NamedTuple, Typ
 from textual.binding import Binding, BindingType
 from textual.containers import VerticalScroll
 from textual.content import Content
-from textual.screen import ModalScreen
+from textual.screen import ModalScreen, Screen
 from textual.widgets import Input, OptionList, Static
 from textual.widgets.option_list import Option
 
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from textual.app import ComposeResult
-    from textual.screen import Screen
 
 _BOX = """
     align: center middle;
@@ -26,13 +25,18 @@ _BOX = """
     & OptionList, & OptionList:focus { height: auto; min-width: 8; border: none; background: $surface; }
 """
 
+_TEXTUALS: Final = frozenset(
+    (binding.action, binding.description) for binding in Screen.BINDINGS if isinstance(binding, Binding)
+)
+"""What keys do on any screen of Textual's, which is of no use here."""
+
 
 def keys_of(screen: Screen[Any]) -> list[tuple[str, str]]:
     """Return what the keys of a screen, and of what is chosen on it, do now: the keys, and what for."""
     keys: dict[str, list[str]] = {}
     for active in screen.active_bindings.values():
         binding = active.binding
-        ours = active.node is not screen.app and not binding.action.startswith("screen.")
+        ours = active.node is not screen.app and (binding.action, binding.description) not in _TEXTUALS
         if active.enabled and ours and binding.description:
             shown = keys.setdefault(binding.description, [])
             if (key := screen.app.get_key_display(binding)) not in shown:

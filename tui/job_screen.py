@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, ClassVar, Final, Protocol
 
 from textual.binding import Binding, BindingType
@@ -10,15 +11,14 @@ from textual.containers import Horizontal, Vertical
 from distsum.observe.ledger import BackupEntry
 from distsum.observe.states import NAMES, RUNNING
 
+from .cells import fitted
 from .dialogs import Ask, Choice
 from .filter_box import FilterBox
 from .lines import (
     Span,
-    fitted,
     header_lines,
     io_lines,
     log_lines,
-    matching,
     straggler_lines,
     straggler_title,
     worker_lines,
@@ -51,6 +51,7 @@ class JobSteering(BackUps, Protocol):
 
 PANES: Final = ("tree", "workers", "io", "stragglers", "log")
 _TITLES: Final = ("Tree", "Workers", "I/O", "Stragglers", "Log")
+_SHORT_TITLES: Final = ("Tree", "Work", "I/O", "Slow", "Log")
 _WIDE: Final = (100, 28)
 """Columns and lines from which on all panes are shown at once."""
 _FILTERED: Final = ("workers", "stragglers", "log")
@@ -143,7 +144,7 @@ class JobScreen(ScrubbedScreen[None]):
         self._notice = FixedLines("notice")
         self._header = FixedLines("header")
         self._box = FilterBox("lines")
-        self._tabs = Tabs(_TITLES, "tabs")
+        self._tabs = Tabs(_TITLES, "tabs", _SHORT_TITLES)
         self._tree = TreeMap(glyphs=glyphs, id="tree", classes="pane")
         self._lines = {
             name: LinesPane(
@@ -224,11 +225,12 @@ class JobScreen(ScrubbedScreen[None]):
             self._notice.show([(Span(fitted(words, max(1, self.size.width)), "strong"),)])
 
     def _show_lines(self, view: JobView) -> None:
+        wanted = self._filter
         for name, lines_of in (
-            ("workers", worker_lines),
+            ("workers", partial(worker_lines, wanted=wanted)),
             ("io", io_lines),
-            ("stragglers", straggler_lines),
-            ("log", log_lines),
+            ("stragglers", partial(straggler_lines, wanted=wanted)),
+            ("log", partial(log_lines, wanted=wanted)),
         ):
             pane = self._lines[name]
             if not pane.is_on_screen:
@@ -239,19 +241,16 @@ class JobScreen(ScrubbedScreen[None]):
                 content: object = view.log_total, view.ledger.remark
                 if name == "stragglers":
                     content = view.ledger.entries, straggler_title(view)
-                if self._shown.get(name) == (content, width, self._filter):
+                if self._shown.get(name) == (content, width, wanted):
                     continue
-                self._shown[name] = content, width, self._filter
-            lines = lines_of(view, width)
+                self._shown[name] = content, width, wanted
             title = {
                 "workers": f"2 Workers ── {view.snapshot.workers:,} ── slowest first",
                 "io": "3 I/O",
                 "stragglers": f"4 Stragglers ── {straggler_title(view)}",
                 "log": f"5 Log ── {view.log_total:,}" + (f" ── {view.ledger.remark}" if view.ledger.remark else ""),
             }[name]
-            if name != "io":
-                lines = matching(lines, self._filter)
-            pane.show(lines, title)
+            pane.show(lines_of(view, width), title)
 
     def _repaint(self) -> None:
         self._tree.repaint()

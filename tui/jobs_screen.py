@@ -39,8 +39,6 @@ class JobsScreen(ListScreen):
         Binding("n", "submit", "New job"),
         Binding("c", "cancel", "Cancel"),
         Binding("p", "prioritize", "Priority"),
-        Binding("w", "go('workers')", "Workers", show=False),
-        Binding("u", "go('queues')", "Queues", show=False),
     ]
 
     def rows(self, view: ServiceView, now: float) -> list[Row]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import textwrap
 import time
 from statistics import median
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple
@@ -12,6 +11,8 @@ from distsum.observe.ledger import LEDGER_MARKS, ledger_lines, task_words, total
 from distsum.observe.rates import BACKUP_MARK, FAILED_MARK, SLICE_SECONDS
 from distsum.observe.workers import GONE
 from distsum.wording import counted, digits, printable, size_unit, size_words
+
+from .cells import fitted, padded, width_of, wrapped
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,6 +32,8 @@ class Span(NamedTuple):
 
 
 Line = tuple[Span, ...]
+_Entry = tuple[float, str, Role]
+"""When something was, in seconds of the job's clock, in what words, and what that is for."""
 
 BLOCKS: Final = " ▁▂▃▄▅▆▇█"
 _MARKS: Final = {BACKUP_MARK: "↯", FAILED_MARK: "!"}
@@ -60,29 +63,6 @@ def clock_words(seconds: float) -> str:
         if whole < below:
             return f"{whole // factor}{unit}{whole % factor // (factor // (24 if unit == 'd' else 60)):02}{part}"
     return ">999d"
-
-
-def fitted(left: str, width: int) -> str:
-    """Return a text that is at most so wide; what is cut leaves a mark.
-
-    >>> fitted("abcdef", 4), fitted("abc", 4), fitted("abc", 0)
-    ('abc…', 'abc', '')
-    """
-    return left if len(left) <= width else f"{left[: width - 1]}…" if width > 0 else ""
-
-
-def cut_lines(words: str, width: int, most: int) -> list[str]:
-    """Return words folded into at most so many lines; how many characters are cut stands at the end.
-
-    >>> cut_lines("one two three", 8, 2), cut_lines("one two " * 9, 24, 1)
-    (['one two', 'three'], ['one two on… 61 more'])
-    """
-    lines = [line for each in words.split("\n") for line in textwrap.wrap(each, max(8, width), break_on_hyphens=False)]
-    if len(lines) > most:
-        rest = " ".join(lines[most - 1 :])
-        kept = max(0, width - 14)
-        lines[most - 1 :] = [f"{rest[:kept]}… {len(rest) - kept:,} more"]
-    return lines
 
 
 def rest_words(above: int, below: int) -> str:
@@ -140,11 +120,13 @@ def header_lines(view: JobView | None, width: int) -> tuple[Line, Line]:
             end += f" ±{clock_words(view.estimate.margin_seconds)}"
     elif not snapshot.finished:
         end += "  ETA -"
-    room = width - len(state.text) - len(end) - 2
+    if (room := width - len(state.text) - len(end) - 2) < 0:
+        state = state._replace(text=state.text.replace(" phase ", " "))
+        room = width - len(state.text) - len(end) - 2
     name = f"{printable(snapshot.job, 40)} {printable(snapshot.reduction, 20)}"
     what = f"{name} of {counted(snapshot.files, 'file')} to {view.output}"
     left = fitted(f"distsum ▸ {what}" if room >= 60 else what, max(0, room))
-    first = (Span(left.ljust(max(0, room))), Span("  "), state, Span(end, "strong"))
+    first = (Span(padded(left, room)), Span("  "), state, Span(end, "strong"))
     if view.failure is not None and not view.cancelled:
         return first, (Span(fitted(f"! {view.failure}", width), "bad"),)
     return first, _bar_line(view, width)
@@ -164,14 +146,21 @@ def _bar_line(view: JobView, width: int) -> Line:
     return Span("━" * filled, "good"), Span("─" * (room - filled), "dim"), Span(figures, "strong")
 
 
-def worker_lines(view: JobView, width: int) -> list[Line]:
-    """Return the workers, whoever needs a look first: slow ones, then others by rate, then those that are gone."""
+def worker_lines(view: JobView, width: int, wanted: str = "") -> list[Line]:
+    """Return the workers, whoever needs a look first: slow ones, then others by rate, then those that are gone.
+
+    Args:
+        view: Knows them.
+        width: Columns.
+        wanted: What their name, host, state or reason must hold, whatever its case; how many others there are is said.
+    """
     rates = [each.status.bytes_per_second for each in view.workers if each.status.bytes_per_second > 0]
     usual = median(rates) if rates else 0.0
-    there = [each for each in view.workers if each.status.state not in GONE]
-    gone = [each for each in view.workers if each.status.state in GONE]
+    found = [each for each in view.workers if holds(_worker_words(each), wanted)]
+    there = [each for each in found if each.status.state not in GONE]
+    gone = [each for each in found if each.status.state in GONE]
     there.sort(key=lambda each: (each.status.state not in {"quarantined", "paused"}, each.status.bytes_per_second))
-    name_width = max((len(_name(each)) for each in there[:MOST_WORKERS]), default=0)
+    name_width = max((width_of(_name(each)) for each in there[:MOST_WORKERS]), default=0)
     lines = [_worker_line(each, usual, name_width, width) for each in there[:MOST_WORKERS]]
     if len(there) > MOST_WORKERS:
         lines.append((Span(f"{len(there) - MOST_WORKERS:,} more, all faster", "dim"),))
@@ -183,6 +172,7 @@ def worker_lines(view: JobView, width: int) -> list[Line]:
         lines.append((Span(fitted(words, width), "dim" if each.status.state == "left" else "bad"),))
     if len(gone) > _GONE_SHOWN:
         lines.append((Span(f"{len(gone) - _GONE_SHOWN:,} more are gone", "dim"),))
+    lines += hidden_lines(len(view.workers) - len(found), "worker", "workers", wanted)
     return lines or [(Span("none has joined yet", "dim"),)]
 
 
@@ -201,17 +191,17 @@ def _worker_line(each: WorkerView, usual: float, name_width: int, width: int) ->
     if room < 8:
         return (Span(fitted(f"{_name(each)} {end.strip()}", width), "warn" if slow else "plain"),)
     name = _name(each)
-    lane_room = max(0, min(len(lane), room - len(name) - 1))
+    lane_room = max(0, min(len(lane), room - width_of(name) - 1))
     shown = lane[len(lane) - lane_room :]
     left = room - lane_room
     role: Role = "warn" if slow else "plain"
     task = ""
     if status.task is not None and (task_room := left - name_width - 3) >= _TASK_WIDTH:
-        name = name.ljust(name_width + 2)
+        name = padded(name, name_width + 2)
         task = fitted(task_words(status.task), task_room)
     name = fitted(name, left - 1)
     lane_role: Role = "warn" if slow else "good"
-    doing = Span(task.ljust(left - len(name)), "dim")
+    doing = Span(padded(task, left - width_of(name)), "dim")
     return Span(name, role), doing, Span(shown, lane_role), Span(f" {end}", role)
 
 
@@ -287,48 +277,78 @@ def straggler_title(view: JobView) -> str:
     return f"backups {'on' if view.snapshot.speculation else 'OFF'} ── {totals}"
 
 
-def straggler_lines(view: JobView, width: int) -> list[Line]:
-    """Return the ledger in the order of time, the last at the end: each decision with the numbers behind it."""
+def straggler_lines(view: JobView, width: int, wanted: str = "") -> list[Line]:
+    """Return the ledger in the order of time, the last at the end: each decision with the numbers behind it.
+
+    Args:
+        view: Has it.
+        width: Columns.
+        wanted: What an entry must hold, whatever its case; how many others there are is said.
+    """
     report = view.ledger
     lines: list[Line] = []
     if report.cut:
         lines.append((Span(f"{counted(report.cut, 'earlier entry', 'earlier entries')} not kept", "dim"),))
-    for line in ledger_lines(report.entries):
-        role = LEDGER_ROLES.get(line.what, "plain")
-        lines += timed(report.began_seconds + line.seconds, f"{LEDGER_MARKS[line.what]} {line.text}", role, width)
+    entries: list[_Entry] = [
+        (line.seconds, f"{LEDGER_MARKS[line.what]} {line.text}", LEDGER_ROLES.get(line.what, "plain"))
+        for line in ledger_lines(report.entries)
+    ]
+    lines += _entry_lines(view, entries, width, ("entry", "entries"), wanted)
     return lines or [(Span("no task has been slow enough for a second worker", "dim"),)]
 
 
-def log_lines(view: JobView, width: int) -> list[Line]:
-    """Return the log, the last at the end."""
+def log_lines(view: JobView, width: int, wanted: str = "") -> list[Line]:
+    """Return the log, the last at the end; ``wanted`` is what its lines must hold, as for stragglers."""
     lines: list[Line] = []
     if view.log_total > len(view.log):
         lines.append((Span(f"{view.log_total - len(view.log):,} earlier lines not kept", "dim"),))
-    for line in view.log:
-        role: Role = "warn" if line.level >= logging.WARNING else "plain"
-        lines += timed(view.ledger.began_seconds + line.seconds, line.words, role, width)
+    entries: list[_Entry] = [
+        (line.seconds, line.words, "warn" if line.level >= logging.WARNING else "plain") for line in view.log
+    ]
+    lines += _entry_lines(view, entries, width, ("line", "lines"), wanted)
     return lines or [(Span("nothing unusual has happened", "dim"),)]
+
+
+def _entry_lines(view: JobView, entries: list[_Entry], width: int, nouns: tuple[str, str], wanted: str) -> list[Line]:
+    """Return the entries that hold a text, each as a whole, and how many do not."""
+    lines: list[Line] = []
+    hidden = 0
+    for seconds, words, role in entries:
+        epoch_seconds = view.ledger.began_seconds + seconds
+        if holds(_stamp(epoch_seconds) + words, wanted):
+            lines += timed(epoch_seconds, words, role, width)
+        else:
+            hidden += 1
+    return lines + hidden_lines(hidden, *nouns, wanted)
+
+
+def _stamp(epoch_seconds: float) -> str:
+    return time.strftime("%H:%M:%S ", time.localtime(epoch_seconds))
 
 
 def timed(epoch_seconds: float, words: str, role: Role, width: int) -> list[Line]:
     """Return words with the time of day before them, folded where they are too long."""
-    stamp = time.strftime("%H:%M:%S ", time.localtime(epoch_seconds))
+    stamp = _stamp(epoch_seconds)
     room = max(10, width - len(stamp))
-    first, *rest = textwrap.wrap(words, room, drop_whitespace=False) or [""]
-    return [
-        (Span(stamp, "dim"), Span(first.rstrip(), role)),
-        *((Span(" " * len(stamp)), Span(each.strip(), role)) for each in rest),
-    ]
+    first, *rest = wrapped(words, room)
+    return [(Span(stamp, "dim"), Span(first, role)), *((Span(" " * len(stamp)), Span(each, role)) for each in rest)]
 
 
 def _name(each: WorkerView) -> str:
     return printable(each.status.worker, 40)
 
 
-def matching(lines: list[Line], wanted: str) -> list[Line]:
-    """Return the lines that hold a text, whatever its case; how many others there are is said below."""
-    if not wanted:
-        return lines
-    found = [line for line in lines if wanted.casefold() in "".join(span.text for span in line).casefold()]
-    hidden = len(lines) - len(found)
-    return [*found, (Span(f"{counted(hidden, 'line')} without “{printable(wanted, 40)}”", "dim"),)] if hidden else found
+def _worker_words(each: WorkerView) -> str:
+    status = each.status
+    return f"{_name(each)} {printable(status.host, 200)} {status.state} {printable(status.reason or '', 2000)}"
+
+
+def holds(words: str, wanted: str) -> bool:
+    """Return whether words hold a text, whatever its case."""
+    return wanted.casefold() in words.casefold()
+
+
+def hidden_lines(hidden: int, noun: str, plural: str, wanted: str) -> list[Line]:
+    """Return how many things a filter hides; nothing where it hides none."""
+    words = f"{counted(hidden, noun, plural)} without “{printable(wanted, 40)}”"
+    return [(Span(words, "dim"),)] if hidden else []

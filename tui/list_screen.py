@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import textwrap
 from typing import TYPE_CHECKING, ClassVar, Final
 
 from textual.binding import Binding, BindingType
 
+from .cells import fitted, rest_after, wrapped
 from .explained_screen import ExplainedScreen
 from .filter_box import FilterBox
-from .lines import Line, Span, fitted
+from .lines import Line, Span
 from .panes import FixedLines, Tabs
 from .service_lines import overview_line
 from .table import Table
@@ -185,10 +185,10 @@ class ListScreen(ExplainedScreen[None]):
         for place, each in enumerate(words):
             # Each has a line at least, as far as there are lines; what needs more has those that no other needs.
             free = max(1, most - len(lines) - (len(words) - place - 1))
-            wrapped = textwrap.wrap(each, room) or [""]
-            if len(wrapped) > free:
-                wrapped[free - 1 :] = [fitted(" ".join(wrapped[free - 1 :]), room)]
-            lines += [(Span(text, "bad" if each.startswith("!") else "plain"),) for text in wrapped]
+            texts = wrapped(each, room)
+            if len(texts) > free:
+                texts[free - 1 :] = [fitted(rest_after(each, texts[: free - 1]), room)]
+            lines += [(Span(text, "bad" if each.startswith("!") else "plain"),) for text in texts]
         self._details.show([*lines[:most], *[()] * max(0, most - len(lines))])
 
     # What keys do -----------------------------------------------------------------------------------------------------

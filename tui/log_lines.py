@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import textwrap
 from typing import TYPE_CHECKING, Final
 
 from distsum.wording import counted, printable
 
+from .cells import wrapped
 from .lines import Line, Role, Span
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def log_lines(lines: Sequence[str], wanted: str, width: int) -> list[Line]:
     for line in found[-SHOWN:]:
         role = _role(line[:_HEAD])
         text = printable(line, 4000)
-        drawn += [(Span(part, role),) for part in textwrap.wrap(text, max(8, width), subsequent_indent="  ") or [""]]
+        drawn += [(Span(part, role),) for part in wrapped(text, max(8, width), "  ")]
     return drawn
 
 

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, ClassVar
 
 from textual.binding import Binding, BindingType
 
+from .cells import fitted
 from .explained_screen import ExplainedScreen
 from .filter_box import FilterBox
-from .lines import Span, fitted
+from .lines import Span
 from .log_lines import log_lines, log_title
 from .panes import FixedLines, LinesPane
 
@@ -38,7 +39,7 @@ class LogScreen(ExplainedScreen[None]):
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("q,ctrl+c,ctrl+q", "leave", "Leave", key_display="q"),
         Binding("question_mark", "help", "Help", key_display="?"),
-        Binding("escape,l", "back", "Back", key_display="esc"),
+        Binding("escape,l", "back", "Back"),
         Binding("slash", "filter", "Filter", key_display="/"),
         Binding("t", "theme", "Next theme", show=False),
     ]

@@ -12,7 +12,8 @@ from distsum.observe.states import BACKUP, DONE, FAILED, NAMES, QUEUED, RUNNING,
 from distsum.observe.workers import GONE
 from distsum.wording import counted, printable, size_words
 
-from .lines import LEDGER_ROLES, Line, Role, Span, clock_words, fitted, timed
+from .cells import fitted, middle_cut, padded, width_of
+from .lines import LEDGER_ROLES, Line, Role, Span, clock_words, timed
 from .palette import GLYPHS
 
 if TYPE_CHECKING:
@@ -172,21 +173,6 @@ def _file_line(task: TaskId, tree: Tree, place: int, name: str, width: int) -> L
     return (*parts, Span(middle_cut(name, room)))
 
 
-def middle_cut(words: str, width: int) -> str:
-    """Return a name that is at most so wide. It loses its middle: names of files differ in their ends.
-
-    >>> middle_cut("s3://lab/run42/0001.npy", 12), middle_cut("short", 12), middle_cut("abc", 1)
-    ('s3://…01.npy', 'short', '…')
-    """
-    if len(words) <= width:
-        return words
-    if width < 1:
-        return ""
-    tail = width // 2
-    head = width - 1 - tail
-    return f"{words[:head]}…{words[len(words) - tail :] if tail else ''}"
-
-
 def _node_line(view: JobView, made: TaskId, tree: Tree, child: Child | None, name_width: int, width: int) -> Line:
     state = state_of(view, made)
     if state is None:
@@ -317,8 +303,8 @@ def time_lines(view: JobView, detail: NodeDetail | None, task: TaskId, width: in
     now = view.snapshot.elapsed_seconds
     began = min(attempt.when for attempt in detail.attempts)
     ended = max(now if attempt.ended_seconds is None else attempt.ended_seconds for attempt in detail.attempts)
-    names = min(20 if width >= 76 else 12, max(6, *(len(_who(attempt)) for attempt in detail.attempts)))
-    outcomes = min(26 if width >= 76 else 14, max(7, *(len(_outcome(attempt)) for attempt in detail.attempts)))
+    names = min(20 if width >= 76 else 12, max(6, *(width_of(_who(attempt)) for attempt in detail.attempts)))
+    outcomes = min(26 if width >= 76 else 14, max(7, *(width_of(_outcome(attempt)) for attempt in detail.attempts)))
     figures = dict(_FIGURES)
     for name in _LEAST_FIRST:
         if _bar_room(width, names, outcomes, figures) < _BAR:
@@ -332,9 +318,9 @@ def time_lines(view: JobView, detail: NodeDetail | None, task: TaskId, width: in
         told = _figures_of(view, attempt)
         lines.append(
             (
-                Span(f"{number:>3} {fitted(_who(attempt), names):<{names}}  "),
+                Span(f"{number:>3} {padded(fitted(_who(attempt), names), names)}  "),
                 Span(_bar(attempt, began, ended, now, bar), role),
-                Span(f" {fitted(_outcome(attempt), outcomes):<{outcomes}}", role),
+                Span(f" {padded(fitted(_outcome(attempt), outcomes), outcomes)}", role),
                 Span("".join(f" {told[name]:>{room}}" for name, room in figures.items())),
             )
         )

@@ -10,7 +10,8 @@ from distsum.messages import TaskId
 from distsum.observe import subtree
 from distsum.observe.states import RUNNING
 
-from .lines import Span, fitted, header_lines
+from .cells import fitted
+from .lines import Span, header_lines
 from .node_lines import LEGEND, place_lines, state_of
 from .panes import FixedLines
 from .scrubbed_screen import SCRUBBER_KEYS, ScrubbedScreen

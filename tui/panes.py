@@ -13,7 +13,7 @@ from textual.scroll_view import ScrollView
 from textual.strip import Strip
 from textual.widget import Widget
 
-from .lines import Line, Span, clock_words, fitted, rest_words
+from .lines import Line, Span, clock_words, rest_words
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -161,7 +161,13 @@ class LinesPane(ScrollView, can_focus=True, inherit_bindings=False):
 
 
 class Tabs(FixedLines):
-    """The panes by number, where only one of them is shown."""
+    """The panes by number, where only one of them is shown.
+
+    Args:
+        names: Theirs.
+        id: The widget's.
+        short: Shorter names; none where there are none.
+    """
 
     class Chosen(Message):
         """Somebody has clicked a tab."""
@@ -170,17 +176,21 @@ class Tabs(FixedLines):
             super().__init__()
             self.number = number
 
-    def __init__(self, names: Sequence[str], id: str) -> None:  # noqa: A002 - Textual's word
+    def __init__(self, names: Sequence[str], id: str, short: Sequence[str] = ()) -> None:  # noqa: A002 - Textual's word
         super().__init__(id)
         self._names = names
+        self._short = short or names
 
     def choose(self, number: int, width: int) -> None:
-        """Show which pane is there; names are cut where there is no room for them."""
-        room = max(1, (width - 3 * len(self._names)) // len(self._names))
-        self._texts = [
-            f"{'▸' if place == number else ' '}{place} {fitted(name, room)}"
-            for place, name in enumerate(self._names, start=1)
-        ]
+        """Show which pane is there: by short names where there is little room, and by numbers where there is less."""
+        only = [self._short[number - 1] if place == number else "" for place in range(1, len(self._names) + 1)]
+        for names in (self._names, self._short, only):
+            self._texts = [
+                f"{'▸' if place == number else ' '}{place}{' ' if name else ''}{name}"
+                for place, name in enumerate(names, start=1)
+            ]
+            if sum(map(len, self._texts)) <= width:
+                break
         self.show(
             [
                 tuple(

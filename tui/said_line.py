@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, ClassVar, Final, NamedTuple
 from textual.strip import Strip
 from textual.widget import Widget
 
-from .lines import Span, cut_lines
+from .cells import cut_lines
+from .lines import Span
 from .panes import LINE_ROLES, LINE_STYLES, line_strip
 
 if TYPE_CHECKING:

@@ -12,7 +12,8 @@ from distsum.observe.workers import GONE
 from distsum.service.messages import ENDED
 from distsum.wording import counted, printable, size_words
 
-from .lines import Line, Role, Span, clock_words, fitted, share_read
+from .cells import fitted
+from .lines import Line, Role, Span, clock_words, share_read
 from .table_lines import Cell, Column, Row
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ WORKER_COLUMNS: Final = (
 QUEUE_COLUMNS: Final = (
     Column("queue", 20, grows=1),
     Column("ready", 8, right=True),
-    Column("the last minute", 16, rank=1, grows=2),
+    Column("the last minute", 16, rank=1, grows=2, right=True),
     Column("unacked", 8, rank=2, right=True),
     Column("redelivered", 11, rank=4, right=True),
     Column("consumers", 9, rank=3, right=True),

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import textwrap
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from distsum.cli.plan import report_lines
 from distsum.cli.wanted import REDUCTIONS, command_line
 from distsum.wording import printable
 
-from .lines import Line, Span, clock_words, cut_lines, fitted
+from .cells import cut_lines, fitted, wrapped
+from .lines import Line, Span, clock_words
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -78,11 +78,7 @@ def plan_lines(report: PlanReport, width: int, *, stale: bool) -> list[Line]:
 
 def wrapped_lines(words: Sequence[str], width: int, *, bad: bool = False) -> list[Line]:
     """Return paragraphs as lines."""
-    return [
-        (Span(line, "bad" if bad else "plain"),)
-        for each in words
-        for line in textwrap.wrap(each, max(8, width), break_on_hyphens=False) or [""]
-    ]
+    return [(Span(line, "bad" if bad else "plain"),) for each in words for line in wrapped(each, max(8, width))]
 
 
 def doing_words(what: str, seconds: float) -> str:

@@ -25,10 +25,11 @@ from distsum.stores.base import StoreInterruptedError
 from distsum.wording import printable
 
 from .aside import aside
+from .cells import fitted
 from .dialogs import Ask, Choice
 from .explained_screen import ExplainedScreen
 from .form import Entry, Form
-from .lines import Span, fitted
+from .lines import Span
 from .panes import FixedLines, LinesPane
 from .submit_lines import (
     FIELDS,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 from rich.segment import Segment
@@ -10,6 +9,7 @@ from textual.geometry import Size
 from textual.message import Message
 from textual.strip import Strip
 
+from .cells import wrapped
 from .lines import Span
 from .panes import line_strip
 from .row_list import RowList
@@ -148,7 +148,7 @@ class Table(RowList):
 
     def _empty_line(self, y: int, width: int) -> Strip:
         room = max(1, width - 2 * MARK)
-        lines = [line for each in self._empty.split("\n") for line in textwrap.wrap(each, room) or [""]]
+        lines = [line for each in self._empty.split("\n") for line in wrapped(each, room)]
         if not 0 < y <= len(lines):
             return Strip.blank(width, self.rich_style)
         return line_strip(self, (Span(" " * MARK + lines[y - 1]),), width)

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from distsum.wording import counted, printable
 
-from .lines import Line, Role, Span, fitted, sparkline
+from .cells import fitted, padded, width_of
+from .lines import Line, Role, Span, sparkline
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -113,7 +114,7 @@ def _needed(columns: Sequence[Column], shown: Sequence[int]) -> int:
 def head_cell(column: Column, width: int, sorting: Sorting, number: int) -> Line:
     """Return a column's title, with a sign where rows are sorted by it."""
     sign = "" if sorting.column != number else "▼" if sorting.falling else "▲"
-    return (Span(_placed(fitted(column.title, width - len(sign)) + sign, width, right=column.right), "dim"),)
+    return (Span(padded(fitted(column.title, width - len(sign)) + sign, width, right=column.right), "dim"),)
 
 
 def cell_line(cell: Cell, column: Column, width: int) -> Line:
@@ -121,16 +122,12 @@ def cell_line(cell: Cell, column: Column, width: int) -> Line:
     if cell.trace is not None:
         return (Span(sparkline(cell.trace, width).rjust(width), cell.role),)
     if cell.share is not None:
-        room = width - len(cell.text) - 1
+        room = width - width_of(cell.text) - 1
         if room >= 4:
             filled = int(cell.share * room)
             bar = Span("━" * filled, "good"), Span("─" * (room - filled), "dim")
             return *bar, Span(f" {cell.text}", cell.role)
-    return (Span(_placed(fitted(cell.text, width), width, right=column.right), cell.role),)
-
-
-def _placed(text: str, width: int, *, right: bool) -> str:
-    return text.rjust(width) if right else text.ljust(width)
+    return (Span(padded(fitted(cell.text, width), width, right=column.right), cell.role),)
 
 
 def arranged(rows: Sequence[Row], sorting: Sorting) -> list[Row]:

@@ -23,6 +23,8 @@ KINDS: Final = EMPTY + 1
 MOST_PHASES: Final = 6
 """Rows above the map; of more phases the ones nearest to the one that is looked at are shown."""
 
+_WIDEST: Final = 8
+"""Columns of a cell at most, where there are few."""
 _ROOMY: Final = 12
 """Lines from which on one is left empty, so that the map is not taken for one of the phases."""
 
@@ -51,8 +53,10 @@ class TreeCells(NamedTuple):
         phases: The phases from the root down.
         phases_hidden: Phases that have no row.
         gap: Empty lines between them and the map.
-        rows: The codes of the map's cells, a byte each, a row a line.
+        rows: The codes of the map's columns, a byte each, a row a line.
         each: Tasks that share a cell.
+        pixels: Parts of a cell, one above the other, that its tasks are shared among.
+        wide: Columns of a cell.
         window: What the map shows.
     """
 
@@ -61,6 +65,8 @@ class TreeCells(NamedTuple):
     gap: int
     rows: tuple[bytes, ...]
     each: int
+    pixels: int
+    wide: int
     window: Window
 
 
@@ -118,8 +124,13 @@ def tree_cells(
         rows.append(PhaseRow(number, label, codes, counts))
     array = states[window.phase - 1].array()[window.start : window.stop]
     gap = int(height >= _ROOMY)
-    lines, each = map_cells(array, width, height - len(rows) - gap, halves=halves)
-    return TreeCells(tuple(rows), len(states) - len(rows), gap, lines, each, window)
+    pixels = 2 if halves else 1
+    wide = max(1, min(_WIDEST, width // max(1, -(-array.size // pixels))))  # more than one only where all are in a row
+    lines, each = map_cells(array, width // wide, height - len(rows) - gap, halves=halves)
+    if wide > 1:
+        empty = bytes([EMPTY * (KINDS + 1)])
+        lines = tuple(bytes(np.repeat(np.frombuffer(line, np.uint8), wide)).ljust(width, empty) for line in lines)
+    return TreeCells(tuple(rows), len(states) - len(rows), gap, lines, each, pixels, wide, window)
 
 
 def _phases_shown(phases: int, looked_at: int, height: int) -> range:
@@ -153,3 +164,33 @@ def about(window: Window, tasks: int, cursor: int) -> Window:
     length = min(tasks, window.stop - window.start)
     start = min(max(0, cursor - length // 2), tasks - length)
     return Window(window.phase, start, start + length)
+
+
+def moved(cells: TreeCells, tasks: int, cursor: int, columns: int, rows: int, width: int) -> tuple[Window, int]:
+    """Return where the cursor goes by an arrow, and the window that it is in then.
+
+    Up and down go from one part of a cell to the other, and then to the next row; left and right go from cell to cell.
+    Beyond an edge the window goes on by a row, as far as the phase goes.
+
+    Args:
+        cells: What is drawn.
+        tasks: Of the phase.
+        cursor: A task that is drawn.
+        columns: Cells to the right; negative to the left.
+        rows: 1 down, -1 up, 0 neither.
+        width: Columns of the map.
+    """
+    window, each, pixels = cells.window, cells.each, cells.pixels
+    length = window.stop - window.start
+    row = max(1, min(width // cells.wide, length // each))
+    cell, part = divmod((cursor - window.start) // (each // pixels), pixels)
+    if not 0 <= part + rows < pixels:
+        cell += rows * row
+    task = window.start + (cell + columns) * each + (part + rows) % pixels * (each // pixels)
+    beyond = 1 if task >= window.stop else -1 if task < window.start else 0
+    if columns:
+        task = min(max(0, task), tasks - 1)
+    elif not 0 <= task < tasks:
+        task = cursor  # there is none, but there may be some beside it that are not in sight yet
+    start = min(max(0, window.start + beyond * row * each), tasks - length)
+    return about(Window(window.phase, start, start + length), tasks, task), task

@@ -17,8 +17,9 @@ from distsum.messages import TaskId
 from distsum.observe.states import DONE, NAMES
 from distsum.wording import counted
 
+from .cells import width_of
 from .palette import DARK, GLYPHS, LIGHT, SIGNS, UPPER_HALF
-from .tree_cells import EMPTY, KINDS, TreeCells, Window, about, tree_cells, zoomed
+from .tree_cells import EMPTY, KINDS, TreeCells, Window, about, moved, tree_cells, zoomed
 
 if TYPE_CHECKING:
     from textual import events
@@ -29,6 +30,10 @@ if TYPE_CHECKING:
 
 _ZOOM: Final = 4.0
 _STRIPS_KEPT: Final = 4096
+_CORNERS: Final = 2
+"""Columns of the border that its title has not, beside those of what is in it."""
+_CURSORS: Final = {1: "◆", 2: "▲▼"}
+"""Signs of the cursor by the parts of a cell, from above: on which of them it is."""
 
 
 class Painter:
@@ -156,19 +161,25 @@ class TreeMap(Widget, can_focus=True):
 
     @property
     def cursor(self) -> int:
-        """The first task of the cell that the cursor is on, by its place in the phase."""
+        """The task that the cursor is on, by its place in the phase; where several are drawn as one, one of them."""
         return self._cursor
 
+    def _shared(self, cells: TreeCells) -> range:
+        """Return the tasks that are drawn as one with that of the cursor."""
+        window, share = cells.window, cells.each // cells.pixels
+        first = self._cursor - (self._cursor - window.start) % share
+        return range(first, min(first + share, window.stop))
+
     def worst_at_cursor(self) -> TaskId | None:
-        """Return the task that gives the cursor's cell its state: the first of the worst that share it."""
+        """Return the task that gives what the cursor is on its state: the first of the worst that share it."""
         if self._view is None or self._window is None or self._cells is None:
             return None
         phase = self._view.states[self._window.phase - 1]
-        first = self._cursor - (self._cursor - self._window.start) % self._cells.each
-        shared = phase.array()[first : min(first + self._cells.each, self._window.stop)]
-        if not shared.size:
+        shared = self._shared(self._cells)
+        states = phase.array()[shared.start : shared.stop]
+        if not states.size:
             return None
-        tile, index = divmod(first + int(shared.argmax()), len(phase.states) // phase.tiles)
+        tile, index = divmod(shared.start + int(states.argmax()), len(phase.states) // phase.tiles)
         return TaskId(self._view.snapshot.job, phase.phase, tile, index)
 
     def state_at_cursor(self) -> int | None:
@@ -227,13 +238,12 @@ class TreeMap(Widget, can_focus=True):
         return min(max(1, self._window.phase + step), len(self._view.states))
 
     def action_move(self, columns: int, rows: int) -> None:
-        """Move the cursor by cells."""
-        if self._cells is not None and self._window is not None:
-            task = self._cursor + (columns + rows * max(1, self.size.width)) * self._cells.each
-            last = self._window.start + (self._window.stop - 1 - self._window.start) // self._cells.each * (
-                self._cells.each
-            )
-            self.look_at(self._window.phase, task if 0 <= task <= last or columns else self._cursor)
+        """Move the cursor by cells, or up and down within one."""
+        if self._view is not None and self._window is not None and self._cells is not None:
+            tasks = len(self._view.states[self._window.phase - 1].states)
+            width = max(1, self.size.width)
+            self._window, self._cursor = moved(self._cells, tasks, self._cursor, columns, rows, width)
+            self._lay_out(everything=True)
 
     def action_phase(self, step: int) -> None:
         """Look at another phase."""
@@ -256,7 +266,8 @@ class TreeMap(Widget, can_focus=True):
             row = self._cells.phases[offset.y]
             self._window = None
             self.look_at(row.phase, 0)
-        elif (place := (offset.y - len(self._cells.phases) - self._cells.gap) * self.size.width + offset.x) >= 0:
+        elif (line := offset.y - len(self._cells.phases) - self._cells.gap) >= 0:
+            place = line * (self.size.width // self._cells.wide) + offset.x // self._cells.wide
             self.look_at(self._cells.window.phase, self._cells.window.start + place * self._cells.each)
             if event.chain > 1:
                 self.action_open()
@@ -297,10 +308,16 @@ class TreeMap(Widget, can_focus=True):
         """
         window = cells.window
         tasks = len(view.states[window.phase - 1].states)
-        hidden = f" ── {counted(cells.phases_hidden, 'phase')} more" if cells.phases_hidden else ""
-        title = f"1 Tree ── phase {window.phase} ── cell = {counted(cells.each, 'task')}{hidden}"
+        title = f"1 Tree ── phase {window.phase} ── cell = {counted(cells.each, 'task')}"
+        short = f" · cell = {cells.each:,}"
+        if cells.phases_hidden:
+            title += f" ── {counted(cells.phases_hidden, 'phase')} more"
+            short += f" · +{counted(cells.phases_hidden, 'phase')}"
         if window.stop - window.start < tasks:
             title += f" ── {window.start:,} to {window.stop - 1:,} of {tasks:,}"
+            short = f" · {window.start:,} to {window.stop - 1:,} of {tasks:,}{short}"
+        if width_of(title) > self.size.width - _CORNERS:
+            title = f"1 P{window.phase}{short}"
         if title != self._title:
             self._title = title
             self.border_title = Content(title)
@@ -308,17 +325,22 @@ class TreeMap(Widget, can_focus=True):
         parts: list[tuple[int | None, str]] = [
             (state, f"{GLYPHS[state]} {count:,} {NAMES[state]}") for state, count in enumerate(counts)
         ]
-        if sum(len(text) + 2 for _, text in parts) > self.size.width - (24 if self.has_focus else 0):
+        here: list[tuple[int | None, str]] = [(None, self._cursor_words(cells))] if self.has_focus else []
+        if sum(len(text) + 2 for _, text in (*here, *parts)) > self.size.width + 2:
             parts = [(state, f"{GLYPHS[state]} {count:,}") for state, count in enumerate(counts) if count]
-        if self.has_focus:
-            parts.insert(0, (None, self._cursor_words(cells)))
+        parts[:0] = here
         before, self._legend = self._legend, parts
         return before != parts
 
     def _cursor_words(self, cells: TreeCells) -> str:
-        first = self._cursor - (self._cursor - cells.window.start) % cells.each
-        last = min(first + cells.each, cells.window.stop) - 1
-        return f"◆ task {first:,}" if first == last else f"◆ tasks {first:,} to {last:,}"
+        shared, sign = self._shared(cells), self._sign(cells)
+        if len(shared) == 1:
+            return f"{sign} task {shared.start:,}"
+        return f"{sign} tasks {shared.start:,} to {shared.stop - 1:,}"
+
+    def _sign(self, cells: TreeCells) -> str:
+        part = (self._cursor - cells.window.start) // (cells.each // cells.pixels) % cells.pixels
+        return _CURSORS[cells.pixels][part]
 
     # Drawing ----------------------------------------------------------------------------------------------------------
 
@@ -344,11 +366,12 @@ class TreeMap(Widget, can_focus=True):
             return Strip.blank(width)
         strip = self._painter.strip(cells.rows[place])
         if self.has_focus:
-            line, column = divmod((self._cursor - cells.window.start) // cells.each, width)
+            line, column = divmod((self._cursor - cells.window.start) // cells.each, width // cells.wide)
             if line == place:
                 style = self.get_component_rich_style("tree--cursor", partial=True)
-                mark = Strip([Segment("◆", style)], 1)
-                return Strip.join([strip.crop(0, column), mark, strip.crop(column + 1, width)])
+                mark = Strip([Segment(f"{self._sign(cells):^{cells.wide}}", style)], cells.wide)
+                start = column * cells.wide
+                return Strip.join([strip.crop(0, start), mark, strip.crop(start + cells.wide, width)])
         return strip
 
     def _legend_strip(self, width: int) -> Strip:

@@ -21,7 +21,7 @@ from distsum.observe.player import Player
 from distsum.observe.snapshot import PhaseWork
 from tests.property.test_history import written
 from tests.recorded import BEGAN_SECONDS, Stored, recorded
-from tests.screens import check_looks, settled, text_of
+from tests.screens import UNSEEN, WIDE, check_looks, check_widths, settled, text_of
 
 LATE = 0.96
 """Of the recorded run: some backups have ended, and one races."""
@@ -144,17 +144,18 @@ def test_the_tree_is_zoomed_about_the_cursor_and_back():
 
     async def steps(app, pilot):
         tree = app.screen.query_one(TreeMap)
-        for key in ("left", "right", "down", "plus", "equals_sign", "minus", "0"):
+        for key in ("left", "right", "down", "down", "plus", "equals_sign", "minus", "0"):
             await pilot.press(key)
             await pilot.pause()
             windows.append((tree.window, tree.cursor))
 
     shown(live(), steps=steps)
     lengths = [window.stop - window.start for window, _ in windows]
-    assert lengths == [800, 800, 800, 200, 50, 200, 800]
+    assert lengths == [800, 800, 800, 800, 200, 50, 200, 800]
     assert all(window.start <= cursor < window.stop for window, cursor in windows)
     assert windows[1][1] == 2, "a cell has two tasks"
-    assert windows[2][1] > 100, "a line below"
+    assert windows[2][1] == 3, "the lower half of the cell"
+    assert windows[3][1] > 100, "a line below"
 
 
 def test_arrows_never_leave_the_phase_and_pages_change_it():
@@ -168,6 +169,49 @@ def test_arrows_never_leave_the_phase_and_pages_change_it():
         assert tree.cursor == 0
         await pilot.press(*["pagedown"] * 4)
         assert (tree.window.phase, tree.window.stop) == (2, 160)
+
+    shown(live(), steps=steps)
+
+
+def test_arrows_reach_every_task_of_a_closer_look_and_beyond_its_edges_the_next_ones_come():
+    steps_of = {"down": [], "up": []}
+
+    async def steps(app, pilot):
+        tree = app.screen.query_one(TreeMap)
+        await pilot.press("n", "n", "0", "plus", "plus")
+        await pilot.pause()
+        assert (tree.cursor, tree.window.stop - tree.window.start) == (734, 50), "25 cells in a row"
+        for key in ["down"] * 4 + ["up"] * 40:
+            window, cursor = tree.window, tree.cursor
+            await pilot.press(key)
+            await pilot.pause()
+            assert tree.window.start <= tree.cursor < tree.window.stop
+            assert tree.window.stop - tree.window.start == 50
+            assert abs(tree.window.start - window.start) in {0, 50} or tree.window.start * (tree.window.stop - 800) == 0
+            assert tree.worst_at_cursor().index == tree.cursor
+            steps_of[key].append(tree.cursor - cursor)
+        assert tree.window.start == 0
+
+    shown(live(), steps=steps)
+    assert steps_of["down"] == [49, 1, 0, 1], "to the next row, its lower half, and the last tasks come in sight"
+    assert steps_of["up"][:4] == [-1, -49, -1, -49], "the same way back"
+    assert not any(steps_of["up"][-4:]), "there it begins"
+
+
+def test_a_title_that_has_little_room_leaves_out_words_and_no_number():
+    _, lines = shown(live(), "plus", "plus", "plus", size=(100, 28))
+    title = next(line for line in lines if line.startswith("╭"))
+    assert " 0 to 11 of 800 · cell = 2 · +3 phases " in title, title
+
+
+def test_few_tasks_are_drawn_in_wide_cells_and_a_click_finds_them():
+    async def steps(app, pilot):
+        tree = app.screen.query_one(TreeMap)
+        await pilot.press("plus", "plus", "plus")
+        await pilot.pause()
+        assert (tree.window.stop - tree.window.start, tree._cells.wide) == (12, 8)
+        await pilot.click(TreeMap, offset=(1 + 2 * 8 + 5, 2 + len(tree._cells.phases)))
+        assert tree.cursor == tree.window.start + 2 * 2
 
     shown(live(), steps=steps)
 
@@ -410,6 +454,20 @@ def test_any_size_can_be_used_and_none_overflows(size):
     assert max(map(len, lines)) <= size[0]
 
 
+@pytest.mark.parametrize(
+    ("width", "told"),
+    [
+        (80, " 1 Tree 2 Workers 3 I/O 4 Stragglers 5 Log"),
+        (42, " 1 Tree 2 Workers 3 I/O 4 Stragglers 5 Log"),
+        (41, " 1 Tree 2 Work 3 I/O 4 Slow 5 Log"),
+        (20, " 1 2 3 4 Slow 5"),
+    ],
+)
+def test_names_of_panes_are_whole_at_any_width(width, told):
+    _, lines = shown(live(), "4", size=(width, 12))
+    assert told in lines
+
+
 def test_it_can_be_resized_while_it_draws():
     async def steps(app, pilot):
         for width, height in ((80, 24), (40, 10), (300, 100), (3, 2), (120, 36)):
@@ -434,6 +492,7 @@ HOSTILE = (
     "x" * 4096,
     "\ud800 alone",
     "wide 漢字 \u200b\u0301",
+    *WIDE[1:4],
 )
 
 
@@ -485,11 +544,13 @@ def test_a_hostile_name_anywhere_is_shown_as_text(name, size):
                 await pilot.press(key)
                 await settled(app, pilot)
                 texts.append(text_of(app))
+                check_widths(app)
 
         seen, _ = shown(live(1.0, content), size=size, steps=steps)
         assert seen.answer is None
         for lines in texts:
-            assert not re.search("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]", "".join(lines))
+            assert re.search(r"(STARTING|RUNNING phase \d/\d|FAILED)  [\d.ms]+(  ETA \S+( ±\S+)?)?$", lines[0])
+            assert not re.search(UNSEEN, "".join(lines))
             assert len(lines) == size[1]
     if name.startswith("["):
         _, lines = shown(live(1.0, written(log, header)), "5", "f")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 
 import msgspec
@@ -15,6 +16,7 @@ from distsum.tui.served_job_screen import ServedJobScreen
 from distsum.tui.table import Table
 from distsum.tui.workers_screen import WorkersScreen
 
+from distsum.cli.kept_log import KeptLog
 from distsum.errors import StorageError, UnreachableError
 from distsum.service.messages import Cancel, CommandWorker, Queue, Queues, Refused, SetPriority
 from distsum.service.viewer import Connection
@@ -29,7 +31,7 @@ from tests.following import (
     worker,
 )
 from tests.recorded import recorded
-from tests.screens import check_looks, settled, settled_until, text_of
+from tests.screens import UNSEEN, WIDE, check_looks, check_widths, settled, settled_until, text_of
 from tests.stage import Stage
 
 FIRST, SECOND = "7f3a90c1d2e4", "9c00aa12b3c4"
@@ -463,7 +465,7 @@ def test_who_only_looks_is_offered_nothing_that_steers(where, keys):
 @pytest.mark.parametrize(
     ("where", "words"),
     [
-        ((), ["Cancel", "Priority", "Filter", "Sort", "Open", "Leave", "Row below", "Workers", "Queues"]),
+        ((), ["Cancel", "Priority", "Filter", "Sort", "Open", "Leave", "Row below", "To workers", "To queues"]),
         (("w", "down", "down"), ["Pause", "Drain", "Shut down", "Back"]),
         (("u",), ["RabbitMQ's page", "Back"]),
         (("enter",), ["Cancel", "Priority", "Zoom", "Jobs", "Workers", "Move the cursor left"]),
@@ -475,6 +477,26 @@ def test_the_help_and_the_palette_name_what_keys_do(where, words):
     stage = Stage()
     stage.show(*where, steps=lambda pilot: offered(stage))
     assert set(words) <= stage.offered.keys()
+
+
+def test_the_help_has_one_line_for_each_thing_to_do_and_nothing_of_textual():
+    stage = Stage(log=KeptLog(io.StringIO(), 9))
+    told = stage.show("question_mark", size=(120, 60)).text
+    for line in (r"1 j +To jobs", r"2 w +To workers", r"3 u +To queues"):
+        assert re.search(rf"│ {line} ", told)
+    assert "│ w  " not in told
+    told = Stage(log=KeptLog(io.StringIO(), 9)).show("l", "question_mark", size=(120, 60)).text
+    assert re.search(r"│ esc l +Back ", told)
+    assert "Focus" not in told
+
+
+def test_a_title_stands_above_what_its_column_shows():
+    lines = Stage().show("u", size=(120, 36)).lines
+    title = next(line for line in lines if "the last minute" in line)
+    trace = next(line for line in lines if "▁" in line)
+    assert title.index("the last minute") + len("the last minute") - 1 == max(
+        map(trace.rindex, set(trace) & set("▁▂▃▄▅▆▇█"))
+    )
 
 
 async def offered(stage):
@@ -614,6 +636,7 @@ HOSTILE = (
     "\x9b31m\x85",
     "x" * 4096,
     "wide 漢字 \u200b\u0301",
+    *WIDE[1:4],
 )
 
 
@@ -640,11 +663,12 @@ def test_a_hostile_name_anywhere_is_shown_as_text(name, size):
             await pilot.press(key)
             await settled(stage.app, pilot)
             texts.append(text_of(stage.app))
+            check_widths(stage.app)
 
     stage.show(size=size, steps=steps)
     assert stage.answer is None
     for lines in texts:
-        assert not re.search("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]", "".join(lines))
+        assert not re.search(UNSEEN, "".join(lines))
         assert len(lines) == size[1]
     if name.startswith("[") and size[0] > 40:
         assert name in "".join(texts[5]), "markup is no markup here"

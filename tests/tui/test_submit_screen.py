@@ -29,7 +29,7 @@ from distsum.service.messages import Describe, Description, Done, ListWorkers, R
 from distsum.service.records import Records
 from distsum.stores.routing import RoutingStore
 from tests.following import worker
-from tests.screens import check_looks, settled, text_of
+from tests.screens import UNSEEN, WIDE, check_looks, check_widths, settled, text_of
 from tests.stage import Stage
 
 FILES, COUNT = 30, 16
@@ -565,6 +565,7 @@ HOSTILE = (
     "\x9b31m\x85",
     "x" * 4096,
     "wide 漢字 \u200b\u0301",
+    *WIDE[1:4],
     "$(reboot); `x` 'y",
 )
 
@@ -578,8 +579,9 @@ def test_hostile_texts_in_fields_and_answers_are_shown_as_text(folder, size, tex
                 form.write(**fields)
                 await form.answered()
                 lines = text_of(form.app)
-                assert not re.search("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]", "".join(lines))
+                assert not re.search(UNSEEN, "".join(lines))
                 assert len(lines) == size[1]
+                check_widths(form.app)
                 assert isinstance(form.app.screen, SubmitScreen)
             assert not text.startswith("[") or size[0] == 40 or text in form.text, "markup is no markup here"
 

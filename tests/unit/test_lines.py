@@ -1,53 +1,134 @@
-"""What the panes say of figures that a recorded run has not."""
+"""What the panes of a job say: every line has room, whatever is in a name, and what is filtered is a whole entry."""
 
 from __future__ import annotations
 
+import re
+
 import msgspec
-from distsum.tui.lines import io_lines, worker_lines
+import pytest
+from distsum.tui.lines import header_lines, log_lines, straggler_lines, worker_lines
+from distsum.tui.service_lines import JOB_COLUMNS, job_rows
+from distsum.tui.table_lines import cell_line, places
+from rich.cells import cell_len as width_of
 
-from distsum.latency import Latencies, LatencyCounter
-from distsum.observe.fold import JobTally
-from distsum.observe.snapshot import PhaseWork
-from distsum.observe.view import JobFold, JobView, WorkerView
-from tests.following import worker
-
-WORK = (PhaseWork(10, 10, 1000),)
-
-
-def view(**more: object) -> JobView:
-    empty = JobFold(JobTally(WORK, lambda index: b"%d" % index), WORK, "/out.npy", 0.0).view(0.0)
-    return msgspec.structs.replace(empty, **more)
+from distsum.observe.history import History
+from distsum.observe.player import Player
+from tests.following import NOW, running
+from tests.recorded import Stored, recorded
+from tests.screens import WIDE
 
 
-def said(lines: list) -> list[str]:
-    return ["".join(span.text for span in line) for line in lines]
+def view_at(share):
+    player = Player(History(Stored(recorded())))
+    player.seek(share * player.end_seconds)
+    while not player.step():
+        pass
+    return player.view()
 
 
-def test_how_long_s3_takes_to_answer_is_told_where_it_is_asked() -> None:
-    counter = LatencyCounter()
-    for seconds in [0.038] * 98 + [1.9] * 2:
-        counter.add(seconds)
-    counter.add_retry()
-    both = counter.take().plus(Latencies({}, 6))
-    assert sum(both.counts.values()) == 100
-    (line,) = [line for line in said(io_lines(view(latencies=both), 40)) if line.startswith("S3")]
-    told = line.split()
-    assert told[1] == "p50"
-    assert told[2].endswith("ms")
-    assert 34 <= int(told[2].removesuffix("ms")) <= 42
-    assert 1.7 <= float(told[4].removesuffix("s,")) <= 2.1
-    assert line.endswith(" 7 retries")
-    assert len(line) <= 40
-    assert not any(line.startswith("S3") for line in said(io_lines(view(), 40)))
+def text(line):
+    return "".join(span.text for span in line)
 
 
-def test_a_slow_worker_is_marked_with_what_it_waits_for() -> None:
-    slow = worker("reads", bytes_per_second=1e6, reading_share=0.9)
-    busy = worker("adds", bytes_per_second=2e6, reading_share=0.1)
-    usual = [worker(f"w{number}", bytes_per_second=1e8, reading_share=0.9) for number in range(3)]
-    lines = said(worker_lines(view(workers=tuple(WorkerView(each, "") for each in (slow, busy, *usual))), 50))
-    assert [line.split()[0] for line in lines] == ["reads", "adds", "w0", "w1", "w2"]
-    assert lines[0].endswith("0.01x i/o!")
-    assert lines[1].endswith("0.02x cpu!")
-    assert not any("!" in line for line in lines[2:])
-    assert len(set(map(len, lines))) == 1
+@pytest.fixture(scope="module")
+def late():
+    return view_at(0.96)
+
+
+@pytest.fixture(scope="module")
+def done():
+    return view_at(1.0)
+
+
+@pytest.mark.parametrize("width", [120, 80, 40])
+@pytest.mark.parametrize("name", WIDE, ids=range(len(WIDE)))
+def test_a_header_tells_state_time_and_eta_whatever_is_in_the_name_of_the_result(name, width, late, done):
+    first, _ = header_lines(msgspec.structs.replace(late, output=name), width)
+    assert width_of(text(first)) == width
+    assert re.search(r"RUNNING phase \d/6  [\d.ms]+  ETA [\d.ms]+( ±[\d.ms]+)?$", text(first))
+    first, _ = header_lines(msgspec.structs.replace(done, output=name), width)
+    assert width_of(text(first)) == width
+    assert re.search(r"DONE  [\d.ms]+$", text(first))
+
+
+def test_a_header_of_many_phases_tells_state_time_and_eta_in_40_columns(late):
+    snapshot = late.snapshot
+    phases = (snapshot.phases * 2)[:12]
+    phases = tuple(
+        msgspec.structs.replace(phase, phase=number, tasks=9, done=9 * (number < 11))
+        for number, phase in enumerate(phases, start=1)
+    )
+    estimate = msgspec.structs.replace(late.estimate, seconds=3599.0)
+    snapshot = msgspec.structs.replace(snapshot, phases=phases, elapsed_seconds=3599.0)
+    first, _ = header_lines(msgspec.structs.replace(late, snapshot=snapshot, estimate=estimate), 40)
+    assert text(first).endswith("RUNNING 11/12  59m59s  ETA 59m59s")
+    assert width_of(text(first)) == 40
+
+
+@pytest.mark.parametrize("width", [30, 42, 80])
+@pytest.mark.parametrize("name", WIDE, ids=range(len(WIDE)))
+def test_figures_of_workers_stand_where_they_stand_whatever_their_names_are(name, width, late):
+    plain = [text(line) for line in worker_lines(late, width)]
+    workers = tuple(
+        msgspec.structs.replace(each, status=msgspec.structs.replace(each.status, worker=name)) for each in late.workers
+    )
+    told = [text(line) for line in worker_lines(msgspec.structs.replace(late, workers=workers), width)]
+    assert len(told) == len(plain)
+    for one, other in zip(told, plain, strict=True):
+        assert width_of(one) <= width
+        if "x" in other[-7:]:
+            assert one[-18:] == other[-18:], "rate, and share of the usual one"
+
+
+@pytest.mark.parametrize("name", WIDE, ids=range(len(WIDE)))
+def test_a_cell_that_is_cut_says_so(name):
+    for width in (80, 120, 200):
+        (row,) = job_rows([running("7f3a90c1d2e4", output=name * 12)], NOW)
+        for place in places(JOB_COLUMNS, width):
+            shown = text(cell_line(row.cells[place.column], JOB_COLUMNS[place.column], place.width))
+            assert width_of(shown) == place.width
+            if JOB_COLUMNS[place.column].title == "result":
+                assert shown.rstrip().endswith("…"), "no more of it has room"
+
+
+# Filters --------------------------------------------------------------------------------------------------------------
+
+
+def entries_of(lines):
+    """The lines of each entry: those that begin with a time, and what they go on with."""
+    entries = []
+    for line in map(text, lines):
+        if re.match(r"\d\d:\d\d:\d\d ", line):
+            entries.append([line])
+        elif line.startswith(" " * 9) and entries:
+            entries[-1].append(line)
+    return entries
+
+
+def joined(entry):
+    return " ".join(line.strip() for line in entry)
+
+
+@pytest.mark.parametrize("lines_of", [straggler_lines, log_lines])
+@pytest.mark.parametrize("width", [40, 78])
+def test_a_filter_keeps_whole_entries_and_counts_the_others(lines_of, width, late):
+    entries = entries_of(lines_of(late, width))
+    folded = next(entry for entry in entries if len(entry) > 1)
+    spanning = f"{folded[0].split()[-1]} {folded[1].split()[0]}"
+    for wanted in (spanning, spanning.upper(), folded[1].split()[-1], folded[0][:8]):
+        lines = lines_of(late, width, wanted)
+        found = entries_of(lines)
+        assert folded in found
+        assert found == [entry for entry in entries if wanted.casefold() in joined(entry).casefold()]
+        hidden = len(entries) - len(found)
+        noun = {straggler_lines: "entries", log_lines: "lines"}[lines_of]
+        assert (text(lines[-1]) == f"{hidden} {noun} without “{wanted}”") is (hidden > 0)
+
+
+def test_a_filter_finds_workers_whose_lines_are_cut(late):
+    reason = "disk full " * 30 + "at last"
+    first, *others = late.workers
+    gone = msgspec.structs.replace(first, status=msgspec.structs.replace(first.status, state="lost", reason=reason))
+    lines = worker_lines(msgspec.structs.replace(late, workers=(gone, *others)), 30, "AT LAST")
+    assert text(lines[0]).startswith(first.status.worker)
+    assert text(lines[1]) == f"{len(others)} workers without “AT LAST”"

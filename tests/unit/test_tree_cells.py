@@ -7,7 +7,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 from distsum.tui.palette import DARK, LIGHT, contrast, luminance
-from distsum.tui.tree_cells import EMPTY, KINDS, MOST_PHASES, Window, about, map_cells, tree_cells, zoomed
+from distsum.tui.tree_cells import EMPTY, KINDS, MOST_PHASES, Window, about, map_cells, moved, tree_cells, zoomed
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -85,3 +85,45 @@ def test_states_are_told_apart_by_luminance_alone_and_the_worst_stands_out_most(
     assert ground[0] > 1.4
     levels = [luminance(colour) for colour in palette.states]
     assert levels in (sorted(levels), sorted(levels, reverse=True))
+
+
+@given(st.integers(1, 40), st.integers(1, 20), st.integers(3, 6), st.booleans(), st.data())
+def test_arrows_reach_every_task_from_anywhere_and_the_window_goes_with_the_cursor(tasks, width, height, halves, data):
+    states = [PhaseStates(1, bytes(tasks))]
+    cursor = data.draw(st.integers(0, tasks - 1))
+    begin = zoomed(Window(1, 0, tasks), tasks, cursor, data.draw(st.sampled_from([1, 0.25, 0.0625])))
+    reached, seen, ways = set(), {(begin, cursor)}, [(begin, cursor)]
+    while ways:
+        window, cursor = ways.pop()
+        cells = tree_cells(states, (), window, width, height, halves=halves)
+        share = cells.each // cells.pixels
+        first = cursor - (cursor - window.start) % share
+        reached |= set(range(first, min(first + share, window.stop)))
+        for columns, rows in ((-1, 0), (1, 0), (0, -1), (0, 1)):
+            there = moved(cells, tasks, cursor, columns, rows, width)
+            assert 0 <= there[0].start <= there[1] < there[0].stop <= tasks
+            assert there[0].stop - there[0].start == begin.stop - begin.start
+            if there not in seen:
+                seen.add(there)
+                ways.append(there)
+    assert reached == set(range(tasks))
+
+
+def test_down_and_up_are_the_same_way_and_beyond_an_edge_a_row_comes_in_sight():
+    states = [PhaseStates(1, bytes(1000))]
+    window, cursor = Window(1, 400, 460), 410
+    places = []
+    for rows in (1, 1, 1, 1, -1, -1, -1, -1):
+        cells = tree_cells(states, (), window, 10, 4, halves=True)  # rows of ten cells, twenty tasks
+        window, cursor = moved(cells, 1000, cursor, 0, rows, 10)
+        places.append((window.start, cursor))
+    assert places == [
+        (400, 411), (400, 430), (400, 431), (400, 450), (400, 431), (400, 430), (400, 411), (400, 410)
+    ]  # fmt: skip
+    for rows, there in ((-1, (380, 391)), (1, (380, 410))):
+        cells = tree_cells(states, (), window, 10, 4, halves=True)
+        window, cursor = moved(cells, 1000, cursor, 0, rows, 10)
+        assert (window.start, cursor) == there
+    window, cursor = Window(1, 400, 460), 451
+    cells = tree_cells(states, (), window, 10, 4, halves=True)
+    assert moved(cells, 1000, cursor, 0, 1, 10) == (Window(1, 420, 480), 470)
