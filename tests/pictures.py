@@ -84,7 +84,7 @@ async def draw_screens() -> None:
         source.put(player.view())
         app = JobApp(source)
         async with app.run_test(size=(120, 36)) as pilot:
-            app.theme = f"textual-{theme}"
+            app.theme = theme
             await pilot.pause(0.5)
             drawn = app.export_screenshot(title="distsum")
         # It names a font on the network, without which every browser draws as well.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import difflib
 import os
 from pathlib import Path
@@ -41,6 +42,16 @@ async def settled(app, pilot):
         if now == before and not any(pane._going for pane in app._registry if isinstance(pane, LinesPane)):
             return
         before = now
+
+
+async def settled_until(pilot, condition):
+    """Wait until something has come about, and nothing moves any more."""
+    for _ in range(200):
+        await settled(pilot.app, pilot)
+        if condition():
+            return
+        await asyncio.sleep(0.01)
+    raise AssertionError("it did not come about")
 
 
 def check_looks(name, lines):

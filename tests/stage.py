@@ -24,7 +24,7 @@ class Stage:
         lines: What was shown at last.
         screen: The screen that was on top at last.
         answer: How it was left.
-        told: Notifications.
+        told: What it said.
     """
 
     def __init__(self, view=None, *, answer=None, store=None, read_only=False, job=None, **more):
@@ -32,17 +32,23 @@ class Stage:
         self.asked = Asked(answer)
         self.store = store
         source = source_of(self.viewer, self.asked, store, read_only=read_only)
+        self.told = []
         self.app = ServiceApp(source, job, frame_seconds=3600.0, clock=lambda: NOW, **more)
+        self._say, self.app.say = self.app.say, self._hear
         for second in range(60):
             number = WAVE[second // 4 % len(WAVE)]
             queues = [Queue(each.name, number, 0, 1) for each in busy_service().queues.queues[:1]]
             self.app.traces.take(Queues(tuple(queues), 0), NOW - 120 + second)
 
-    def show(self, *keys, size=(120, 36), steps=None, notifications=False):
+    def _hear(self, words, **options):
+        self.told.append(words)
+        self._say(words, **options)
+
+    def show(self, *keys, size=(120, 36), steps=None):
         """Run it, press keys, and note what there is; ``steps`` may look at it, and use the pilot."""
 
         async def run():
-            async with self.app.run_test(size=size, notifications=notifications) as pilot:
+            async with self.app.run_test(size=size) as pilot:
                 await settled(self.app, pilot)
                 for key in keys:
                     await pilot.press(key)
@@ -52,7 +58,6 @@ class Stage:
                     await settled(self.app, pilot)
                 self.lines = text_of(self.app)
                 self.screen = self.app.screen if self.app.screen_stack else None
-                self.told = [each.message for each in self.app._notifications]
                 self.answer = self.app.return_value
 
         asyncio.run(run())

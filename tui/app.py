@@ -7,20 +7,25 @@ from functools import partial
 from typing import TYPE_CHECKING, Final, Literal
 
 from textual.app import App, SystemCommand
-from textual.theme import Theme
+from textual.content import Content
 
 from distsum.machine import usable_cpus
+from distsum.wording import printable
 
+from .explained_screen import ExplainedScreen
 from .job_screen import JobScreen
 from .node_screen import NodeScreen
 from .own_job_screen import OwnJobScreen
 from .own_run import OwnRun
+from .said_line import Said
 from .source import Thrift
 from .steering import Steering
+from .themes import DARK, THEMES, with_faint
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from textual.notifications import SeverityLevel
     from textual.screen import Screen
 
     from distsum.helm import Helm
@@ -28,30 +33,12 @@ if TYPE_CHECKING:
 
     from .source import Source
 
+_TEXTUAL_THEME: Final = "textual-dark"
 FRAME_SECONDS: Final = 0.1
 RUN_SHARE: Final = 0.02
 """Of the machine's processors: what drawing may take from a run that they all work for."""
 Leaving = Literal["leave", "stop"]
 """How somebody left: to let the job go on, or to stop it."""
-
-HIGH_CONTRAST: Final = Theme(
-    name="high-contrast",
-    primary="#ffffff",
-    secondary="#ffff00",
-    warning="#ffff00",
-    error="#ff8080",
-    success="#ffffff",
-    accent="#00ffff",
-    foreground="#ffffff",
-    background="#000000",
-    surface="#000000",
-    panel="#000000",
-    dark=True,
-    variables={"text-muted": "#ffffff", "text-primary": "#ffffff"},
-)
-
-
-THEMES: Final = ("textual-dark", "textual-light", HIGH_CONTRAST.name)
 
 
 class ScreenApp(App[Leaving]):
@@ -70,14 +57,56 @@ class ScreenApp(App[Leaving]):
         super().__init__()
         self._frame_seconds = frame_seconds
         self.glyphs = glyphs or self.no_color
+        self._unsaid: list[Said] = []
         self.on_mounted: Callable[[], None] | None = None
-        self.register_theme(HIGH_CONTRAST)
+        for theme in THEMES:
+            self.register_theme(theme)
+        if self.theme == _TEXTUAL_THEME:
+            self.theme = DARK.name  # unless somebody has told Textual to take another one everywhere
+
+    def get_css_variables(self) -> dict[str, str]:
+        """Return the theme's colours."""
+        return with_faint(super().get_css_variables())
 
     def on_mount(self) -> None:
         """Begin to pull."""
         self.set_interval(self._frame_seconds, self._tick)
         if self.on_mounted is not None:
             self.on_mounted()
+
+    def say(self, words: str, *, refused: bool = False) -> None:
+        """Tell what came of a key, in words that are harmless to show; after what is being decided, if anything is.
+
+        Args:
+            words: What there is to be told.
+            refused: Whether it is why something is not done.
+        """
+        self._unsaid.append(Said(words, refused))
+        self.tell_unsaid()
+
+    def tell_unsaid(self) -> None:
+        """Tell what is not told yet, unless a dialog is open."""
+        if self._unsaid and self.screen_stack and isinstance(self.screen, ExplainedScreen):
+            said, self._unsaid = self._unsaid, []
+            self.screen.said.say(said)
+
+    def tell_again(self, said: list[Said]) -> None:
+        """Tell once more what was shown on a screen that somebody has left."""
+        self._unsaid[:0] = said
+        self.tell_unsaid()
+
+    def notify(
+        self,
+        message: str,
+        *,
+        title: str = "",
+        severity: SeverityLevel = "information",
+        timeout: float | None = None,
+        markup: bool = True,
+    ) -> None:
+        """Tell what Textual has to tell in the same place: its own notifications would lie over dialogs."""
+        words = Content.from_markup(message).plain if markup else message
+        self.say(printable(f"{title}: {words}" if title else words, 1000), refused=severity == "error")
 
     def _tick(self) -> None:
         if not self._terminal_is_behind():
@@ -122,8 +151,9 @@ class ScreenApp(App[Leaving]):
 
     def next_theme(self) -> None:
         """Take the next theme."""
-        place = THEMES.index(self.theme) if self.theme in THEMES else -1
-        self.theme = THEMES[(place + 1) % len(THEMES)]
+        names = [theme.name for theme in THEMES]
+        place = names.index(self.theme) if self.theme in names else -1
+        self.theme = names[(place + 1) % len(names)]
 
     def get_system_commands(self, screen: Screen[None]) -> Iterable[SystemCommand]:
         """Offer what keys do on a screen now, and what Textual can do on any."""

@@ -53,6 +53,7 @@ class ChildList(RowList):
             self.cursor = min(self.cursor, max(0, count - 1))
             self.virtual_size = Size(width, count)
             self.keep_in_sight()
+        self.tell_rest()
         lines = [line_of(place, max(0, width - _MARK)) for place in self.in_sight]
         if lines != self._drawn:
             self._drawn = lines

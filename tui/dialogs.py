@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, NamedTuple, TypeVar
 
 from textual.binding import Binding, BindingType
 from textual.containers import VerticalScroll
@@ -11,14 +11,17 @@ from textual.screen import ModalScreen, Screen
 from textual.widgets import Input, OptionList, Static
 from textual.widgets.option_list import Option
 
+from .lines import rest_words
+
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from textual.app import ComposeResult
 
 _BOX = """
     align: center middle;
     & > #box { width: 76; max-width: 100%; height: auto; max-height: 100%; border: round $primary; padding: 0 1; }
+    & > #box { border-subtitle-color: $text; }
     & OptionList, & OptionList:focus { height: auto; border: none; background: $surface; }
 """
 
@@ -48,17 +51,74 @@ class Choice(NamedTuple):
     words: str
 
 
-class Ask(ModalScreen[str]):
+Answer = TypeVar("Answer")
+_GIVEN: Final = "Asked for; Escape closes this, and what comes of it is told then."
+
+
+class Question(ModalScreen[Answer], Generic[Answer]):
+    """What waits for an answer. Where that is to be carried out, it stays until it is, or tells why it is not.
+
+    Args:
+        question: In words.
+        give: Carries an answer out, and then closes this or has it tell of the refusal; None closes it at once.
+    """
+
+    DEFAULT_CSS = (
+        "Question { "
+        + _BOX
+        + " & #remark { height: auto; } & #remark.refused { color: $text-error; text-style: bold; } }"
+    )
+
+    def __init__(self, question: str, give: Callable[[Question[Any], Answer], None] | None = None) -> None:
+        super().__init__()
+        self._question = question
+        self._give = give
+        self._given = False
+
+    def give(self, answer: Answer) -> None:
+        """Give an answer, unless one is being carried out."""
+        if self._give is None:
+            self.dismiss(answer)
+        elif not self._given:
+            self._given = True
+            self.remark(_GIVEN)
+            self._give(self, answer)
+
+    def refuse(self, reason: str) -> bool:
+        """Tell why the answer is not carried out, and wait for another; return whether somebody sees that."""
+        self._given = False
+        if self.is_current:
+            self.remark(f"! not done: {reason}", refused=True)
+        return self.is_current
+
+    def close(self) -> None:
+        """Go away without an answer, unless that has happened."""
+        if self.is_current:
+            self.dismiss(None)
+
+    def remark(self, words: str, *, refused: bool = False) -> None:
+        """Show words below all else."""
+        remark = self.query_one("#remark", Static)
+        remark.update(Content(words))
+        remark.display = bool(words)
+        remark.set_class(refused, "refused")
+        self.call_after_refresh(remark.scroll_visible)
+
+
+class Ask(Question[str]):
     """A question with some answers; the first one is the harmless one. Escape gives that, too."""
 
-    DEFAULT_CSS = "Ask { " + _BOX + " }"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape,q,ctrl+c", "harmless", "Change nothing", show=False, priority=True)
     ]
 
-    def __init__(self, question: str, choices: Sequence[Choice]) -> None:
-        super().__init__()
-        self._question = question
+    def __init__(
+        self,
+        question: str,
+        choices: Sequence[Choice],
+        give: Callable[[Question[Any], str], None] | None = None,
+    ) -> None:
+        super().__init__(question, give)
         self._choices = choices
 
     def compose(self) -> ComposeResult:
@@ -66,33 +126,37 @@ class Ask(ModalScreen[str]):
         with VerticalScroll(id="box", can_focus=False):
             yield Static(Content(self._question))
             yield OptionList(*(Option(Content(choice.words), id=choice.name) for choice in self._choices))
+            yield Static(id="remark")
 
     def on_mount(self) -> None:
         """Let keys choose, also those that were typed ahead."""
+        self.remark("")
         choices = self.query_one(OptionList)
         choices.highlighted = 0
         self.set_focus(choices)
 
     def on_option_list_option_selected(self, event: OptionList.OptionSelected) -> None:
         """Give the answer."""
-        self.dismiss(event.option.id)
+        if event.option.id is None or event.option.id == self._choices[0].name:
+            self.action_harmless()
+        else:
+            self.give(event.option.id)
 
     def action_harmless(self) -> None:
         """Give the first answer."""
         self.dismiss(self._choices[0].name)
 
 
-class AskNumber(ModalScreen[int | None]):
+class AskNumber(Question[int | None]):
     """A question that a whole number answers. Escape gives None."""
 
-    DEFAULT_CSS = "AskNumber { " + _BOX + " & Input, & Input:focus { border: none; height: 1; padding: 0; } }"
+    DEFAULT_CSS = "AskNumber { & Input, & Input:focus { border: none; height: 1; padding: 0; } }"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape,ctrl+c", "close", "Change nothing", show=False, priority=True)
     ]
 
-    def __init__(self, question: str, number: int) -> None:
-        super().__init__()
-        self._question = question
+    def __init__(self, question: str, number: int, give: Callable[[Question[Any], int | None], None]) -> None:
+        super().__init__(question, give)
         self._number = number
 
     def compose(self) -> ComposeResult:
@@ -111,13 +175,29 @@ class AskNumber(ModalScreen[int | None]):
         try:
             number = int(event.value)
         except ValueError:
-            self.query_one("#remark", Static).update(Content("It must be a whole number, such as 5 or -1."))
+            self.remark("It must be a whole number, such as 5 or -1.")
         else:
-            self.dismiss(number)
+            self.give(number)
 
     def action_close(self) -> None:
         """Give none."""
         self.dismiss(None)
+
+
+class _Box(VerticalScroll):
+    """Words that scroll; how many lines are out of sight is told in the border."""
+
+    def watch_scroll_y(self, old: float, new: float) -> None:
+        """Say how much is out of sight now."""
+        super().watch_scroll_y(old, new)
+        self._tell_rest()
+
+    def on_resize(self) -> None:
+        """Say it of the new room."""
+        self.call_after_refresh(self._tell_rest)
+
+    def _tell_rest(self) -> None:
+        self.border_subtitle = Content(rest_words(round(self.scroll_y), round(self.max_scroll_y - self.scroll_y)))
 
 
 class Told(ModalScreen[None]):
@@ -134,7 +214,7 @@ class Told(ModalScreen[None]):
 
     def compose(self) -> ComposeResult:
         """Make the box."""
-        with VerticalScroll(id="box"):
+        with _Box(id="box"):
             yield Static(Content(self._words))
 
     def on_mount(self) -> None:

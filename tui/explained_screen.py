@@ -7,9 +7,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from textual.screen import Screen, ScreenResultType
 
 from .dialogs import Help, keys_of
+from .key_line import KeyLine
+from .said_line import SaidLine
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from textual.app import ComposeResult
 
 
 class ExplainedScreen(Screen[ScreenResultType]):
@@ -18,12 +22,31 @@ class ExplainedScreen(Screen[ScreenResultType]):
     Attributes:
         LEGEND: What the help says below the keys.
         FIRST_KEYS: Actions whose keys the bottom line tells before others, the most important one first.
+        said: What came of a key.
+    """
+
+    DEFAULT_CSS = """
+    ExplainedScreen { layers: default said; }
+    ExplainedScreen.typing SaidLine { margin-bottom: 2; }
     """
 
     LEGEND: ClassVar[str]
     FIRST_KEYS: ClassVar[Sequence[str]] = ()
 
     _offered: object = None
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.said = SaidLine()
+
+    def compose_foot(self) -> ComposeResult:
+        """Make what stands below all else: the keys, and above them what came of one."""
+        yield self.said
+        yield KeyLine(self.FIRST_KEYS)
+
+    def on_screen_resume(self) -> None:
+        """Tell what came of a key while something was being decided."""
+        self._app.tell_unsaid()
 
     @property
     def _app(self) -> Any:
@@ -38,6 +61,10 @@ class ExplainedScreen(Screen[ScreenResultType]):
         if (offered := self.offered()) != self._offered:
             self._offered = offered
             self.refresh_bindings()
+
+    def on_screen_suspend(self) -> None:
+        """Have what somebody may not have read yet told again where they are then."""
+        self._app.tell_again(self.said.hide())
 
     def action_theme(self) -> None:
         """Take the next theme."""

@@ -16,7 +16,11 @@ class FilterBox(Input):
         what: What is filtered, in the plural.
     """
 
-    DEFAULT_CSS = "FilterBox { height: 1; border: none; padding: 0; display: none; &:focus { border: none; } }"
+    DEFAULT_CSS = """
+    FilterBox { height: 1; border: none; padding: 0; display: none; }
+    FilterBox:focus { border: none; }
+    FilterBox > .input--placeholder { color: $faint; }
+    """
 
     def __init__(self, what: str) -> None:
         super().__init__(id="filter", placeholder=_HOLDS.format(what))
@@ -24,6 +28,7 @@ class FilterBox(Input):
     def open(self) -> None:
         """Let somebody type; also keys that were typed ahead."""
         self.display = True
+        self.screen.add_class("typing")
         self.screen.set_focus(self)
 
     def close(self, *, clear: bool) -> None:
@@ -31,3 +36,4 @@ class FilterBox(Input):
         if clear:
             self.value = ""
         self.display = False
+        self.screen.remove_class("typing")

@@ -36,6 +36,7 @@ class _Text(Input):
     DEFAULT_CSS = """
     _Text, _Text:focus { border: none; height: 1; padding: 0; background: $foreground 8%; }
     _Text:focus { background: $primary 25%; }
+    _Text > .input--placeholder { color: $faint; }
     """
 
     def __init__(self, text: str, hint: str) -> None:
@@ -109,7 +110,7 @@ class Entry(Vertical):
     DEFAULT_CSS = """
     Entry { height: auto; width: 1fr; padding-right: 1;
         & > Horizontal { height: 1; }
-        & .label { width: 14; color: $foreground; text-style: dim; }
+        & .label { width: 14; color: $faint; }
         & .flaw { display: none; color: $text-error; text-style: bold; padding-left: 14; }
     }
     """

@@ -9,12 +9,11 @@ from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical
 
 from distsum.observe.ledger import BackupEntry
-from distsum.observe.states import NAMES
+from distsum.observe.states import NAMES, RUNNING
 
 from .cells import fitted
 from .dialogs import Ask, Choice
 from .filter_box import FilterBox
-from .key_line import KeyLine
 from .lines import (
     Span,
     header_lines,
@@ -55,7 +54,12 @@ _TITLES: Final = ("Tree", "Workers", "I/O", "Stragglers", "Log")
 _SHORT_TITLES: Final = ("Tree", "Work", "I/O", "Slow", "Log")
 _WIDE: Final = (100, 28)
 """Columns and lines from which on all panes are shown at once."""
-_ASKING_ACTIONS: Final = frozenset({"back_up", "speculation"})
+_FILTERED: Final = ("workers", "stragglers", "log")
+"""The panes that show only lines that hold a text, where somebody says so."""
+_DEPENDING: Final = frozenset(
+    {"back_up", "clear_filter", "filter", "full", "glyphs", "next_straggler", "speculation", "zoom_in", "zoom_out"}
+)
+"""Actions that do something only at times."""
 _LEGEND: Final = (
     "Where tasks share a cell it shows the worst of them: "
     + ", ".join(f"{sign} {name}" for sign, name in zip(GLYPHS, NAMES, strict=True))
@@ -139,6 +143,7 @@ class JobScreen(ScrubbedScreen[None]):
         # Held here, since the timer may tick before they are mounted and while they are taken away.
         self._notice = FixedLines("notice")
         self._header = FixedLines("header")
+        self._box = FilterBox("lines")
         self._tabs = Tabs(_TITLES, "tabs", _SHORT_TITLES)
         self._tree = TreeMap(glyphs=glyphs, id="tree", classes="pane")
         self._lines = {
@@ -157,7 +162,12 @@ class JobScreen(ScrubbedScreen[None]):
     @property
     def one(self) -> bool:
         """Whether only one pane is shown."""
-        return self._wanted_one or self.size.width < _WIDE[0] or self.size.height < _WIDE[1]
+        return self._wanted_one or not self._roomy
+
+    @property
+    def _roomy(self) -> bool:
+        """Whether there is room for all panes."""
+        return self.size.width >= _WIDE[0] and self.size.height >= _WIDE[1]
 
     def compose(self) -> ComposeResult:
         """Make all parts; which are shown is decided by the room."""
@@ -172,8 +182,8 @@ class JobScreen(ScrubbedScreen[None]):
         yield self._lines["stragglers"]
         yield self._lines["log"]
         yield self.scrubber
-        yield FilterBox("lines")
-        yield KeyLine(self.FIRST_KEYS)
+        yield self._box
+        yield from self.compose_foot()
 
     def on_mount(self) -> None:
         """Arrange what there is."""
@@ -202,6 +212,7 @@ class JobScreen(ScrubbedScreen[None]):
         if tree.is_on_screen:
             tree.show(view)
         self._show_lines(view)
+        self.look_at_offers()
 
     def keep(self, view: JobView | None) -> None:
         """Take a view without drawing it, since another screen lies above."""
@@ -274,14 +285,41 @@ class JobScreen(ScrubbedScreen[None]):
     # What keys do -----------------------------------------------------------------------------------------------------
 
     def offered(self) -> object:
-        """Return what it depends on which keys do something: also whether something may be asked."""
-        return super().offered(), self.steering is not None and self.steering.allowed()
+        """Return what it depends on which keys do something: also what is shown, and what may be asked of it."""
+        return super().offered(), *(self.check_action(action, ()) for action in sorted(_DEPENDING))
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        """Hide the keys that ask where nobody may be asked, and those of a replay where nothing is played again."""
-        if action in _ASKING_ACTIONS:
-            return self.steering is not None and self.steering.allowed()
+        """Hide what does nothing now: there is nothing of it, it is out of sight, or nobody may be asked."""
+        view, tree, shows_tree = self._view, self._tree, self._in_sight("tree")
+        match action:
+            case "back_up":
+                return self._asks and tree.has_focus and tree.state_at_cursor() == RUNNING
+            case "speculation":
+                return self._asks and view is not None and view.snapshot.speculation is not None
+            case "next_straggler":
+                return bool(self._backups())
+            case "filter":
+                return any(self._in_sight(name) for name in _FILTERED)
+            case "clear_filter":
+                return bool(self._filter) or self._box.display
+            case "zoom_in":
+                return shows_tree and tree.zooms[0]
+            case "zoom_out" | "zoom_all":
+                return shows_tree and tree.zooms[1]
+            case "glyphs":
+                return shows_tree
+            case "full":
+                return self._roomy
         return super().check_action(action, parameters)
+
+    @property
+    def _asks(self) -> bool:
+        """Whether something may be asked."""
+        return self.steering is not None and self.steering.allowed()
+
+    def _in_sight(self, name: str) -> bool:
+        """Whether a pane is shown."""
+        return not self.one or PANES[self._number - 1] == name
 
     def on_tree_map_opened(self) -> None:
         """Look into the task at the cursor; where many share its cell, into the worst of them."""
@@ -347,15 +385,14 @@ class JobScreen(ScrubbedScreen[None]):
 
     def action_next_straggler(self, step: int) -> None:
         """Put the cursor on the task of the next backup in the ledger."""
-        if self._view is None:
-            return
-        entries = [entry for entry in self._view.ledger.entries if isinstance(entry, BackupEntry)]
-        if not entries:
-            self.notify("no task has had a backup", timeout=2)
-            return
+        entries = self._backups()
         self._straggler = (self._straggler + step) % len(entries) if self._straggler >= 0 else len(entries) - 1
         self.action_pane(1)
         self._look_at(entries[self._straggler].task)
+
+    def _backups(self) -> list[BackupEntry]:
+        entries = () if self._view is None else self._view.ledger.entries
+        return [entry for entry in entries if isinstance(entry, BackupEntry)]
 
     def action_glyphs(self) -> None:
         """Draw signs in place of half blocks, or the other way round."""
@@ -364,7 +401,7 @@ class JobScreen(ScrubbedScreen[None]):
 
     def action_filter(self) -> None:
         """Ask for a text that lines must hold."""
-        self.query_one(FilterBox).open()
+        self._box.open()
 
     def on_input_changed(self, event: Input.Changed) -> None:
         """Filter while somebody types."""
@@ -373,12 +410,12 @@ class JobScreen(ScrubbedScreen[None]):
 
     def on_input_submitted(self) -> None:
         """Keep the filter."""
-        self.query_one(FilterBox).close(clear=False)
+        self._box.close(clear=False)
         self._pane().focus()
 
     def action_clear_filter(self) -> None:
         """Show all lines again."""
-        self.query_one(FilterBox).close(clear=True)
+        self._box.close(clear=True)
         self._pane().focus()
 
     def action_leave(self) -> None:

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, ClassVar
 
 from textual.binding import Binding, BindingType
 
+from distsum.service.messages import ENDED
+
 from .list_screen import ListScreen
 from .service_lines import JOB_COLUMNS, job_rows
 
@@ -31,6 +33,7 @@ class JobsScreen(ListScreen):
     """All jobs of a service; one of them can be opened, cancelled, and given another priority."""
 
     NAME = "jobs"
+    OPENS = True
     COLUMNS: ClassVar[Sequence[Column]] = JOB_COLUMNS
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("n", "submit", "New job"),
@@ -53,6 +56,19 @@ class JobsScreen(ListScreen):
         row = self.table.chosen
         jobs = self._view.jobs if self._view is not None else ()
         return next((each for each in jobs if row is not None and each.job == row.key), None)
+
+    def offered(self) -> object:
+        """Return what it depends on which keys do something: also how the chosen job stands."""
+        return super().offered(), self._chosen and self._chosen.state
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """Hide, beside what does nothing in any list, what cannot be done any more with the chosen job."""
+        if action in {"cancel", "prioritize"}:
+            chosen = self._chosen
+            late = ENDED if action == "prioritize" else {*ENDED, "finishing"}
+            if chosen is None or chosen.state in late:
+                return False
+        return super().check_action(action, parameters)
 
     def action_open(self) -> None:
         """Show the chosen job."""

@@ -7,7 +7,7 @@ import time
 from statistics import median
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
-from distsum.observe.ledger import LEDGER_MARKS, ledger_lines, totals_words
+from distsum.observe.ledger import LEDGER_MARKS, ledger_lines, task_words, totals_words
 from distsum.observe.rates import BACKUP_MARK, FAILED_MARK, SLICE_SECONDS
 from distsum.observe.workers import GONE
 from distsum.wording import counted, digits, printable, size_unit, size_words
@@ -41,6 +41,8 @@ MOST_WORKERS: Final = 200
 _SLOW: Final = 0.5
 """A worker below this share of the median rate is marked."""
 _GONE_SHOWN: Final = 5
+_TASK_WIDTH: Final = 20
+"""Columns from which on a worker's line says what it does."""
 
 
 def clock_words(seconds: float) -> str:
@@ -58,6 +60,15 @@ def clock_words(seconds: float) -> str:
         if whole < below:
             return f"{whole // factor}{unit}{whole % factor // (factor // (24 if unit == 'd' else 60)):02}{part}"
     return ">999d"
+
+
+def rest_words(above: int, below: int) -> str:
+    """Return how many lines are out of sight, so that nobody takes what is cut for all there is.
+
+    >>> rest_words(0, 1200), rest_words(3, 0), rest_words(0, 0), rest_words(3, 4)
+    ('1,200 more below', '3 more above', '', '4 more below')
+    """
+    return f"{below:,} more below" if below else f"{above:,} more above" if above else ""
 
 
 def share_done(view: JobView) -> float:
@@ -146,7 +157,8 @@ def worker_lines(view: JobView, width: int, wanted: str = "") -> list[Line]:
     there = [each for each in found if each.status.state not in GONE]
     gone = [each for each in found if each.status.state in GONE]
     there.sort(key=lambda each: (each.status.state not in {"quarantined", "paused"}, each.status.bytes_per_second))
-    lines = [_worker_line(each, usual, width) for each in there[:MOST_WORKERS]]
+    name_width = max((width_of(_name(each)) for each in there[:MOST_WORKERS]), default=0)
+    lines = [_worker_line(each, usual, name_width, width) for each in there[:MOST_WORKERS]]
     if len(there) > MOST_WORKERS:
         lines.append((Span(f"{len(there) - MOST_WORKERS:,} more, all faster", "dim"),))
     gone.sort(key=lambda each: -each.status.heard_seconds)
@@ -161,7 +173,7 @@ def worker_lines(view: JobView, width: int, wanted: str = "") -> list[Line]:
     return lines or [(Span("none has joined yet", "dim"),)]
 
 
-def _worker_line(each: WorkerView, usual: float, width: int) -> Line:
+def _worker_line(each: WorkerView, usual: float, name_width: int, width: int) -> Line:
     status = each.status
     if status.state in {"paused", "quarantined"}:
         words = f"{_name(each)} {status.state}: {printable(status.reason or '', 200)}"
@@ -177,9 +189,16 @@ def _worker_line(each: WorkerView, usual: float, width: int) -> Line:
     name = _name(each)
     lane_room = max(0, min(len(lane), room - width_of(name) - 1))
     shown = lane[len(lane) - lane_room :]
-    left = padded(fitted(name, room - lane_room - 1), room - lane_room)
+    left = room - lane_room
     role: Role = "warn" if slow else "plain"
-    return Span(left, role), Span(shown, "warn" if slow else "good"), Span(f" {end}", role)
+    task = ""
+    if status.task is not None and (task_room := left - name_width - 3) >= _TASK_WIDTH:
+        name = padded(name, name_width + 2)
+        task = fitted(task_words(status.task), task_room)
+    name = fitted(name, left - 1)
+    lane_role: Role = "warn" if slow else "good"
+    doing = Span(padded(task, left - width_of(name)), "dim")
+    return Span(name, role), doing, Span(shown, lane_role), Span(f" {end}", role)
 
 
 def io_lines(view: JobView, width: int) -> list[Line]:

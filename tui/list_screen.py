@@ -9,7 +9,6 @@ from textual.binding import Binding, BindingType
 from .cells import fitted, rest_after, wrapped
 from .explained_screen import ExplainedScreen
 from .filter_box import FilterBox
-from .key_line import KeyLine
 from .lines import Line, Span
 from .panes import FixedLines, Tabs
 from .service_lines import overview_line
@@ -44,6 +43,8 @@ class ListScreen(ExplainedScreen[None]):
     """One of the lists."""
 
     NAME: ClassVar[str]
+    OPENS: ClassVar[bool] = False
+    """Whether there is something behind a row."""
     COLUMNS: ClassVar[Sequence[Column]]
     LEGEND = _LEGEND
     FIRST_KEYS = (
@@ -63,6 +64,7 @@ class ListScreen(ExplainedScreen[None]):
     ListScreen #notice { height: 1; background: $warning 30%; display: none; }
     ListScreen #overview, ListScreen #lists, ListScreen #details { height: 1; }
     ListScreen #table { height: 1fr; border: round $foreground 40%; }
+    ListScreen #table { border-title-color: $text; border-subtitle-color: $text; }
     ListScreen.low #table { border: none; }
     ListScreen #details { height: 3; padding: 0 1; }
     ListScreen.low #details { height: 1; padding: 0; }
@@ -99,6 +101,7 @@ class ListScreen(ExplainedScreen[None]):
         self._tabs = Tabs(_TITLES, "lists")
         self.table = Table(self.COLUMNS, "table")
         self._details = FixedLines("details")
+        self._box = FilterBox("rows")
 
     # What a list says -------------------------------------------------------------------------------------------------
 
@@ -127,8 +130,8 @@ class ListScreen(ExplainedScreen[None]):
         yield self._overview
         yield self.table
         yield self._details
-        yield FilterBox("rows")
-        yield KeyLine(self.FIRST_KEYS)
+        yield self._box
+        yield from self.compose_foot()
 
     def on_mount(self) -> None:
         """Arrange what there is."""
@@ -191,10 +194,30 @@ class ListScreen(ExplainedScreen[None]):
     # What keys do -----------------------------------------------------------------------------------------------------
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        """Hide what those may not do who only look."""
-        if action == "log":
-            return self._app.log_lines is not None
+        """Hide what does nothing now, and what those may not do who only look."""
+        match action:
+            case "log":
+                return self._app.log_lines is not None
+            case "open":
+                return self.OPENS and self.table.chosen is not None
+            case "sort":
+                return self.table.count > 0
+            case "turn":
+                return self.table.count > 0 and self.table.sorting.column is not None
+            case "filter":
+                return self.table.count > 0 or self._filters
+            case "back":
+                return LISTS[0] != self.NAME or self._filters
         return not self._app.service.read_only if action in STEERING else True
+
+    @property
+    def _filters(self) -> bool:
+        """Whether only some rows are shown, or somebody says which."""
+        return bool(self._filter) or self._box.display
+
+    def offered(self) -> object:
+        """Return what it depends on which keys do something: what is shown."""
+        return tuple(self.check_action(action, ()) for action in ("open", "turn", "back"))
 
     def on_table_chosen(self) -> None:
         """Tell of another row."""
@@ -228,8 +251,8 @@ class ListScreen(ExplainedScreen[None]):
 
     def action_back(self) -> None:
         """Show all rows again, or go back to where one came from."""
-        if self._filter or self.query_one(FilterBox).display:
-            self.query_one(FilterBox).close(clear=True)
+        if self._filters:
+            self._box.close(clear=True)
             self.table.focus()
         else:
             self._app.back()
@@ -256,7 +279,7 @@ class ListScreen(ExplainedScreen[None]):
 
     def action_filter(self) -> None:
         """Ask for a text that rows must hold."""
-        self.query_one(FilterBox).open()
+        self._box.open()
 
     def on_input_changed(self, event: Input.Changed) -> None:
         """Filter while somebody types."""
@@ -265,7 +288,7 @@ class ListScreen(ExplainedScreen[None]):
 
     def on_input_submitted(self) -> None:
         """Keep the filter."""
-        self.query_one(FilterBox).close(clear=False)
+        self._box.close(clear=False)
         self.set_focus(self.table)
 
     def action_leave(self) -> None:

@@ -9,7 +9,6 @@ from textual.binding import Binding, BindingType
 from .cells import fitted
 from .explained_screen import ExplainedScreen
 from .filter_box import FilterBox
-from .key_line import KeyLine
 from .lines import Span
 from .log_lines import log_lines, log_title
 from .panes import FixedLines, LinesPane
@@ -34,6 +33,7 @@ class LogScreen(ExplainedScreen[None]):
     DEFAULT_CSS = """
     LogScreen #notice { height: 1; background: $warning 30%; display: none; }
     LogScreen #log { height: 1fr; border: round $foreground 40%; }
+    LogScreen #log { border-title-color: $text; border-subtitle-color: $text; }
     """
     AUTO_FOCUS = "#log"
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -57,7 +57,7 @@ class LogScreen(ExplainedScreen[None]):
         yield self._notice
         yield self._pane
         yield FilterBox("lines")
-        yield KeyLine(self.FIRST_KEYS)
+        yield from self.compose_foot()
 
     def show(self, notice: str) -> None:
         """Draw the lines, if there are others than before, and what is to be known of the way to the service."""

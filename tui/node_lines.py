@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 from distsum.observe import subtree
 from distsum.observe.ledger import LEDGER_MARKS, ledger_lines, task_words
 from distsum.observe.states import BACKUP, DONE, FAILED, NAMES, QUEUED, RUNNING, WAITING, aggregate, tasks_per_cell
+from distsum.observe.workers import GONE
 from distsum.wording import counted, printable, size_words
 
 from .cells import fitted, middle_cut, padded, width_of
@@ -117,14 +118,15 @@ def _facts_line(view: JobView, task: TaskId, tree: Tree | None, width: int) -> L
 # Children -------------------------------------------------------------------------------------------------------------
 
 
-def children_title(view: JobView, task: TaskId, tree: Tree | None, cursor: int) -> str:
-    """Return what the list of children is of, and which is chosen."""
+def children_title(view: JobView, task: TaskId, tree: Tree | None, cursor: int, *, asking: bool = False) -> str:
+    """Return what the list of children is of, and which is chosen; ``asking`` is of what only others know."""
     if tree is None:
         return "1 Children"
     count = len(subtree.children_of(tree, task))
     chosen = f"{cursor + 1:,} of " if count > 1 else ""
     if task.phase == 1:
-        return f"1 Children ── {chosen}{counted(count, 'file')}, in the order in which they are added"
+        told = "asking for their names" if asking else "in the order in which they are added"
+        return f"1 Children ── {chosen}{counted(count, 'file')}, {told}"
     counts = children_counts(view, task, tree)
     told = ", ".join(f"{number:,} {name}" for name, number in zip(NAMES, counts, strict=True) if number)
     return f"1 Children ── {chosen}{counted(count, 'node')} ── {told}"
@@ -226,7 +228,7 @@ def leaves_bar(view: JobView, task: TaskId, tree: Tree, width: int) -> list[Span
 
 def attempts_title(detail: NodeDetail | None, pane: int) -> str:
     """Return how many attempts there are, for a pane of that number."""
-    count = "" if detail is None else f" ── {detail.attempts_cut + len(detail.attempts):,}"
+    count = " ── asking" if detail is None else f" ── {detail.attempts_cut + len(detail.attempts):,}"
     return f"{pane} Attempts{count}"
 
 
@@ -276,10 +278,26 @@ _BAR: Final = 16
 """As wide a bar is to be at least, before figures are left out."""
 
 
-def time_lines(view: JobView, detail: NodeDetail | None, width: int) -> list[Line]:
+def _known_lines(view: JobView, task: TaskId, width: int) -> list[Line]:
+    """Return what a view tells of the attempts at a node: who is at it now."""
+    state = state_of(view, task)
+    at_it = [each.status for each in view.workers if each.status.task == task and each.status.state not in GONE]
+    lines: list[Line] = [
+        (
+            Span(f"▶ {printable(each.worker, 40)} ", "strong"),
+            Span(fitted(f"is at it now, on {printable(each.host, 40)}", max(0, width - 43))),
+        )
+        for each in at_it
+    ]
+    if not lines and state is not None:
+        lines = [(Span(fitted(f"{GLYPHS[state]} {NAMES[state]}", width), STATE_ROLES[state]),)]
+    return [*lines, (Span(fitted("asking who was at it, when, and what each attempt has read", width), "dim"),)]
+
+
+def time_lines(view: JobView, detail: NodeDetail | None, task: TaskId, width: int) -> list[Line]:
     """Return a node's attempts on a line of time: each a bar from its beginning to its end, and what became of it."""
     if detail is None:
-        return [(Span("asking", "dim"),)]
+        return _known_lines(view, task, width)
     if not detail.attempts:
         return [(Span(fitted(_none_words(view, detail), width), "dim"),)]
     now = view.snapshot.elapsed_seconds
@@ -337,24 +355,26 @@ def _bar(attempt: Attempt, began: float, ended: float, now: float, width: int) -
     return (" " * start + "━" * (stop - start) + _ENDS[attempt.end]).ljust(width)
 
 
-def stored_lines(view: JobView, detail: NodeDetail | None, task: TaskId, width: int) -> list[Line]:
+def stored_lines(view: JobView, detail: NodeDetail | None, task: TaskId, tree: Tree | None, width: int) -> list[Line]:
     """Return what is stored of a node: itself, its children, and what helpers have made of it."""
     state = state_of(view, task)
     stored = state == DONE
     words = "its node is stored, or is not needed any more" if stored else "its node is not stored yet"
     lines: list[Line] = [(Span(fitted(words, width), "good" if stored else "plain"),)]
-    if detail is None or detail.tree is None or detail.tree.phases != len(view.states):
+    if tree is None:
         return lines
     if task.phase > 1:
-        counts = children_counts(view, task, detail.tree)
+        counts = children_counts(view, task, tree)
         done, count = counts[DONE], sum(counts)
         told = f"{done:,} of {counted(count, 'node')} that it folds are stored"
         if not stored and done < count:
             told += "; it can begin when all are"
         lines.append((Span(fitted(told, width)),))
+    if detail is None:
+        return [*lines, (Span(fitted("asking what was opened and stored for it", width), "dim"),)]
     helped = sorted({each.child for each in detail.attempts if each.child is not None and each.end == "done"})
     if helped:
-        splits = detail.tree.splits(task.phase, task.index)
+        splits = tree.splits(task.phase, task.index)
         names = ", ".join(f"{each} of {len(splits)}" if splits else str(each) for each in helped)
         lines.append((Span(fitted(f"made by others and stored: child {names}", width)),))
     done_by = next((each for each in reversed(detail.attempts) if each.end == "done" and each.child is None), None)
@@ -387,7 +407,8 @@ def why_lines(view: JobView, detail: NodeDetail | None, task: TaskId, width: int
         lines += timed(view.ledger.began_seconds + seconds, words, role, width)
     if told:
         return lines
-    return [*lines, (Span(fitted("nothing unusual: neither copied nor tried again", width), "dim"),)]
+    words = "nothing unusual: neither copied nor tried again" if detail else "not copied; asking if it was tried again"
+    return [*lines, (Span(fitted(words, width), "dim"),)]
 
 
 def _attempt_reasons(view: JobView, number: int, attempt: Attempt) -> list[tuple[float, str, Role]]:

@@ -8,11 +8,11 @@ from textual.binding import Binding, BindingType
 
 from distsum.messages import TaskId
 from distsum.observe import subtree
+from distsum.observe.states import RUNNING
 
 from .cells import fitted
-from .key_line import KeyLine
 from .lines import Span, header_lines
-from .node_lines import LEGEND, name_words, place_lines, state_of
+from .node_lines import LEGEND, place_lines, state_of
 from .panes import FixedLines
 from .scrubbed_screen import SCRUBBER_KEYS, ScrubbedScreen
 
@@ -63,8 +63,8 @@ class NodeScreen(ScrubbedScreen[TaskId]):
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape", "back", "Back"),
         Binding("u,backspace", "up", "Node above", key_display="u"),
-        Binding("tab", "app.focus_next", "Pane", show=False),
-        Binding("shift+tab", "app.focus_previous", "Pane before", show=False),
+        Binding("tab", "next_pane(1)", "Pane", show=False),
+        Binding("shift+tab", "next_pane(-1)", "Pane before", show=False),
         Binding("left", "sibling(-1)", "Node before", show=False),
         Binding("right", "sibling(1)", "Node after", show=False),
         Binding("s", "back_up", "Back up now"),
@@ -93,7 +93,7 @@ class NodeScreen(ScrubbedScreen[TaskId]):
         yield self._place
         yield from self.compose_panes()
         yield self.scrubber
-        yield KeyLine(self.FIRST_KEYS)
+        yield from self.compose_foot()
 
     def compose_panes(self) -> ComposeResult:
         """Make what stands below the place of the node."""
@@ -123,8 +123,9 @@ class NodeScreen(ScrubbedScreen[TaskId]):
         first, count = self.wanted()
         found = self.source.detail(self.node, first, count)
         detail = None if found is None or isinstance(found, str) else found
-        if detail is not None and detail.tree is not None and detail.tree.phases == len(view.states):
-            self._tree = detail.tree
+        tree = view.tree if detail is None else detail.tree
+        if tree is not None and tree.phases == len(view.states):
+            self._tree = tree
         self._known = detail
         self._header.show(header_lines(view, width))
         place = place_lines(view, self.node, self._tree, width)
@@ -135,6 +136,7 @@ class NodeScreen(ScrubbedScreen[TaskId]):
             place = place[0], (Span(fitted(words, width), "warn"),)
         self._place.show(place)
         self.show_node(view, detail)
+        self.look_at_offers()
 
     def wanted(self) -> tuple[int, int]:
         """Return the place of the first child that is in sight, and how many are."""
@@ -158,14 +160,35 @@ class NodeScreen(ScrubbedScreen[TaskId]):
     # What keys do -----------------------------------------------------------------------------------------------------
 
     def offered(self) -> object:
-        """Return what it depends on which keys do something: also whether something may be asked."""
-        return super().offered(), self.backups is not None and self.backups.allowed()
+        """Return what it depends on which keys do something: also what there is beside the node, and may be asked."""
+        does = tuple(self.check_action(action, ()) for action in ("back_up", "up", "next_pane"))
+        return super().offered(), does, self.check_action("sibling", (-1,)), self.check_action("sibling", (1,))
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        """Hide what cannot be asked, and the keys of a replay where nothing is played again."""
-        if action == "back_up":
-            return self.backups is not None and self.backups.allowed()
+        """Hide what does nothing now: there is no other node or pane, or nobody may be asked, or not of this task."""
+        view = self._view
+        match action:
+            case "back_up":
+                may = self.backups is not None and self.backups.allowed()
+                return may and view is not None and state_of(view, self.node) == RUNNING
+            case "up":
+                return self._tree is not None and subtree.node_above(self._tree, self.node) is not None
+            case "sibling":
+                (step,) = parameters
+                return isinstance(step, int) and view is not None and state_of(view, self._beside(step)) is not None
+            case "next_pane":
+                return len(self.focus_chain) > 1
         return super().check_action(action, parameters)
+
+    def _beside(self, step: int) -> TaskId:
+        return TaskId(self.node.job, self.node.phase, self.node.tile, self.node.index + step)
+
+    def action_next_pane(self, step: int) -> None:
+        """Go to the next pane, or the one before."""
+        if step > 0:
+            self.focus_next()
+        else:
+            self.focus_previous()
 
     def go_to(self, task: TaskId) -> None:
         """Look at another node."""
@@ -175,20 +198,12 @@ class NodeScreen(ScrubbedScreen[TaskId]):
 
     def action_up(self) -> None:
         """Look at the node above."""
-        if self._tree is None:
-            return
-        if (above := subtree.node_above(self._tree, self.node)) is None:
-            self.notify("this is the root; its node is the result", timeout=2)
-        else:
+        if self._tree is not None and (above := subtree.node_above(self._tree, self.node)) is not None:
             self.go_to(above)
 
     def action_sibling(self, step: int) -> None:
         """Look at the next node of the phase, or the one before."""
-        other = TaskId(self.node.job, self.node.phase, self.node.tile, self.node.index + step)
-        if self._view is not None and state_of(self._view, other) is not None:
-            self.go_to(other)
-        else:
-            self.notify(f"{name_words(self.node)} is the {'last' if step > 0 else 'first'} of its phase", timeout=2)
+        self.go_to(self._beside(step))
 
     def action_back_up(self) -> None:
         """Ask for a backup of the task."""

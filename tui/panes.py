@@ -13,7 +13,7 @@ from textual.scroll_view import ScrollView
 from textual.strip import Strip
 from textual.widget import Widget
 
-from .lines import Line, Span, clock_words
+from .lines import Line, Span, clock_words, rest_words
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 LINE_ROLES: set[str] = {"lines--plain", "lines--dim", "lines--strong", "lines--good", "lines--warn", "lines--bad"}
 LINE_STYLES = """
     > .lines--plain { color: $foreground; }
-    > .lines--dim { color: $foreground; text-style: dim; }
+    > .lines--dim { color: $faint; }
     > .lines--strong { color: $foreground; text-style: bold; }
     > .lines--good { color: $text-primary; }
     > .lines--warn { color: $text-warning; }
@@ -125,7 +125,7 @@ class LinesPane(ScrollView, can_focus=True, inherit_bindings=False):
         """Say in the border how many lines are out of sight, so that nobody takes what is cut for all there is."""
         above = round(self.scroll_y)
         below = max(0, len(self._lines) - above - self.scrollable_content_region.height)
-        words = f"{below:,} more below" if below else f"{above:,} more above" if above else ""
+        words = rest_words(above, below)
         if words != self._rest:
             self._rest = words
             self.border_subtitle = Content(words)
@@ -185,7 +185,10 @@ class Tabs(FixedLines):
         """Show which pane is there: by short names where there is little room, and by numbers where there is less."""
         only = [self._short[number - 1] if place == number else "" for place in range(1, len(self._names) + 1)]
         for names in (self._names, self._short, only):
-            self._texts = [f" {place} {name}" if name else f" {place}" for place, name in enumerate(names, start=1)]
+            self._texts = [
+                f"{'▸' if place == number else ' '}{place}{' ' if name else ''}{name}"
+                for place, name in enumerate(names, start=1)
+            ]
             if sum(map(len, self._texts)) <= width:
                 break
         self.show(

@@ -46,14 +46,12 @@ class QueuesScreen(ListScreen):
         return queues.management if queues is not None else None
 
     def offered(self) -> object:
-        """Return what it depends on which keys do something: whether there is a page."""
-        return self._page is not None
+        """Return what it depends on which keys do something: also whether there is a page."""
+        return super().offered(), self._page is not None
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """Hide what there is nothing of."""
-        if action == "open_page":
-            return self._page is not None
-        return False if action == "open" else super().check_action(action, parameters)
+        return self._page is not None if action == "open_page" else super().check_action(action, parameters)
 
     def action_open_page(self) -> None:
         """Open RabbitMQ's page in a browser."""

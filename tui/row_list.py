@@ -6,10 +6,12 @@ from typing import TYPE_CHECKING, ClassVar
 
 from rich.segment import Segment
 from textual.binding import Binding, BindingType
+from textual.content import Content
 from textual.message import Message
 from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
+from .lines import rest_words
 from .panes import LINE_ROLES, LINE_STYLES
 
 if TYPE_CHECKING:
@@ -46,6 +48,7 @@ class RowList(ScrollView, can_focus=True, inherit_bindings=False):
     def __init__(self, id: str, classes: str = "") -> None:  # noqa: A002 - Textual's word
         super().__init__(id=id, classes=classes)
         self.cursor = 0
+        self._rest = ""
 
     @property
     def count(self) -> int:
@@ -70,6 +73,19 @@ class RowList(ScrollView, can_focus=True, inherit_bindings=False):
             self.scroll_to(y=self.cursor, animate=False)
         elif self.cursor >= top + self.room:
             self.scroll_to(y=self.cursor - self.room + 1, animate=False)
+
+    def watch_scroll_y(self, old: float, new: float) -> None:
+        """Say how much is out of sight now."""
+        super().watch_scroll_y(old, new)
+        self.tell_rest()
+
+    def tell_rest(self) -> None:
+        """Say in the border how many rows are out of sight."""
+        above = round(self.scroll_y)
+        words = rest_words(above, max(0, self.count - above - self.room))
+        if words != self._rest:
+            self._rest = words
+            self.border_subtitle = Content(words)
 
     def action_go(self, step: int) -> None:
         """Choose another row."""

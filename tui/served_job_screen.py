@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 from textual.binding import Binding, BindingType
-from textual.widgets import Input
 
 from .list_screen import STEERING
 from .steered_job_screen import SteeredJobScreen
@@ -41,8 +40,12 @@ class ServedJobScreen(SteeredJobScreen):
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """Hide what those may not do who only look, and what cannot be done with a job that has ended."""
         if action in STEERING:
-            return self.allowed()
+            return self.allowed() and self.followed.status() is not None
         return super().check_action(action, parameters)
+
+    def offered(self) -> object:
+        """Return what it depends on which keys do something: also what is known of the job."""
+        return super().offered(), self.check_action("cancel", ())
 
     def allowed(self) -> bool:
         """Whether something may be asked now."""
@@ -50,7 +53,7 @@ class ServedJobScreen(SteeredJobScreen):
 
     def action_back(self) -> None:
         """Show all lines again, or go back to the jobs."""
-        if self._filter or self.query_one("#filter", Input).display:
+        if self._filter or self._box.display:
             self.action_clear_filter()
         else:
             self._app.back()
@@ -74,5 +77,3 @@ class ServedJobScreen(SteeredJobScreen):
     def _steer(self, steer: Callable[[JobStatus], None]) -> None:
         if (status := self.followed.status()) is not None:
             steer(status)
-        else:
-            self.notify("nothing is known of the job yet", timeout=2)

@@ -213,7 +213,7 @@ class ServiceApp(ScreenApp):
         try:
             self.push_screen(SubmitScreen(self.draft))
         except DistsumError as error:
-            self.notify(printable(str(error), 1000), title="not done", severity="error", markup=False)
+            self.say(printable(str(error), 1000), refused=True)
         self.call_next(self.pull)
 
     def submitted(self, job: str, wanted: Wanted) -> None:
@@ -221,19 +221,19 @@ class ServiceApp(ScreenApp):
         self.draft = msgspec.structs.replace(wanted, output="")
         self.go("jobs")
         self.open_job(job)
-        self.notify(f"job {job} is submitted", markup=False)
+        self.say(f"job {job} is submitted")
 
     def open_page(self, url: str) -> None:
         """Open a page of somebody else's in a browser; where there is none beside this screen, tell where it is."""
         words = printable(url, 500)
         if not url.startswith(("http://", "https://")):
-            self.notify(f"{words} is no address of a page", severity="error", markup=False)
+            self.say(f"{words} is no address of a page", refused=True)
             return
         if not self.is_web and not _has_browser():
-            self.notify(f"no browser is here; the page is at {words}", timeout=20, markup=False)
+            self.say(f"no browser is here; the page is at {words}")
             return
         self.open_url(url)
-        self.notify(f"{words} is opened in a browser", markup=False)
+        self.say(f"{words} is opened in a browser")
 
 
 def _has_browser() -> bool:

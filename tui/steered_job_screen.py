@@ -32,6 +32,10 @@ class SteeredJobScreen(JobScreen):
         """Hide what cannot be asked."""
         return self.allowed() if action == "cancel" else super().check_action(action, parameters)
 
+    def offered(self) -> object:
+        """Return what it depends on which keys do something: also whether anything may be asked."""
+        return super().offered(), self.allowed()
+
     def back_up(self, task: TaskId) -> None:
         """Ask for a backup of a task."""
         self._app.steering.back_up(task)

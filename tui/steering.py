@@ -11,19 +11,17 @@ from distsum.observe.ledger import task_words
 from distsum.service import messages as channel
 from distsum.wording import counted, printable
 
-from .dialogs import Ask, AskNumber, Choice, Told
+from .dialogs import Ask, AskNumber, Choice, Question, Told
 from .service_lines import job_words, workers_there
 
 if TYPE_CHECKING:
-    from textual.app import App
-
     from distsum.messages import TaskId
     from distsum.observe.workers import WorkerStatus
     from distsum.service.messages import JobStatus, WorkerAction
     from distsum.service.view import ServiceView
 
-_KEPT_SECONDS: Final = 12.0
-"""A reason is longer than a word."""
+    from .app import ScreenApp
+
 _WORKER_QUESTIONS: Final[dict[WorkerAction, tuple[str, str]]] = {
     "drain": ("Drain worker {}? It leaves as soon as its task is done.", "Drain it"),
     "shutdown": ("Shut down worker {} now? Its task goes back to the queue.", "Shut it down"),
@@ -61,15 +59,12 @@ class Steering:
         service: What is asked.
     """
 
-    def __init__(self, app: App[Any], service: Asked) -> None:
+    def __init__(self, app: ScreenApp, service: Asked) -> None:
         self._app = app
         self._service = service
 
     def cancel(self, status: JobStatus) -> None:
         """Cancel a job, if somebody says so."""
-        if status.state in channel.ENDED:
-            self._tell(f"job {printable(status.job, 80)} has ended: {status.state}")
-            return
         question = f"Cancel {job_words(status)}? What it has stored so far is removed."
         self._confirm(
             question, "Cancel the job", channel.Cancel(status.job), f"job {printable(status.job, 80)} is cancelled"
@@ -85,17 +80,14 @@ class Steering:
 
     def prioritize(self, status: JobStatus) -> None:
         """Give a job the priority that somebody says."""
-        if status.state in channel.ENDED:
-            self._tell(f"job {printable(status.job, 80)} has ended: {status.state}")
-            return
 
-        def answered(number: int | None) -> None:
+        def give(question: Question[Any], number: int | None) -> None:
             if number is not None:
                 done = f"job {printable(status.job, 80)} has priority {number}"
-                self._ask(channel.SetPriority(status.job, number), done)
+                self._ask(channel.SetPriority(status.job, number), done, question)
 
         question = f"Which priority shall {job_words(status)} have? Jobs of a higher one go first; what runs goes on."
-        self._app.push_screen(AskNumber(question, status.priority), answered)
+        self._app.push_screen(AskNumber(question, status.priority, give))
 
     def back_up(self, task: TaskId) -> None:
         """Have a task that runs done by a second worker, too."""
@@ -125,14 +117,15 @@ class Steering:
             return
         asked = there if view.fleet.wanted is None else view.fleet.wanted
 
-        def answered(number: int | None) -> None:
+        def give(dialog: Question[Any], number: int | None) -> None:
             if number is None:
                 return
             request = channel.ScaleWorkers(number)
             done = f"the fleet is to have {counted(number, 'worker')}; they come and go as their hosts can"
             if number >= asked:
-                self._ask(request, done)
+                self._ask(request, done, dialog)
                 return
+            dialog.close()
             question = (
                 f"Have {counted(number, 'worker')} in place of {asked:,}? {_LEAVE[asked - number > 1]} as soon as "
                 "what is at hand is done."
@@ -144,32 +137,26 @@ class Steering:
             f"{'are' if view.fleet.wanted is None else 'were asked for'}; the master knows {counted(there, 'worker')} "
             "that are there, by whatever way they came."
         )
-        self._app.push_screen(AskNumber(question, asked), answered)
+        self._app.push_screen(AskNumber(question, asked, give))
 
     def _confirm(self, question: str, yes: str, request: channel.AnyRequest, done: str) -> None:
-        def answered(answer: str | None) -> None:
-            if answer == "yes":
-                self._ask(request, done)
+        choices = Choice("no", "Change nothing"), Choice("yes", yes)
+        self._app.push_screen(Ask(question, choices, lambda dialog, _: self._ask(request, done, dialog)))
 
-        self._app.push_screen(Ask(question, (Choice("no", "Change nothing"), Choice("yes", yes))), answered)
+    def _ask(self, request: channel.AnyRequest, done: str, question: Question[Any] | None = None) -> None:
+        self._app.run_worker(self._asked(request, done, question))
 
-    def _ask(self, request: channel.AnyRequest, done: str) -> None:
-        self._app.run_worker(self._asked(request, done))
-
-    async def _asked(self, request: channel.AnyRequest, done: str) -> None:
+    async def _asked(self, request: channel.AnyRequest, done: str, question: Question[Any] | None) -> None:
         answer = await self._service.ask(request)
         if isinstance(answer, channel.Refused):
-            self._tell(printable(answer.reason, 1000), refused=True)
+            reason = printable(answer.reason, 1000)
+            if question is None or not question.refuse(reason):
+                self._app.say(reason, refused=True)
             return
+        if question is not None:
+            question.close()
         if isinstance(answer, channel.BackedUp):
             shares = counted(len(answer.helpers), "more worker shares", "more workers share")
             helpers = f", and {shares} it" if answer.helpers else ""
             done += f" on {printable(answer.worker, 80)}, beside {printable(answer.of_worker, 80)}{helpers}"
-        self._tell(done)
-
-    def _tell(self, words: str, *, refused: bool = False) -> None:
-        """Show words that may hold anything."""
-        if refused:
-            self._app.notify(words, title="not done", severity="error", timeout=_KEPT_SECONDS, markup=False)
-        else:
-            self._app.notify(words, markup=False)
+        self._app.say(done)

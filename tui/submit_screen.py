@@ -20,7 +20,6 @@ from .cells import fitted
 from .dialogs import Ask, Choice
 from .explained_screen import ExplainedScreen
 from .form import Entry, Form
-from .key_line import KeyLine
 from .lines import Span
 from .panes import FixedLines, LinesPane
 from .submit_lines import (
@@ -72,6 +71,7 @@ class SubmitScreen(ExplainedScreen[None]):
     SubmitScreen #title { height: 1; }
     SubmitScreen #form { max-height: 60%; border: round $foreground 40%; padding: 0 1; }
     SubmitScreen #plan { height: 1fr; min-height: 3; border: round $foreground 40%; }
+    SubmitScreen #form, SubmitScreen #plan { border-title-color: $text; border-subtitle-color: $text; }
     SubmitScreen #plan:focus { border: round $primary; }
     SubmitScreen #command { height: auto; padding: 0 1; }
     SubmitScreen.low #title { display: none; }
@@ -154,7 +154,7 @@ class SubmitScreen(ExplainedScreen[None]):
         yield self._form
         yield self._plan
         yield self._command
-        yield KeyLine(self.FIRST_KEYS)
+        yield from self.compose_foot()
 
     def on_mount(self) -> None:
         """Arrange what there is, and let keys write."""
@@ -334,7 +334,7 @@ class SubmitScreen(ExplainedScreen[None]):
         except DistsumError as error:
             self._blame(wanted, error)
         except StoreInterruptedError:
-            self.notify("stopped; nothing is submitted")
+            self._app.say("stopped; nothing is submitted")
         finally:
             self._end()
         if job is not None:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from textual.binding import Binding, BindingType
 
+from distsum.messages import TaskId
 from distsum.observe import subtree
 
 from .child_list import ChildList
@@ -18,8 +19,7 @@ from .task_screen import TaskScreen
 if TYPE_CHECKING:
     from textual.app import ComposeResult
 
-    from distsum.messages import TaskId
-    from distsum.observe.subtree import NodeDetail
+    from distsum.observe.subtree import Child, NodeDetail
     from distsum.observe.view import JobView
 
     from .lines import Line
@@ -64,7 +64,8 @@ class SubtreeScreen(NodeScreen):
         known = detail or subtree.NodeDetail(task=task, tree=tree)
         if tree is not None and subtree.exists(tree, task):
             count = len(subtree.children_of(tree, task))
-            title = children_title(view, task, tree, min(self._children.cursor, count - 1))
+            place = min(self._children.cursor, count - 1)
+            title = children_title(view, task, tree, place, asking=detail is None)
 
             def line_of(place: int, width: int) -> Line:
                 return child_line(view, task, known, tree, place, width)
@@ -72,7 +73,7 @@ class SubtreeScreen(NodeScreen):
             self._children.show(count, line_of, title)
         if self._attempts.is_on_screen:
             width = max(1, self._attempts.scrollable_content_region.width)
-            lines = [*time_lines(view, detail, width), (), *why_lines(view, detail, self.node, width)]
+            lines = [*time_lines(view, detail, task, width), (), *why_lines(view, detail, self.node, width)]
             self._attempts.show(lines, f"{attempts_title(detail, 2)} ── and why")
 
     def go_to(self, task: TaskId) -> None:
@@ -86,20 +87,33 @@ class SubtreeScreen(NodeScreen):
         self._children.choose(place)
         self.draw_again()
 
+    def offered(self) -> object:
+        """Return what it depends on which keys do something: also whether there is something to look into."""
+        return super().offered(), self.check_action("open", ())
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """Hide, beside what does nothing on any such screen, what there is nothing behind."""
+        if action == "open":
+            return self._chosen() is not None
+        return super().check_action(action, parameters)
+
+    def _chosen(self) -> TaskId | Child | None:
+        """Return what is behind the chosen row: a node, or a file; None where nothing is known of it."""
+        tree, known, place = self._tree, self._known, self._children.cursor
+        if tree is None or not subtree.exists(tree, self.node):
+            return None
+        if (below := subtree.child_at(tree, self.node, place)) is not None:
+            return below
+        at = -1 if known is None else place - known.first
+        return known.children[at] if known is not None and 0 <= at < len(known.children) else None
+
     def action_open(self) -> None:
         """Look into the chosen child; of a file show its whole name."""
-        if self._tree is None:
-            return
-        place = self._children.cursor
-        below = subtree.child_at(self._tree, self.node, place)
-        if below is not None:
-            self.go_to(below)
-            return
-        known = self._known
-        at = -1 if known is None else place - known.first
-        if known is not None and 0 <= at < len(known.children):
-            child = known.children[at]
-            self.app.push_screen(Told(f"File {child.index:,} of {self._tree.files:,}:\n{child.name}"))
+        chosen = self._chosen()
+        if isinstance(chosen, TaskId):
+            self.go_to(chosen)
+        elif chosen is not None and self._tree is not None:
+            self.app.push_screen(Told(f"File {chosen.index:,} of {self._tree.files:,}:\n{chosen.name}"))
 
     def on_row_list_opened(self) -> None:
         """Do as ``enter``."""

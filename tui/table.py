@@ -92,11 +92,13 @@ class Table(RowList):
             return
         self._drawn = drawn
         self.virtual_size = Size(width, len(self._rows) + 1 + bool(self._remark))
+        self.tell_rest()
         self.refresh()
 
     def on_resize(self) -> None:
         """Give columns the new room."""
         self._layout()
+        self.tell_rest()
         self.call_after_refresh(self.keep_in_sight)
 
     def on_focus(self) -> None:

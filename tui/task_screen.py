@@ -43,8 +43,8 @@ class TaskScreen(NodeScreen):
 
     def show_node(self, view: JobView, detail: NodeDetail | None) -> None:
         """Draw them."""
-        self._time.show(time_lines(view, detail, _room(self._time)), attempts_title(detail, 1))
-        self._stored.show(stored_lines(view, detail, self.node, _room(self._stored)), "2 Stored")
+        self._time.show(time_lines(view, detail, self.node, _room(self._time)), attempts_title(detail, 1))
+        self._stored.show(stored_lines(view, detail, self.node, self._tree, _room(self._stored)), "2 Stored")
         self._why.show(why_lines(view, detail, self.node, _room(self._why)), "3 Why it was copied, or done again")
 
 

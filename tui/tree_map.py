@@ -99,7 +99,7 @@ class TreeMap(Widget, can_focus=True):
     COMPONENT_CLASSES: ClassVar[set[str]] = {"tree--text", "tree--dim", "tree--cursor"}
     DEFAULT_CSS = """
     TreeMap > .tree--text { color: $foreground; }
-    TreeMap > .tree--dim { color: $foreground; text-style: dim; }
+    TreeMap > .tree--dim { color: $faint; }
     TreeMap > .tree--cursor { text-style: bold reverse; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -182,6 +182,14 @@ class TreeMap(Widget, can_focus=True):
         tile, index = divmod(shared.start + int(states.argmax()), len(phase.states) // phase.tiles)
         return TaskId(self._view.snapshot.job, phase.phase, tile, index)
 
+    def state_at_cursor(self) -> int | None:
+        """Return the state of the cursor's cell; None where there is none."""
+        task = self.worst_at_cursor()
+        if task is None or self._view is None:
+            return None
+        phase = self._view.states[task.phase - 1]
+        return phase.states[task.tile * (len(phase.states) // phase.tiles) + task.index]
+
     def look_at(self, phase: int, task: int) -> None:
         """Put the cursor on a task, and show it."""
         if self._view is None or not 1 <= phase <= len(self._view.states):
@@ -200,6 +208,14 @@ class TreeMap(Widget, can_focus=True):
             self._window = zoomed(self._window, tasks, self._cursor, factor)
             self._lay_out(everything=True)
 
+    @property
+    def zooms(self) -> tuple[bool, bool]:
+        """Whether there is a closer look, and one at more tasks."""
+        if self._view is None or self._window is None:
+            return False, False
+        length = self._window.stop - self._window.start
+        return length > 1, length < len(self._view.states[self._window.phase - 1].states)
+
     def zoom_in(self) -> None:
         """Show a quarter of what is shown."""
         self.zoom(1 / _ZOOM)
@@ -207,6 +223,19 @@ class TreeMap(Widget, can_focus=True):
     def zoom_out(self) -> None:
         """Show four times as much."""
         self.zoom(_ZOOM)
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """Hide what there is nothing of: another phase, or what is behind the cursor."""
+        if action == "open":
+            return self._cells is not None
+        if action == "phase" and isinstance(step := parameters[0], int):
+            return self._window is not None and self._phase_beside(step) != self._window.phase
+        return super().check_action(action, parameters)
+
+    def _phase_beside(self, step: int) -> int:
+        assert self._view is not None
+        assert self._window is not None
+        return min(max(1, self._window.phase + step), len(self._view.states))
 
     def action_move(self, columns: int, rows: int) -> None:
         """Move the cursor by cells, or up and down within one."""
@@ -219,7 +248,7 @@ class TreeMap(Widget, can_focus=True):
     def action_phase(self, step: int) -> None:
         """Look at another phase."""
         if self._view is not None and self._window is not None:
-            phase = min(max(1, self._window.phase + step), len(self._view.states))
+            phase = self._phase_beside(step)
             if phase != self._window.phase:
                 self._window = None
                 self.look_at(phase, 0)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Final
 
 from textual.binding import Binding, BindingType
 
@@ -24,6 +24,12 @@ _EMPTY = (
     "  distsum worker\n\n"
     "`distsum fleet` has them on many hosts, over SSH."
 )
+
+
+_HELD: Final = frozenset({"paused", "quarantined"})
+_WORKS: Final = frozenset({"idle", "busy"})
+_MAY: Final = {"pause": _WORKS, "resume": _HELD, "drain": _WORKS | _HELD, "shutdown": _WORKS | _HELD}
+"""In which states of a worker what is asked for makes a difference."""
 
 
 class WorkersScreen(ListScreen):
@@ -55,8 +61,16 @@ class WorkersScreen(ListScreen):
         return next((each for each in workers if row is not None and each.worker == row.key), None)
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        """Hide, beside what those may not do who only look, what there is nothing of."""
-        return False if action == "open" else super().check_action(action, parameters)
+        """Hide, beside what does nothing in any list, what makes no difference to the chosen worker."""
+        if action == "command":
+            chosen = self._chosen
+            if chosen is None or chosen.state not in _MAY[str(parameters[0])]:
+                return False
+        return super().check_action(action, parameters)
+
+    def offered(self) -> object:
+        """Return what it depends on which keys do something: also how the chosen worker stands."""
+        return super().offered(), self._chosen and self._chosen.state
 
     def remark(self, view: ServiceView) -> str:
         """Return how many the master's fleet is to have."""

@@ -16,6 +16,7 @@ import msgspec
 
 from distsum.observe.change import Change, UnfitError, changed, difference
 from distsum.observe.states import NAMES
+from distsum.observe.subtree import is_whole
 from distsum.observe.view import JobView
 from distsum.wording import printable
 
@@ -190,6 +191,8 @@ def _check(view: Any) -> None:
         for phase in view.states:
             if phase.tiles < 1 or (phase.states and int(phase.array().max()) >= len(NAMES)):
                 raise FrameError(f"phase {phase.phase} has tasks in no state that there is")
+        if view.tree is not None and not is_whole(view.tree):
+            raise FrameError("its tree is none")
 
 
 def _packed(kind: str, frame: bytes) -> bytes:

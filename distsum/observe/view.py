@@ -32,6 +32,7 @@ from distsum.observe.snapshot import Snapshot
 from distsum.observe.states import PhaseStates, TaskStates
 from distsum.observe.subtree import NodeDetail, node_detail
 from distsum.observe.workers import WorkerStatus, WorkerTable
+from distsum.tree import Tree
 from distsum.wording import printable
 
 if TYPE_CHECKING:
@@ -39,7 +40,6 @@ if TYPE_CHECKING:
 
     from distsum.observe.fold import JobTally
     from distsum.observe.snapshot import PhaseWork
-    from distsum.tree import Tree
 
 LOG_KEPT: Final = 500
 
@@ -76,6 +76,7 @@ class JobView(msgspec.Struct, frozen=True, kw_only=True):
         log_total: How many there were in all.
         failure: Why the job failed, harmless to show; None of one that has not.
         cancelled: Whether it was because somebody cancelled it.
+        tree: What its tasks stand in; None where that is not known.
     """
 
     snapshot: Snapshot
@@ -91,6 +92,7 @@ class JobView(msgspec.Struct, frozen=True, kw_only=True):
     log_total: int
     failure: str | None = None
     cancelled: bool = False
+    tree: Tree | None = None
 
 
 DetailOf = Callable[[TaskId, int, int], NodeDetail]
@@ -197,6 +199,7 @@ class JobFold:
             log_total=self._log_total,
             failure=None if failed is None else self._failure_words(failed),
             cancelled=failed is not None and failed.kind == "cancelled",
+            tree=self._tree,
         )
 
     def detail(self, task: TaskId, first: int, count: int) -> NodeDetail:

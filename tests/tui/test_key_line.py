@@ -20,6 +20,7 @@ from distsum.cli.kept_log import KeptLog
 from tests.following import busy_service, running, service
 from tests.screens import settled, text_of
 from tests.stage import Stage
+from tests.tui.test_job_steering import alone
 from tests.tui.test_node_screens import player
 from tests.tui.test_screen import replay, shown
 
@@ -40,7 +41,7 @@ WALK = (
 def stage(**options):
     made = Stage(busy_service() if options.get("job") is None else None, **options)
     made.viewer.service.view = service([running(JOB)], busy_service().workers, busy_service().queues)
-    made.viewer.job_views[JOB] = player().view()
+    made.viewer.job_views[JOB] = alone(player().view())
     made.viewer.detail_of = player().detail
     return made
 

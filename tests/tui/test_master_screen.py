@@ -67,7 +67,7 @@ def test_new_lines_are_followed_and_a_filter_keeps_those_that_hold_a_text():
         await pilot.press("t", "question_mark")
         await settled(pilot.app, pilot)
         assert isinstance(pilot.app.screen, Help)
-        assert pilot.app.theme == "textual-light"
+        assert pilot.app.theme == "light"
         await pilot.press("escape", "escape")
 
     assert isinstance(stage.show("w", "l", steps=steps).screen, type(Stage().show("w").screen))

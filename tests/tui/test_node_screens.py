@@ -6,7 +6,7 @@ import asyncio
 from functools import cache
 
 import pytest
-from distsum.tui.app import THEMES, JobApp
+from distsum.tui.app import JobApp
 from distsum.tui.child_list import ChildList
 from distsum.tui.dialogs import Ask, Told
 from distsum.tui.job_screen import JobScreen
@@ -259,11 +259,10 @@ def test_a_replay_is_gone_through_from_a_node_and_what_is_shown_follows(kind):
     shown(source, steps=steps, screen=kind(source, RACED))
 
 
-def test_the_theme_is_changed_and_what_matters_can_be_read_in_each():
+def test_the_theme_is_changed():
     async def steps(app, pilot):
-        before = app.theme
         await pilot.press("t")
-        assert app.theme == THEMES[THEMES.index(before) + 1]
+        assert app.theme == "light"
 
     shown(replay(), steps=steps, screen=subtree_of(replay()))
 

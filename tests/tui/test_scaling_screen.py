@@ -5,11 +5,12 @@ from __future__ import annotations
 import pytest
 from distsum.tui.dialogs import Ask, AskNumber, Told
 from distsum.tui.workers_screen import WorkersScreen
+from textual.widgets import Input
 
 from distsum.service.messages import Refused, ScaleWorkers
 from distsum.service.view import FleetStatus
 from tests.following import service, worker
-from tests.screens import check_looks, settled
+from tests.screens import check_looks, settled_until, text_of
 from tests.stage import Stage
 
 HELD = FleetStatus(held=True, wanted=4)
@@ -64,11 +65,14 @@ def test_why_it_is_refused_is_told_as_it_is():
     stage = staged(answer=Refused("10001 [b]workers[/b]: the number"))
 
     async def steps(pilot):
-        await settled(pilot.app, pilot)
+        await settled_until(pilot, lambda: "not done" in "\n".join(text_of(pilot.app)))
+        assert pilot.app.screen.query_one(Input).value == "10001", "it can be mended"
 
     stage.show("w", "a", *"10001", "enter", steps=steps)
     assert stage.asked.requests == [ScaleWorkers(10001)]
-    assert stage.told == ["10001 [b]workers[/b]: the number"]
+    assert isinstance(stage.screen, AskNumber)
+    assert "! not done: 10001 [b]workers[/b]: the number" in stage.text
+    assert stage.told == []
 
 
 def test_who_only_looks_is_offered_nothing_and_sees_what_is_asked():

@@ -8,9 +8,9 @@ from typing import NamedTuple
 
 import msgspec
 import pytest
-from distsum.tui.app import THEMES, JobApp
+from distsum.tui.app import JobApp
 from distsum.tui.job_screen import PANES, JobScreen
-from distsum.tui.palette import GLYPHS, contrast
+from distsum.tui.palette import GLYPHS
 from distsum.tui.panes import LinesPane, Scrubber, Tabs
 from distsum.tui.source import LiveSource, ReplaySource
 from distsum.tui.tree_map import TreeMap
@@ -230,9 +230,11 @@ def test_n_goes_to_the_stragglers_one_after_the_other():
     assert places == [(2, 158), (1, 734), (2, 158)]
 
 
-def test_n_says_so_where_nothing_was_slow():
-    seen, _ = shown(live(0.3), "n")
-    assert [told.message for told in seen.app._notifications] == ["no task has had a backup"]
+def test_n_is_offered_only_where_a_task_has_had_a_backup():
+    _, lines = shown(live(0.3), "n")
+    assert "Straggler" not in lines[-1]
+    assert lines == shown(live(0.3))[1]
+    assert "n Straggler" in shown(live())[1][-1]
 
 
 def test_slash_keeps_lines_that_hold_a_text_and_tells_how_many_do_not():
@@ -269,31 +271,17 @@ def test_t_goes_through_the_themes_and_the_map_has_their_colours():
             seen.append((app.theme, app.screen.query_one(TreeMap)._painter.palette.empty))
 
     shown(live(), steps=steps)
-    assert [theme for theme, _ in seen] == [*THEMES[1:], THEMES[0]]
+    assert [theme for theme, _ in seen] == ["light", "high-contrast", "dark"]
     assert [ground for _, ground in seen] == ["#ffffff", "#121212", "#121212"]
-
-
-@pytest.mark.parametrize("theme", THEMES)
-def test_words_stand_out_from_their_ground_in_every_theme(theme):
-    """WCAG asks for a contrast of 3 at least, for what is large or bold; what is dim is meant to be weaker."""
-
-    async def steps(app, pilot):
-        app.theme = theme
-        await settled(app, pilot)
-        for strip in app.screen._compositor.render_strips()[:-1]:  # the last line is Textual's own
-            for text, style, _ in strip:
-                if re.search(r"\w\w", text):
-                    both = [colour.get_truecolor() for colour in (style.color, style.bgcolor)]
-                    ratio = contrast(*(f"#{each.red:02x}{each.green:02x}{each.blue:02x}" for each in both))
-                    assert ratio >= 3, f"{text!r} is {style}"
-
-    shown(live(), steps=steps)
 
 
 def test_the_help_names_every_key_that_does_something_and_no_other():
     _, lines = shown(live(), "question_mark")
     told = "\n".join(lines)
-    assert all(words in told for words in ("Leave", "Zoom out", "Straggler before", "Move the cursor left"))
+    assert all(words in told for words in ("Leave", "Zoom", "Straggler before", "Move the cursor left"))
+    assert not any(words in told for words in ("Zoom out", "Clear the filter", "Look at the phase below"))
+    _, lines = shown(live(), "plus", "question_mark")
+    assert any("Zoom out" in line for line in lines)
     assert "Faster" not in told, "nothing is played again"
     _, lines = shown(live(), "question_mark", "escape")
     assert not any("Zoom out" in line for line in lines)
@@ -466,7 +454,7 @@ def test_any_size_can_be_used_and_none_overflows(size):
 )
 def test_names_of_panes_are_whole_at_any_width(width, told):
     _, lines = shown(live(), "4", size=(width, 12))
-    assert told in lines
+    assert told in [line.replace("▸", " ") for line in lines]
 
 
 def test_it_can_be_resized_while_it_draws():

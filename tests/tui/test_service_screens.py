@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import io
 import re
 
@@ -32,7 +31,7 @@ from tests.following import (
     worker,
 )
 from tests.recorded import recorded
-from tests.screens import UNSEEN, WIDE, check_looks, check_widths, settled, text_of
+from tests.screens import UNSEEN, WIDE, check_looks, check_widths, settled, settled_until, text_of
 from tests.stage import Stage
 
 FIRST, SECOND = "7f3a90c1d2e4", "9c00aa12b3c4"
@@ -345,9 +344,11 @@ def test_p_gives_a_job_the_priority_that_is_typed():
 
 
 @pytest.mark.parametrize("key", ["c", "p"])
-def test_a_job_that_has_ended_cannot_be_steered_and_that_is_told(key):
+def test_what_cannot_be_done_with_a_job_any_more_is_not_offered(key):
+    words = {"c": "c Cancel", "p": "p Priority"}[key]
+    assert words in Stage().show().lines[-1]
     stage = Stage().show("end", key)
-    assert stage.told == [f"job {DONE_JOB} has ended: succeeded"]
+    assert words not in stage.lines[-1]
     assert isinstance(stage.screen, JobsScreen)
 
 
@@ -359,11 +360,27 @@ def test_a_job_is_steered_from_its_own_screen_too(key, wanted):
     assert isinstance(stage.screen, ServedJobScreen)
 
 
-@pytest.mark.parametrize(("key", "action"), [("p", "pause"), ("e", "resume")])
-def test_a_worker_is_paused_and_resumed_at_once(key, action):
-    stage = Stage().show("w", "down", "down", key)
+@pytest.mark.parametrize(
+    ("state", "key", "action"), [("busy", "p", "pause"), ("paused", "e", "resume"), ("quarantined", "e", "resume")]
+)
+def test_a_worker_is_paused_and_resumed_at_once(state, key, action):
+    stage = Stage(service(workers=[worker("node1-a0", state)])).show("w", key)
     assert stage.asked.requests == [CommandWorker("node1-a0", action)]
     assert "worker node1-a0" in stage.told[0]
+
+
+@pytest.mark.parametrize(
+    ("state", "offered"),
+    [("idle", "pdx"), ("busy", "pdx"), ("paused", "edx"), ("quarantined", "edx"), ("left", ""), ("lost", "")],
+)
+def test_only_what_makes_a_difference_to_a_worker_is_offered(state, offered):
+    view = service(workers=[worker("node1-a0", state)])
+    keys = {"p": "Pause", "e": "Resume", "d": "Drain", "x": "Shut down"}
+    line = Stage(view).show("w").lines[-1]
+    assert [key for key, words in keys.items() if f" {key} {words}" in line] == [key for key in keys if key in offered]
+    for key in set(keys) - set(offered):
+        stage = Stage(view).show("w", key)
+        assert (stage.asked.requests, type(stage.screen)) == ([], WorkersScreen)
 
 
 @pytest.mark.parametrize(("key", "action"), [("d", "drain"), ("x", "shutdown")])
@@ -388,7 +405,7 @@ def test_why_something_is_not_done_is_told_as_it_is(answer, reason):
     async def steps(pilot):
         await settled_until(pilot, lambda: "not done" in "\n".join(text_of(stage.app)))
 
-    stage.show("w", "p", steps=steps, notifications=True)
+    stage.show("w", "down", "down", "p", steps=steps)
     assert stage.told == [reason]
     assert reason[:20] in stage.text
 
@@ -411,7 +428,7 @@ def test_who_only_looks_is_offered_nothing_that_steers(where, keys):
     ("where", "words"),
     [
         ((), ["Cancel", "Priority", "Filter", "Sort", "Open", "Leave", "Row below", "To workers", "To queues"]),
-        (("w",), ["Pause", "Resume", "Drain", "Shut down", "Back"]),
+        (("w", "down", "down"), ["Pause", "Drain", "Shut down", "Back"]),
         (("u",), ["RabbitMQ's page", "Back"]),
         (("enter",), ["Cancel", "Priority", "Zoom", "Jobs", "Workers", "Move the cursor left"]),
     ],
@@ -457,7 +474,7 @@ def test_a_command_of_the_palette_does_what_its_key_does():
 
 def test_t_goes_to_the_next_theme():
     stage = Stage().show("t")
-    assert stage.app.theme == "textual-light"
+    assert stage.app.theme == "light"
 
 
 def test_every_binding_names_an_action_that_is_there():
@@ -544,17 +561,6 @@ def test_a_job_that_has_ended_is_played_again_with_the_scrubber():
         assert stage.store.open_now == 0
 
     assert isinstance(stage.show("end", "enter", steps=steps).screen, JobsScreen)
-
-
-async def settled_until(pilot, condition):
-    for _ in range(100):
-        await settled(pilot.app, pilot)
-        if condition():
-            break
-        await asyncio.sleep(0.01)
-    else:
-        raise AssertionError("it did not come about")
-    await settled(pilot.app, pilot)
 
 
 @pytest.mark.parametrize(

@@ -86,7 +86,7 @@ class Writing:
         self.stage = Stage(answer=self.master, store=RoutingStore(), **more)
         self.app = self.stage.app
 
-    def show(self, *keys, steps=None, size=(120, 36), notifications=False, **fields):
+    def show(self, *keys, steps=None, size=(120, 36), **fields):
         async def run(pilot):
             self.pilot = pilot
             self.write(**fields)
@@ -94,7 +94,7 @@ class Writing:
             if steps is not None:
                 await steps(self)
 
-        self.stage.show("n", steps=run, size=size, notifications=notifications)
+        self.stage.show("n", steps=run, size=size)
         return self
 
     @property
@@ -420,7 +420,7 @@ def test_a_job_that_is_stopped_before_it_is_handed_over_is_not_submitted(folder)
         assert "nothing is submitted" in form.text
         assert list((folder / "work").iterdir()) == []
 
-    Writing(folder).show(steps=steps, notifications=True, **GOOD)
+    Writing(folder).show(steps=steps, **GOOD)
 
 
 def test_escape_goes_back_and_what_was_written_is_there_the_next_time(folder):
