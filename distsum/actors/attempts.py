@@ -71,6 +71,7 @@ class Attempt(msgspec.Struct):
         rate: What it does of its work in a second, by its last two heartbeats.
         bytes_read: What it had read then.
         shared: Whether it was told that others make children of its node.
+        resumed: Whether it may have begun from what others had stored.
     """
 
     child: int | None = None
@@ -83,15 +84,16 @@ class Attempt(msgspec.Struct):
     rate: float | None = None
     bytes_read: int = 0
     shared: bool = False
+    resumed: bool = False
 
     @property
     def queued(self) -> bool:
         """Whether it waits for any worker."""
         return self.worker is None and self.assigned is None
 
-    def begin(self, worker: str, now: float) -> None:
-        """Note who runs it."""
-        self.worker, self.started_seconds, self.told_seconds = worker, now, now
+    def begin(self, worker: str, now: float, *, resumed: bool) -> None:
+        """Note who runs it, and whether it may begin from what others have stored."""
+        self.worker, self.started_seconds, self.told_seconds, self.resumed = worker, now, now, resumed
         self.progress, self.rate, self.bytes_read, self.shared = 0.0, None, 0, False
 
     def tell(self, progress: float, bytes_read: int, now: float) -> None:
@@ -322,6 +324,7 @@ class Known(msgspec.Struct):
                         progress_seconds=now - attempt.told_seconds,
                         rate=attempt.rate,
                         bytes_read=attempt.bytes_read,
+                        resumed=attempt.resumed,
                         silent_seconds=silent,
                         slowness=worker.slowness,
                         copies=len(whole) - 1,

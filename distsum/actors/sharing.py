@@ -115,7 +115,9 @@ class _Way:
         heard = [each for each in attempts if each.silent_seconds <= settings.silence_seconds]
         first, splits = attempts[0], attempts[0].splits
         assert first.backup is not None
-        usual = copy_seconds or min((1.0 / each.progress_rate for each in heard if each.progress_rate > 0), default=0.0)
+        # One that stands still was faster before.
+        paces = [each.progress_rate or each.progress / max(each.told_seconds, 1e-9) for each in heard]
+        usual = copy_seconds or min((1.0 / pace for pace in paces if pace > 0), default=0.0)
         self.task, self.backup, self.open = first.task, first.backup, open_children(attempts)
         self.takes_seconds = usual / splits
         self._unmade = [child for child in range(splits) if child not in first.begun]

@@ -139,6 +139,7 @@ class Running(msgspec.Struct, frozen=True, kw_only=True):
         progress_seconds: Since that heartbeat.
         rate: What it does of its work in a second, by its last two heartbeats; None where there were fewer.
         bytes_read: What it had read at its last heartbeat.
+        resumed: Whether it may have begun from what others had stored, so that its bytes tell nothing of the task's.
         silent_seconds: Since its worker was last heard.
         slowness: How many times the mean its worker's last tasks took; None of a worker that has finished none.
         copies: Other attempts of its task that are under way.
@@ -156,6 +157,7 @@ class Running(msgspec.Struct, frozen=True, kw_only=True):
     progress_seconds: float = 0.0
     rate: float | None = None
     bytes_read: int = 0
+    resumed: bool = False
     silent_seconds: float = 0.0
     slowness: float | None = None
     copies: int = 0
@@ -465,9 +467,10 @@ _POLICIES: Final[dict[str, Callable[[PhaseView, View, SpeculationSettings], Iter
 
 
 def _is_known_slow(running: Running, copy: float, settings: SpeculationSettings) -> bool:
-    """Whether its worker is known to be slow, and that would cost more than the least time that counts."""
+    """Whether its worker is known to be slow, and that costs more than the least time that counts, or has already."""
     slowness = running.slowness or 1.0
-    return slowness >= settings.slow and (not copy or slowness * copy > settings.min_seconds)
+    costs = slowness * copy if copy else running.elapsed_seconds
+    return slowness >= settings.slow and costs > settings.min_seconds
 
 
 def _copy_seconds(phase: PhaseView, view: View, settings: SpeculationSettings) -> float:
@@ -484,13 +487,13 @@ def _usual_seconds(phase: PhaseView, view: View, settings: SpeculationSettings) 
 
     Where there are few of them, by their bytes, since the last node of a phase may be much smaller than the others: by
     what workers read of others, and where nobody has finished anything yet by the fastest, since of two or three any
-    may be the slow one.
+    may be the slow one. One that was resumed has come far with few bytes, so that its task would look small.
     """
     measured = [each for each in phase.running if each.is_measured(settings.min_seconds)]
     if len(measured) > _PEERS:
         rates = sorted(each.progress_rate for each in measured)
         return 1.0 / max(rates[len(rates) // 2], 1e-9)
-    read = [each for each in measured if each.bytes_read]
+    read = [each for each in measured if each.bytes_read and not each.resumed]
     most_bytes = max((each.bytes_read / each.progress for each in read), default=0.0)
     if view.bytes_per_second:
         return most_bytes / view.bytes_per_second

@@ -292,7 +292,8 @@ class TaskTracker:
         self._heard(message.worker, running)
         if running is not None and (attempt := self._attempt(*running)) is not None:
             if attempt.worker != message.worker:
-                self._begin(attempt, message.worker)  # that it had begun got lost on the way
+                # That it had begun got lost on the way, and with it whether it was the first.
+                self._begin(attempt, message.worker, resumed=True)
             attempt.tell(message.progress, message.bytes_read, self._context.now())
         if running is not None:
             self._call_back_unwanted(message.worker, *running)
@@ -400,9 +401,9 @@ class TaskTracker:
             task.backups[attempt.backup].wasted_bytes += wasted
         return attempt
 
-    def _begin(self, attempt: Attempt, worker: str) -> None:
+    def _begin(self, attempt: Attempt, worker: str, *, resumed: bool) -> None:
         self._known.queued -= attempt.queued
-        attempt.begin(worker, self._context.now())
+        attempt.begin(worker, self._context.now(), resumed=resumed)
 
     def _started(self, message: TaskStarted) -> None:
         self._heard(message.worker, (message.task, message.attempt))
@@ -410,7 +411,9 @@ class TaskTracker:
         if attempt is None:
             self._call_back_unwanted(message.worker, message.task, message.attempt)
             return
-        self._begin(attempt, message.worker)
+        task = self._tasks[message.task]
+        resumed = task.resume or message.attempt != task.first or message.delivery > 1
+        self._begin(attempt, message.worker, resumed=resumed)
         self._context.emit(message)
         if (known := self._workers.get(message.worker)) is not None and known.slowness is not None:
             self._look_soon()
