@@ -26,8 +26,8 @@ from tests.tui.test_screen import replay, shown
 
 JOB = "7f3a"
 WALK = (
-    ((), ServedJobScreen),
-    (("n", "enter"), SubtreeScreen),
+    (("n",), ServedJobScreen),
+    (("enter",), SubtreeScreen),
     (("a",), TaskScreen),
     (("escape", "escape", "w"), WorkersScreen),
     (("u",), QueuesScreen),

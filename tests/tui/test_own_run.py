@@ -16,8 +16,9 @@ from distsum.helm import Helm
 from distsum.messages import BackupAnswered, BackUpTask, CancelJob, SwitchSpeculation, TaskId
 from distsum.service.messages import BackUp, Cancel, Done, Refused, ScaleWorkers
 from distsum.service.messages import SwitchSpeculation as Switch
+from tests.tui.test_job_steering import alone
 from tests.tui.test_key_line import check_line
-from tests.tui.test_screen import live, shown
+from tests.tui.test_screen import LATE, live, player_at, shown
 
 TASK = TaskId("7f3a", 1, 0, 0)
 
@@ -92,6 +93,9 @@ def test_a_run_that_has_not_begun_or_has_ended_is_asked_nothing():
 def test_what_makes_sense_is_offered_while_the_run_goes_on_and_nothing_else(size):
     async def steps(app, pilot):
         with run:
+            assert "back_up" not in await check_line(app, pilot), "that task is done"
+            await pilot.press("n")
+            await pilot.pause()
             assert {"cancel", "back_up", "leave"} <= set(await check_line(app, pilot))
             await pilot.press("c")
             await pilot.pause()
@@ -109,4 +113,6 @@ def test_what_makes_sense_is_offered_while_the_run_goes_on_and_nothing_else(size
         assert not {"cancel", "back_up"} & set(await check_line(app, pilot)), "the run has ended"
 
     run = Run()
-    shown(live(), size=size, steps=steps, helm=run.helm)
+    source = live()
+    source.put(alone(player_at(LATE).view()))
+    shown(source, size=size, steps=steps, helm=run.helm)

@@ -468,7 +468,7 @@ def test_who_only_looks_is_offered_nothing_that_steers(where, keys):
         ((), ["Cancel", "Priority", "Filter", "Sort", "Open", "Leave", "Row below", "To workers", "To queues"]),
         (("w", "down", "down"), ["Pause", "Drain", "Shut down", "Back"]),
         (("u",), ["RabbitMQ's page", "Back"]),
-        (("enter",), ["Cancel", "Priority", "Zoom", "Jobs", "Workers", "Move the cursor left"]),
+        (("enter",), ["Cancel", "Priority", "Jobs", "Workers", "Move the cursor left"]),
     ],
 )
 def test_the_help_and_the_palette_name_what_keys_do(where, words):
