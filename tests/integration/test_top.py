@@ -77,7 +77,7 @@ def test_a_job_is_watched_from_its_middle_to_its_end_and_goes_on_without(made, j
 def test_a_task_is_looked_at_down_to_its_files_and_what_is_asked_about_it_is_answered(made, job):
     with top(made, "--job", job) as screen:
         screen.wait_until(lambda: holds(screen, f"{FREE_TASKS}/{PHASE}"), "what is done of it")
-        screen.wait_until(lambda: holds(screen, "◆"), "the tree's cursor")
+        screen.wait_until(lambda: holds(screen, "▲"), "the tree's cursor")
         screen.type(b"\x1b[6~\x1b[5~\r")  # the second phase, and its first node
         screen.wait_until(lambda: holds(screen, "5 nodes"), "its children")
         screen.wait_until(lambda: holds(screen, "P2/0"), "its place")
@@ -85,8 +85,7 @@ def test_a_task_is_looked_at_down_to_its_files_and_what_is_asked_about_it_is_ans
         screen.wait_until(lambda: holds(screen, f"{made.place}/in/"), "the names of files")
         screen.type(b"a")
         screen.wait_until(lambda: holds(screen, "its node is stored"), "what is stored of it")
-        screen.type(b"s")
-        screen.wait_until(lambda: holds(screen, "not done"), "why it gets no backup")
+        assert not holds(screen, "Back up now"), "the task is done"
         screen.type(b"\x1b")
         screen.wait_until(lambda: holds(screen, "Children"), "the way back")
         screen.type(b"\x1b")
@@ -217,7 +216,7 @@ def test_a_browser_shows_the_service_and_takes_keys(made, job, chromium, tmp_pat
         (tmp_path / "job.png").write_bytes(before)
         assert page.screen.columns >= 100, "the page does not use its room"
         await page.press("?")
-        await page.wait_for(lambda: page.shows("Straggler before"), "the help")
+        await page.wait_for(lambda: page.shows("Next theme"), "the help")
         after = await page.picture()
         assert len(after) > 10_000
         assert after != before
