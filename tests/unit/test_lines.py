@@ -6,14 +6,16 @@ import re
 
 import msgspec
 import pytest
-from distsum.tui.lines import header_lines, log_lines, straggler_lines, worker_lines
+from distsum.tui.lines import header_lines, io_lines, log_lines, straggler_lines, worker_lines
 from distsum.tui.service_lines import JOB_COLUMNS, job_rows
 from distsum.tui.table_lines import cell_line, places
 from rich.cells import cell_len as width_of
 
+from distsum.latency import Latencies, LatencyCounter
 from distsum.observe.history import History
 from distsum.observe.player import Player
-from tests.following import NOW, running
+from distsum.observe.view import WorkerView
+from tests.following import NOW, running, worker
 from tests.recorded import Stored, recorded
 from tests.screens import WIDE
 
@@ -132,3 +134,34 @@ def test_a_filter_finds_workers_whose_lines_are_cut(late):
     lines = worker_lines(msgspec.structs.replace(late, workers=(gone, *others)), 30, "AT LAST")
     assert text(lines[0]).startswith(first.status.worker)
     assert text(lines[1]) == f"{len(others)} workers without “AT LAST”"
+
+
+def test_how_long_s3_takes_to_answer_is_told_where_it_is_asked(late):
+    counter = LatencyCounter()
+    for seconds in [0.038] * 98 + [1.9] * 2:
+        counter.add(seconds)
+    counter.add_retry()
+    both = counter.take().plus(Latencies({}, 6))
+    assert sum(both.counts.values()) == 100
+    lines = map(text, io_lines(msgspec.structs.replace(late, latencies=both), 40))
+    (line,) = [line for line in lines if line.startswith("S3")]
+    _, _, half, _, most, *_ = line.split()
+    assert half.endswith("ms")
+    assert 34 <= int(half.removesuffix("ms")) <= 42
+    assert 1.7 <= float(most.removesuffix("s,")) <= 2.1
+    assert line.endswith(" 7 retries")
+    assert len(line) <= 40
+    assert not any(text(line).startswith("S3") for line in io_lines(late, 40))
+
+
+def test_a_slow_worker_is_marked_with_what_it_waits_for(late):
+    slow = worker("reads", bytes_per_second=1e6, reading_share=0.9)
+    busy = worker("adds", bytes_per_second=2e6, reading_share=0.1)
+    usual = [worker(f"w{number}", bytes_per_second=1e8, reading_share=0.9) for number in range(3)]
+    workers = tuple(WorkerView(each, "") for each in (slow, busy, *usual))
+    lines = [text(line) for line in worker_lines(msgspec.structs.replace(late, workers=workers), 50)]
+    assert [line.split()[0] for line in lines] == ["reads", "adds", "w0", "w1", "w2"]
+    assert lines[0].endswith("0.01x i/o!")
+    assert lines[1].endswith("0.02x cpu!")
+    assert not any("!" in line for line in lines[2:])
+    assert len(set(map(len, lines))) == 1
