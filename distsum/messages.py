@@ -51,8 +51,8 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         buffer_bytes: Bytes read at once.
         hold_bytes: Bytes of each open input that a store may hold before they are read.
         worker_bytes: What the plan says that a worker takes at most; 0 where it was not kept.
-        checkpoint_seconds: A child node inside a task that took so long to make is stored as soon as it is finished, so
-            that another attempt need not make it again.
+        checkpoint_seconds: As soon as an attempt has done so much that is not stored, it stores sums inside its task,
+            so that another one need not do it again.
         work: URI of the work folder.
         output: Handle of the result at its store, until it is whole.
         output_format: Name of the output's format.
@@ -199,7 +199,7 @@ class Effort(msgspec.Struct, frozen=True, array_like=True):
 
     ``objects_read`` counts inputs or partials opened, ``objects_written`` partials and ranges of the result. Waiting is
     the time between the end of the worker's last attempt and the start of this one. Storing includes that of the
-    child nodes on the way, which alone took ``checkpoint_seconds``. ``latencies`` are of all requests to a server since
+    sums on the way, which alone took ``checkpoint_seconds``. ``latencies`` are of all requests to a server since
     the worker's last attempt that succeeded.
     """
 
