@@ -192,6 +192,7 @@ def test_wherever_an_attempt_is_cut_the_next_one_reads_only_what_is_not_stored(
         patched.setattr(nesting, "perf_counter", lambda: next(clock))
         patched.setattr(checkpoints, "WORK_FOR_STORING", 0.5)
         tree, spec = tasks.tree, tasks.spec
+        bad = {index for index, path in enumerate(tasks.paths) if Path(os.fsdecode(path)).read_bytes().endswith(b"7 x")}
         for phase in range(1, tree.phases + 1):
             for tile, index in itertools.product(range(spec.tiles), range(tree.tasks(phase))):
                 if phase == 1:
@@ -209,7 +210,10 @@ def test_wherever_an_attempt_is_cut_the_next_one_reads_only_what_is_not_stored(
                 done = os.path.exists(tasks.partial(phase, tile, index))
                 stored = tasks.stored_sums(tile, tree.inputs(phase, index)) if phase == 1 else set()
                 tasks.store.opened.clear()
-                tasks.fold(tasks.attempt(phase, tile, index, resume=True))
+                result = tasks.fold(tasks.attempt(phase, tile, index, resume=True))
+                assert [each.index for each in result.skipped] == [
+                    each for each in range(*tree.inputs(phase, index)) if each in bad
+                ]
                 if phase == 1 and not done:
                     covered = {each for low, high in stored for each in range(low, high)}
                     assert tasks.opened_inputs() == [

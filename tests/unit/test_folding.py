@@ -121,6 +121,23 @@ def test_an_attempt_starts_from_sums_that_are_no_whole_nodes(job, arrays, tmp_pa
     assert tasks.result() == (tmp_path / "expected.npy").read_bytes()
 
 
+def test_a_bad_input_that_comes_after_a_sum_is_not_in_it(job, tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for index in (7, 27):
+        (tmp_path / f"{index:03}.npy").write_bytes(b"x")
+    tasks = job(on_bad_input="skip")
+    # That of the first 25 inputs is stored when 28 are finished.
+    due = iter([None] * 27 + [3])
+    monkeypatch.setattr(checkpoints.Checkpoints, "due", lambda *_: next(due, None))
+    attempt = tasks.attempt()
+    tasks.store.on_open = lambda uri: attempt.cancelled.set() if uri.endswith(b"050.npy") else None
+    with pytest.raises(TaskCancelledError):
+        tasks.fold(attempt)
+    assert tasks.stored_sums(0, (0, 125)) == {(0, 25)}
+    result = tasks.fold(tasks.attempt(resume=True))
+    assert [each.index for each in result.skipped] == [7, 27]
+    assert result.inputs == 123
+
+
 def test_a_sum_that_was_replaced_meanwhile_is_made_again_from_what_is_left(
     job, arrays, tmp_path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
