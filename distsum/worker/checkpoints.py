@@ -30,26 +30,30 @@ class Checkpoints:
     Args:
         levels: Levels that a task folds; that of the lowest sum is 1.
         now: Seconds of a steady clock.
+
+    Attributes:
+        lost_seconds: Work that would be lost now, but for that on a child that is not finished.
     """
 
     def __init__(self, levels: int, now: float) -> None:
+        self.lost_seconds = 0.0
         self._unstored = [0.0] * (levels + 1)
         self._since = now
 
-    @property
-    def lost_seconds(self) -> float:
-        """Work that would be lost now, but for that on a child that is not finished."""
-        return sum(self._unstored)
-
     def close(self, level: int, now: float) -> None:
         """Note that a child is finished, and that with it the sums below this level went into that of the level."""
-        self._unstored[level] += now - self._since + sum(self._unstored[:level])
-        self._unstored[:level] = [0.0] * level
+        took = now - self._since
+        self.lost_seconds += took
+        self._unstored[level] += took
+        if level > 1:
+            self._unstored[level] += sum(self._unstored[:level])
+            self._unstored[:level] = [0.0] * level
         self._since = now
 
     def cover(self, level: int, now: float) -> None:
         """Note that nothing in the sums below this level can be lost, nor the time since: it was stored, or read."""
         self._unstored[:level] = [0.0] * level
+        self.lost_seconds = sum(self._unstored)
         self._since = now
 
     def due(self, least_seconds: float, storing_seconds: float) -> int | None:
@@ -59,14 +63,15 @@ class Checkpoints:
             least_seconds: Less than this in all is not worth a request.
             storing_seconds: What storing one is likely to take: as long as the last time.
         """
+        if self.lost_seconds < least_seconds:
+            return None  # nearly always, and this is asked after every child
         most = max(self._unstored)
-        if not most or self.lost_seconds < least_seconds or most < WORK_FOR_STORING * storing_seconds:
-            return None
-        return self._unstored.index(most)
+        return self._unstored.index(most) if most and most >= WORK_FOR_STORING * storing_seconds else None
 
     def store(self, level: int, now: float) -> None:
         """Note that a sum is stored, and that the time which that took is no work."""
         self._unstored[level] = 0.0
+        self.lost_seconds = sum(self._unstored)
         self._since = now
 
 
