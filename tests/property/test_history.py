@@ -353,6 +353,7 @@ def test_what_a_recorder_has_stored_so_far_can_be_played_up_to_there_while_it_go
             recorder.take(*reversed(LOG[recorder.events]))
         reached = recorder.reach()
         recorder.take(*reversed(LOG[taken]))
+        assert recorder.reach() > reached, "which is written, and not stored yet"
         recorder.store_so_far(LocalStore(), bytes(tmp_path / "h"), reached)
         with LocalStore().open(bytes(tmp_path / "h")) as reader:
             history = History(reader)
