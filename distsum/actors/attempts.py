@@ -268,7 +268,8 @@ class Known(msgspec.Struct):
 
         There is no telling which of several has which.
         """
-        if not (holders := self._holders(now, silence_seconds)):
+        # With 10,000 workers it takes long to look at each, and most looks are made when nothing is queued any more.
+        if not self.queued or not (holders := self._holders(now, silence_seconds)):
             return []
         waiting = [
             (attempt.started_seconds, task_id, number)
