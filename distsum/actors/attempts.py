@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -26,6 +27,7 @@ class KnownWorker(msgspec.Struct):
     Attributes:
         host: Where it runs.
         heard_seconds: When it was last heard.
+        given_up_seconds: When it was last given up for its silence.
         running: The task and attempt that it works on.
         assigned: The attempt that it was handed past the queue and has not answered for.
         paused: Whether it is handed no tasks.
@@ -37,6 +39,7 @@ class KnownWorker(msgspec.Struct):
 
     host: str
     heard_seconds: float
+    given_up_seconds: float = -math.inf
     running: tuple[TaskId, int] | None = None
     assigned: tuple[TaskId, int] | None = None
     paused: bool = False

@@ -239,7 +239,8 @@ class TaskTracker:
                     self._return(message.worker, *held)
         for number in [number for number, loser in self._losers.items() if loser.worker == message.worker]:
             del self._losers[number]
-        self._context.emit(message)
+        silent = self._context.now() - known.heard_seconds if known is not None else 0.0
+        self._context.emit(msgspec.structs.replace(message, silent_seconds=silent))
 
     def _return(self, worker: str, task_id: TaskId, number: int) -> None:
         """Take back an attempt whose worker is lost: what came from the queue is there again, the rest is no more."""
@@ -583,8 +584,8 @@ class TaskTracker:
         lease = self._settings.lease_seconds
         for name, worker in self._workers.items():
             silent = now - worker.heard_seconds
-            if silent > lease:
-                worker.heard_seconds = now
+            if min(silent, now - worker.given_up_seconds) > lease:
+                worker.given_up_seconds = now
                 self._context.send(WORKERS, KillWorker(name, f"no heartbeat for {silent:.0f} s"))
         self._context.set_timer(lease / 4, CheckLeases())
 
