@@ -132,7 +132,7 @@ def _value(key: str, raw: Any) -> Any:
         except (ValueError, OverflowError):
             number = math.nan
     if not least <= number <= most or (kind is int and number != float(raw)):
-        limits = f"from {least:g} to {most:g}" if most < _MOST else f"of at least {least:g}"
+        limits = f"from {least:g} to {most:,.0f}"
         raise ValueError(f"{key} {_shown(raw)} must be {what} {limits}")
     return number
 

@@ -163,7 +163,7 @@ class Run:
             f"seed {self.seed}, {system.clock:.3f} s: {type(error).__name__}: {error}",
             *(f"  fault {each}" for each in self.faults),
             *(f"  {when:9.3f} {address:8} {printable(str(message), 150)}" for when, address, message in system.trace),
-            f"replay: python -m tests.simulation --seed {self.seed}{plant}",
+            f"replay: uv run python -m tests.simulation --seed {self.seed}{plant}",
         ]
         return "\n".join(lines)
 
