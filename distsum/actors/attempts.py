@@ -32,7 +32,8 @@ class KnownWorker(msgspec.Struct):
         assigned: The attempt that it was handed past the queue and has not answered for.
         paused: Whether it is handed no tasks.
         dismissed: Why it is sent away when it has finished.
-        failures: Its tasks that failed one after the other.
+        failures: How many of its attempts failed one after the other.
+        failing: At which tasks; of more than two only the first two.
         failing_since: How many tasks all workers together had done when the first of them failed.
         slowness: How many times the mean of their phases its last tasks took; None before the first.
     """
@@ -44,7 +45,8 @@ class KnownWorker(msgspec.Struct):
     assigned: tuple[TaskId, int] | None = None
     paused: bool = False
     dismissed: str | None = None
-    failures: list[TaskId] = []
+    failures: int = 0
+    failing: tuple[TaskId, ...] = ()
     failing_since: int = 0
     slowness: float | None = None
 

@@ -321,7 +321,7 @@ class TaskTracker:
             known.paused = False
             self._taking += 1
             known.dismissed = None
-            known.failures = []
+            known.failures, known.failing = 0, ()
             self._context.send(WORKERS, ResumeWorker(worker))
             self._context.emit(WorkerResumed(worker))
 
@@ -338,11 +338,13 @@ class TaskTracker:
             return
         if not known.failures:
             known.failing_since = self._successes
-        known.failures.append(task)
-        enough = len(known.failures) >= self._settings.quarantine_failures and len(set(known.failures)) > 1
+        known.failures += 1
+        if task not in known.failing:
+            known.failing = (*known.failing, task)[:2]
+        enough = known.failures >= self._settings.quarantine_failures and len(known.failing) > 1
         others_succeed = self._successes > known.failing_since
         if enough and others_succeed and self._taking > (not known.paused):
-            told = f"{len(known.failures)} attempts failed in a row, the last with: {reason}"
+            told = f"{known.failures} attempts failed in a row, the last with: {reason}"
             self._pause(worker, told, quarantined=True)
 
     def _cancel(self, job: str) -> None:
@@ -393,6 +395,7 @@ class TaskTracker:
     def _drop(self, task_id: TaskId, task: OutTask, number: int, bytes_read: int | None = None) -> Attempt:
         """Take an attempt away that has ended without a result; ``bytes_read`` is None where it did not say that."""
         attempt = task.attempts.pop(number)
+        task.declined = {each for each in task.declined if each[0] != number}
         self._known.queued -= attempt.queued
         wasted = attempt.bytes_read if bytes_read is None else bytes_read
         if (backup := task.backups.get(number)) is not None:
@@ -425,7 +428,7 @@ class TaskTracker:
         self._successes += 1
         known = self._workers.get(message.worker)
         if known is not None:
-            known.failures = []
+            known.failures, known.failing = 0, ()
         task = self._tasks.get(message.task)
         if task is None or message.attempt < task.first:
             # A second success: the same bytes are stored, and nothing is to do. Or one from before the job came again,
