@@ -239,7 +239,9 @@ class Invariants:
         for phase in phases:
             figures = tracker._known.phases[name, phase._phase]
             passing = [phase._width - 1] if phase._tree.passes_through(phase._phase, phase._width - 1) else []
-            states = [state for number, state in enumerate(phase._states) if number % phase._width not in passing]
+            states = phase._states
+            if passing:
+                states = bytearray(state for number, state in enumerate(states) if number % phase._width not in passing)
             told = figures.tasks, figures.done
             found = len(states) - states.count(UNNEEDED), states.count(STORED)
             assert told == found, f"the tracker counts {told} tasks and done in phase {phase._phase}, of {found}"

@@ -28,7 +28,7 @@ _WAITING: Final = 2
 """Attempts that wait at a worker: one from the queue, and one that it was handed past it."""
 _WORKER_ENTRIES: Final = 7
 """The worker itself; its running, assigned and failing tasks, two of each."""
-_COUNTED_EVERY: Final = 20
+_COUNTED_EVERY: Final = 50
 """Looks, and whenever a job has ended, since to count takes as long as all that is looked at else."""
 
 
