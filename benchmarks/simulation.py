@@ -20,6 +20,7 @@ def main() -> None:
 
 
 def measured(workers: int, tasks: int) -> dict[str, object]:
+    """Run one job, and return a row of the table."""
     draw = random.Random(1)
     cluster = SimulatedCluster(draw, checking=False, work_seconds=lambda _task, _children: 0.9 + 0.2 * draw.random())
     for number in range(workers):
