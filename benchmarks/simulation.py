@@ -16,10 +16,11 @@ _CASES = ((100, 10_000), (1_000, 100_000), (10_000, 100_000), (10_000, 1_000_000
 
 def main() -> None:
     """Run the cases, and print one row for each."""
-    report("simulation", [_measured(workers, tasks) for workers, tasks in _CASES])
+    report("simulation", [measured(workers, tasks) for workers, tasks in _CASES])
 
 
-def _measured(workers: int, tasks: int) -> dict[str, object]:
+def measured(workers: int, tasks: int) -> dict[str, object]:
+    """Run one job, and return a row of the table."""
     draw = random.Random(1)
     cluster = SimulatedCluster(draw, checking=False, work_seconds=lambda _task, _children: 0.9 + 0.2 * draw.random())
     for number in range(workers):

@@ -1,7 +1,7 @@
 """What each speculation policy costs and saves, simulated: makespan and wasted work in clusters with something wrong.
 
-Everything is drawn from a seed: the same numbers come out again. With 1,000 workers and more only the default and none
-are run. With 10,000 there are fewer files a worker, and all of it takes long: three quarters of an hour on two cores.
+Everything is drawn from a seed: the same numbers come out again. With eight workers each cell has a hundred seeds, and
+with more of them one. With 10,000 there are fewer files a worker, and all of it takes long: an hour on two cores.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
 from itertools import product
 from pathlib import Path
+from statistics import mean
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -44,7 +45,8 @@ CLUSTERS = (
 POLICIES: tuple[PolicyName, ...] = ("none", "guarded", "bare", "spark", "late", "mapreduce")
 PARTITIONS = {5: 1, 25: 2, 125: 3}
 _SIZES = (8, 100, 1_000, 10_000)
-_ALL_POLICIES_UP_TO = 100
+_SEEDS = {8: range(1, 101)}
+"""Of cells that have more than one."""
 _FILE_SECONDS = 0.2
 PAPERS_WORKERS = 1_746
 _PAPERS_KILLED = 200
@@ -58,8 +60,8 @@ _RESTART_SECONDS = 1.0
 _AWAY_SECONDS = _RESTART_SECONDS + WorkerModel("").start_seconds
 """For which it is away: starting takes a moment, too."""
 _HOST_WORKERS = 4
-_PICTURED = 100
-_PICTURE = Path(__file__).parents[1] / "docs" / "images" / "stragglers.svg"
+_IMAGES = Path(__file__).parents[1] / "docs" / "images"
+_PICTURES = {100: _IMAGES / "stragglers.svg", 1_000: _IMAGES / "stragglers-1000.svg"}
 _MARKS = {
     Mark("none", "square", "#8c959f"): "none",
     Mark("bare rule", "ring", "#d55e00"): "bare",
@@ -227,43 +229,48 @@ def main() -> None:
     rows: list[dict[str, object]] = []
     with ProcessPoolExecutor(os.cpu_count()) as pool:
         for workers in _SIZES:
-            cells = [
-                Cell(*each)
-                for each in product(CLUSTERS, [workers], PARTITIONS, POLICIES)
-                if workers <= _ALL_POLICIES_UP_TO or each[3] in {"none", "guarded"}
-            ]
-            found = dict(zip(cells, pool.map(simulate, cells, chunksize=1), strict=True))
-            added = [_row(found, workers, partition, cluster) for partition, cluster in product(PARTITIONS, CLUSTERS)]
+            cells = [Cell(*each) for each in product(CLUSTERS, [workers], PARTITIONS, POLICIES, seeds_of(workers))]
+            found = dict(zip(cells, pool.map(simulate, cells, chunksize=len(seeds_of(workers))), strict=True))
+            added = [row_of(found, workers, partition, cluster) for partition, cluster in product(PARTITIONS, CLUSTERS)]
             report(f"stragglers_{workers}", added)
             rows += added
-            if workers == _PICTURED:
-                _PICTURE.write_text(picture(found), encoding="utf-8")
-                print(f"drawn in {_PICTURE}", flush=True)
+            if (drawing := _PICTURES.get(workers)) is not None:
+                drawing.write_text(picture(found, workers), encoding="utf-8")
+                print(f"drawn in {drawing}", flush=True)
     report("stragglers", rows)
 
 
-def _row(found: Mapping[Cell, Outcome], workers: int, partition: int, cluster: str) -> dict[str, object]:
-    healthy = found[Cell("equal", workers, partition, "none")].makespan
-    row: dict[str, object] = {"workers": workers, "P": partition, "cluster": cluster, "healthy": f"{healthy:.1f} s"}
+def seeds_of(workers: int) -> range:
+    """Return the seeds of each cell with so many workers."""
+    return _SEEDS.get(workers, range(1, 2))
+
+
+def row_of(found: Mapping[Cell, Outcome], workers: int, partition: int, cluster: str) -> dict[str, object]:
+    """Return a row of the table: the means over all seeds, each as a multiple of the healthy cluster's of that seed."""
+    seeds = seeds_of(workers)
+    healthy = {seed: found[Cell("equal", workers, partition, "none", seed)].makespan for seed in seeds}
+    usual = mean(healthy.values())
+    row: dict[str, object] = {"workers": workers, "P": partition, "cluster": cluster, "healthy": f"{usual:.1f} s"}
     for policy in POLICIES:
-        outcome = found.get(Cell(cluster, workers, partition, policy))
-        told = "" if outcome is None else f"{outcome.makespan / healthy:.2f} ({100 * outcome.wasted:.1f} %)"
-        row[policy] = told
+        outcomes = {seed: found[Cell(cluster, workers, partition, policy, seed)] for seed in seeds}
+        lasted = mean(each.makespan / healthy[seed] for seed, each in outcomes.items())
+        wasted = mean(each.wasted for each in outcomes.values())
+        row[policy] = f"{lasted:.2f} ({100 * wasted:.1f} %)"
     cell = Cell(cluster, workers, partition, "none")
-    bound, busy = bound_seconds(cell), throughput_lost(cell, healthy)
-    row["no scheduler below"] = "" if bound is None else f"{bound / healthy:.2f}"
+    bound, busy = bound_seconds(cell), throughput_lost(cell, usual)
+    row["no scheduler below"] = "" if bound is None else f"{bound / usual:.2f}"
     row["throughput alone"] = "" if busy is None else f"{busy:.3f}"
     return row
 
 
-def picture(found: Mapping[Cell, Outcome]) -> str:
-    """Return a plot of what each policy costs with so many workers that all of them were run."""
+def picture(found: Mapping[Cell, Outcome], workers: int) -> str:
+    """Return a plot of what each policy costs with so many workers."""
     names = {mark.name: policy for mark, policy in _MARKS.items()}
     lasting, wasting = [], []
     for partition in PARTITIONS:
-        healthy = found[Cell("equal", _PICTURED, partition, "none")].makespan
+        healthy = found[Cell("equal", workers, partition, "none")].makespan
         cells = {
-            (cluster, name): found[Cell(cluster, _PICTURED, partition, policy)]
+            (cluster, name): found[Cell(cluster, workers, partition, policy)]
             for cluster, (name, policy) in product(CLUSTERS, names.items())
         }
         title = f"P = {partition}"
@@ -273,5 +280,5 @@ def picture(found: Mapping[Cell, Outcome]) -> str:
         "makespan, times that of a healthy cluster", 0.6, 8.0, {each: f"{each:g}" for each in (1, 1.5, 2, 4, 8)}, True
     )
     shares = Scale("work in vain, % of all", 0.0, 40.0, {each: f"{each:g}" for each in (0, 5, 10, 20, 40)})
-    title = f"What policies cost, {_PICTURED} simulated workers"
+    title = f"What policies cost, {workers:,} simulated workers"
     return dots(title, [*_MARKS], CLUSTERS, [(times, lasting), (shares, wasting)])

@@ -287,10 +287,14 @@ FromWorker = WorkerJoined | TaskStarted | TaskSucceeded | TaskFailed | Heartbeat
 
 
 class WorkerLost(Message, frozen=True):
-    """A worker ended, left or is cut off; the broker has put back what it worked on."""
+    """A worker ended, left or is cut off; the broker has put back what it worked on.
+
+    ``silent_seconds`` is for how long the tracker had not heard it; 0 where it does not know it.
+    """
 
     worker: str
     reason: str
+    silent_seconds: float = 0.0
 
 
 class TaskReturned(Message, frozen=True):

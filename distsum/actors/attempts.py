@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -26,22 +27,26 @@ class KnownWorker(msgspec.Struct):
     Attributes:
         host: Where it runs.
         heard_seconds: When it was last heard.
+        given_up_seconds: When it was last given up for its silence.
         running: The task and attempt that it works on.
         assigned: The attempt that it was handed past the queue and has not answered for.
         paused: Whether it is handed no tasks.
         dismissed: Why it is sent away when it has finished.
-        failures: Its tasks that failed one after the other.
+        failures: How many of its attempts failed one after the other.
+        failing: At which tasks; of more than two only the first two.
         failing_since: How many tasks all workers together had done when the first of them failed.
         slowness: How many times the mean of their phases its last tasks took; None before the first.
     """
 
     host: str
     heard_seconds: float
+    given_up_seconds: float = -math.inf
     running: tuple[TaskId, int] | None = None
     assigned: tuple[TaskId, int] | None = None
     paused: bool = False
     dismissed: str | None = None
-    failures: list[TaskId] = []
+    failures: int = 0
+    failing: tuple[TaskId, ...] = ()
     failing_since: int = 0
     slowness: float | None = None
 
@@ -268,7 +273,8 @@ class Known(msgspec.Struct):
 
         There is no telling which of several has which.
         """
-        if not (holders := self._holders(now, silence_seconds)):
+        # With 10,000 workers it takes long to look at each, and most looks are made when nothing is queued any more.
+        if not self.queued or not (holders := self._holders(now, silence_seconds)):
             return []
         waiting = [
             (attempt.started_seconds, task_id, number)

@@ -41,6 +41,7 @@ class ModelledStore:
         sums: How many of its files, or partials, each task's stored sums hold from the first on (None), and likewise
             those of one child of its node, by its number.
         errors: Share of attempts that fail now since the store does not do what it is asked.
+        slowness: How many times as long as usual it takes for what it is asked now.
     """
 
     def __init__(self) -> None:
@@ -51,12 +52,19 @@ class ModelledStore:
         self.children: dict[TaskId, set[int]] = {}
         self.sums: dict[TaskId, dict[int | None, int]] = {}
         self.errors = 0.0
+        self.slowness = 1.0
+        self._specs: dict[str, JobSpec] = {}
         self._trees: dict[str, Tree] = {}
 
     def describe(self, spec: JobSpec) -> None:
         """Take note of a job that begins; there is nothing in its result yet."""
         self.results.pop(spec.job, None)
+        self._specs[spec.job] = spec
         self._trees[spec.job] = Tree(files=spec.files, fan_in=spec.fan_in, exponent=spec.exponent)
+
+    def spec(self, job: str) -> JobSpec:
+        """Return a job's description."""
+        return self._specs[job]
 
     def tree(self, job: str) -> Tree:
         """Return a job's tree."""

@@ -52,6 +52,7 @@ class WorkerModel(msgspec.Struct, frozen=True):
         start_seconds: From its process's start until it joins.
         heartbeat_seconds: Time between heartbeats.
         object_seconds: What opening or storing an object takes, however fast it computes.
+        object_spread: How many times as long it may take longer, by chance.
         failures: Share of its attempts that fail in a way that may pass.
         failure_kind: As what they are told.
         reconnect_seconds: What it takes to connect again once it can.
@@ -63,10 +64,18 @@ class WorkerModel(msgspec.Struct, frozen=True):
     start_seconds: float = 0.5
     heartbeat_seconds: float = 2.0
     object_seconds: float = 0.001
+    object_spread: float = 0.0
     failures: float = 0.0
     failure_kind: FailureKind = "error"
     reconnect_seconds: float = 1.0
     checkpoint_seconds: float = 3.0
+
+
+class Holding(msgspec.Struct, frozen=True):
+    """What an attempt under way takes of a worker's memory: inputs that are open, and accumulators of one tile."""
+
+    open_files: int
+    accumulators: int
 
 
 class _Attempt:
@@ -149,6 +158,7 @@ class ModelledWorker:
     Attributes:
         frozen: Whether it is stopped (as by SIGSTOP): it does nothing, and does not know.
         attempts: Attempts begun.
+        holds: What is held for attempts, by their numbers.
         failed: How many of its attempts failed of themselves, by task.
         busy_seconds: Time with an attempt under way.
         worked_seconds: Work done, in seconds of a worker of speed 1.
@@ -174,6 +184,7 @@ class ModelledWorker:
         self.busy_seconds = 0.0
         self.worked_seconds = 0.0
         self.committed_seconds = 0.0
+        self.holds: dict[int, Holding] = {}
         self.failed: dict[TaskId, int] = {}
         self._system = system
         self._broker = broker
@@ -204,6 +215,7 @@ class ModelledWorker:
         self._account()  # what it has stored until now is there
         self.gone = True
         self._attempt = None
+        self.holds.clear()
         self._waiting.clear()
         if self._channel is not None:
             self._broker.break_off(self._channel)
@@ -385,6 +397,7 @@ class ModelledWorker:
         task = message.task
         self.attempts += 1
         attempt = self._attempt = self._new_attempt(message)
+        self._hold(message)
         if self._channel is not None:
             started = TaskStarted(self.name, task, message.delivery, message.attempt, message.child)
             self._broker.report(self._channel, started)
@@ -392,9 +405,24 @@ class ModelledWorker:
         self._take_stored(attempt)
         self._reschedule()
 
+    def _hold(self, message: RunTask) -> None:
+        """Open the first inputs of an attempt, and make room for its sums."""
+        task = message.task
+        spec, tree = self._store.spec(task.job), self._store.tree(task.job)
+        first, last = tree.children(task.phase, task.index)
+        self.holds[message.attempt] = Holding(
+            min(spec.max_open_files, last - first), max(1, min(tree.exponent, tree.levels))
+        )
+
+    def _object_seconds(self) -> float:
+        """Return what the next request to the store takes."""
+        model = self.model
+        usual = model.object_seconds * self._store.slowness
+        return usual * (1.0 + model.object_spread * self._draw.random()) if model.object_spread else usual
+
     def _new_attempt(self, message: RunTask) -> _Attempt:
         task = message.task
-        overhead = self.model.object_seconds
+        overhead = self._object_seconds()
         now = self._system.clock
         if self._store.is_stored(task) or self._store.missing(task):
             return _Attempt(message, overhead, overhead, (), now)
@@ -509,9 +537,7 @@ class ModelledWorker:
             self._store.children.setdefault(task, set()).add(child)
             self._store.sums.get(task, {}).pop(child, None)
             self._finishing = True
-            self._system.after(
-                self.model.object_seconds, self._stored, attempt, self._success(attempt, 0, reused=False)
-            )
+            self._system.after(self._object_seconds(), self._stored, attempt, self._success(attempt, 0, reused=False))
             return
         try:
             covered, reused = self._store.make(task)
@@ -522,7 +548,7 @@ class ModelledWorker:
         self.committed_seconds += 0.0 if reused else attempt.whole
         inputs = covered.stop - covered.start
         result = self._success(attempt, inputs, reused=reused)
-        self._system.after(self.model.object_seconds, self._stored, attempt, result)
+        self._system.after(self._object_seconds(), self._stored, attempt, result)
 
     def _success(self, attempt: _Attempt, inputs: int, *, reused: bool) -> TaskSucceeded:
         message = attempt.message
@@ -550,6 +576,7 @@ class ModelledWorker:
     def _end(self, result: TaskSucceeded | TaskFailed) -> None:
         self._account()
         self._attempt = None
+        self.holds.pop(result.attempt, None)
         self._finishing = False
         self._report(result)
         self._begin_next()

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     import random
     from collections.abc import Callable, Mapping
 
+    from distsum.actors.speculation import SpeculationSettings
     from distsum.messages import TaskId
 
 _TILE: Final = 10
@@ -74,7 +75,7 @@ class SimulatedCluster:
         master: The master's settings.
         work_seconds: Says for a task and its number of children what a worker of speed 1 takes for it.
         checking: Whether actors check themselves after each message.
-        replacements: Classes of actors to spawn in place of others.
+        replacements: Classes of actors, or of workers, to make in place of others.
 
     Attributes:
         workers: By name, those too that are gone.
@@ -110,6 +111,7 @@ class SimulatedCluster:
         self.answers: list[BackupAnswered] = []
         self.respawn_seconds: float | None = None
         self._draw = draw
+        self._worker_type = (replacements or {}).get(ModelledWorker, ModelledWorker)
         self._tracker = tracker or TrackerSettings()
         self._master = master or MasterSettings()
         self._work_seconds = work_seconds or (lambda _task, _children: 1.0)
@@ -135,6 +137,11 @@ class SimulatedCluster:
         return self._tracker.retry_storage
 
     @property
+    def speculation(self) -> SpeculationSettings:
+        """What is done about stragglers."""
+        return self._tracker.speculation
+
+    @property
     def open_jobs(self) -> tuple[str, ...]:
         """Jobs that were submitted and have not ended."""
         return tuple(self._open)
@@ -142,7 +149,7 @@ class SimulatedCluster:
     def add_worker(self, model: WorkerModel) -> ModelledWorker:
         """Start a worker's process."""
         name = f"w{len(self.workers) + 1}"
-        worker = ModelledWorker(
+        worker: ModelledWorker = self._worker_type(
             name, model, self.system, self.broker, self.store, self._work_of, self._draw, self._worker_ended
         )
         self.workers[name] = worker

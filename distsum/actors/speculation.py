@@ -31,6 +31,7 @@ from distsum.messages import BackupReason, DeclineReason, Evidence, TaskId
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from collections.abc import Set as AbstractSet
 
 PolicyName = Literal["guarded", "bare", "spark", "late", "mapreduce", "none"]
 
@@ -300,7 +301,7 @@ def decide(view: View, settings: SpeculationSettings) -> tuple[Decision, ...]:
     ]
     suspects.sort(key=lambda each: (-each.left_seconds, each.running.attempt))
     cap = _cap(view, settings)
-    idle = list(view.idle)
+    best = _BestFirst(view.idle)
     backups = view.backups
     decisions: list[Decision] = []
     for suspect in suspects:
@@ -308,15 +309,14 @@ def decide(view: View, settings: SpeculationSettings) -> tuple[Decision, ...]:
         evidence = msgspec.structs.replace(
             suspect.evidence, gain_times=settings.gain if guarded else None, most_backups=cap
         )
-        chosen = _place(suspect, idle, view, settings, full=backups >= cap)
+        chosen = _place(suspect, best, view, settings, full=backups >= cap)
         if not isinstance(chosen, Idle):
             decisions.append(Decline(running, suspect.reason, chosen, evidence))
             continue
-        idle.remove(chosen)
         backups += 1
         decisions.append(StartBackup(running, chosen.worker, suspect.reason, evidence))
     if guarded:
-        left = able(idle, settings)
+        left = able(best.left(), settings)
         _share_out(decisions, left, settings)
         copied = {each.running.task for each in decisions if isinstance(each, StartBackup)}
         for phase in view.phases if left else ():
@@ -366,24 +366,48 @@ def _cap(view: View, settings: SpeculationSettings) -> int:
     return max(1, math.ceil(_LATE_CAP * view.workers)) if settings.policy == "late" else view.workers
 
 
+class _BestFirst:
+    """Idle workers, to be taken one after the other: the fastest first, and of those the one that was heard last.
+
+    They are put in order when the first is taken, once for all: with 10,000 workers there may be thousands of suspects.
+    """
+
+    def __init__(self, idle: Sequence[Idle]) -> None:
+        self._idle = idle
+        self._ranked: list[Idle] | None = None
+        self._taken: set[str] = set()
+
+    def take(self, unfit: AbstractSet[str], slow: float) -> Idle | Literal["same_host", "no_idle_worker"]:
+        """Take the first that is on none of some hosts, and is not known to be so slow; or say why there is none."""
+        if self._ranked is None:
+            self._ranked = sorted(self._idle, key=lambda each: each.rank)
+        elsewhere = not self._ranked
+        for place, each in enumerate(self._ranked):
+            if each.host in unfit:
+                continue
+            elsewhere = True
+            if each.slowness is None or each.slowness < slow:
+                self._taken.add(each.worker)
+                return self._ranked.pop(place)
+        return "no_idle_worker" if elsewhere else "same_host"
+
+    def left(self) -> list[Idle]:
+        """Return those that were not taken, in the order in which they were given."""
+        return [each for each in self._idle if each.worker not in self._taken]
+
+
 def _place(
-    suspect: Suspect, idle: Sequence[Idle], view: View, settings: SpeculationSettings, *, full: bool
+    suspect: Suspect, best: _BestFirst, view: View, settings: SpeculationSettings, *, full: bool
 ) -> Idle | DeclineReason:
-    """Return the worker for a copy, the fastest on a host where the task does not run; or why there shall be none."""
+    """Take the worker for a copy, the fastest on a host where the task does not run; or say why there shall be none."""
     guarded = settings.policy == "guarded"
     if guarded and suspect.copy_seconds is not None and suspect.left_seconds <= settings.gain * suspect.copy_seconds:
         return "ends_sooner"
     if full:
         return "cap"
     # Where there is no other host, one of its processes may be stuck alone.
-    fitting = [each for each in idle if each.host not in suspect.running.hosts or view.hosts == 1]
-    if idle and not fitting:
-        return "same_host"
-    if guarded:
-        fitting = [each for each in fitting if each.slowness is None or each.slowness < settings.slow]
-    if not fitting:
-        return "no_idle_worker"
-    return min(fitting, key=lambda each: each.rank)
+    unfit = suspect.running.hosts if view.hosts > 1 else frozenset[str]()
+    return best.take(unfit, settings.slow if guarded else math.inf)
 
 
 def _share_out(decisions: list[Decision], idle: list[Idle], settings: SpeculationSettings) -> None:

@@ -17,7 +17,7 @@ NONE: Final = "none"
 """The word for no backups at all."""
 _FORM: Final = f"must be {NONE}, or KEY=VALUE,... such as quantile=0.75,multiplier=1.2"
 _MOST: Final = 1e9
-_RANGES: Final = {
+RANGES: Final = {
     "quantile": (0.0, 1.0),
     "multiplier": (0.0, _MOST),
     "min_seconds": (0.0, _MOST),
@@ -31,8 +31,8 @@ _RANGES: Final = {
 }
 """Least and most of each key that is a number. Workers are heard every half second on one machine."""
 _RULE: Final = ("quantile", "multiplier", "check_seconds")
-_HEEDED: Final[Mapping[str, tuple[str, ...]]] = {
-    "guarded": tuple(_RANGES),
+HEEDED: Final[Mapping[str, tuple[str, ...]]] = {
+    "guarded": tuple(RANGES),
     "bare": _RULE,
     "spark": _RULE,
     "late": ("check_seconds",),
@@ -77,7 +77,7 @@ def speculation_settings(given: Mapping[str, Any]) -> SpeculationSettings:
     """
     values = {key: _value(key, raw) for key, raw in given.items()}
     default = default_settings(values.get("policy", "guarded"))
-    heeded = _HEEDED[default.policy]
+    heeded = HEEDED[default.policy]
     for key, value in values.items():
         if key != "policy" and key not in heeded and value != getattr(default, key):
             rest = f"goes by {', '.join(heeded)}" if heeded else "goes by no other key"
@@ -121,9 +121,9 @@ def _value(key: str, raw: Any) -> Any:
         if raw not in policies:
             raise ValueError(f"policy {_shown(raw)} must be one of {', '.join(policies)}")
         return raw
-    if key not in _RANGES:
+    if key not in RANGES:
         raise ValueError(f"{_shown(key)} is no key of it; {_nearest(key)}")
-    least, most = _RANGES[key]
+    least, most = RANGES[key]
     kind, what = (int, "a whole number") if isinstance(least, int) else (float, "a number")
     number = math.nan
     if isinstance(raw, str) or (isinstance(raw, int | float) and not isinstance(raw, bool)):
@@ -132,7 +132,7 @@ def _value(key: str, raw: Any) -> Any:
         except (ValueError, OverflowError):
             number = math.nan
     if not least <= number <= most or (kind is int and number != float(raw)):
-        limits = f"from {least:g} to {most:g}" if most < _MOST else f"of at least {least:g}"
+        limits = f"from {least:g} to {most:,.0f}"
         raise ValueError(f"{key} {_shown(raw)} must be {what} {limits}")
     return number
 

@@ -239,7 +239,8 @@ class TaskTracker:
                     self._return(message.worker, *held)
         for number in [number for number, loser in self._losers.items() if loser.worker == message.worker]:
             del self._losers[number]
-        self._context.emit(message)
+        silent = self._context.now() - known.heard_seconds if known is not None else 0.0
+        self._context.emit(msgspec.structs.replace(message, silent_seconds=silent))
 
     def _return(self, worker: str, task_id: TaskId, number: int) -> None:
         """Take back an attempt whose worker is lost: what came from the queue is there again, the rest is no more."""
@@ -320,7 +321,7 @@ class TaskTracker:
             known.paused = False
             self._taking += 1
             known.dismissed = None
-            known.failures = []
+            known.failures, known.failing = 0, ()
             self._context.send(WORKERS, ResumeWorker(worker))
             self._context.emit(WorkerResumed(worker))
 
@@ -337,11 +338,13 @@ class TaskTracker:
             return
         if not known.failures:
             known.failing_since = self._successes
-        known.failures.append(task)
-        enough = len(known.failures) >= self._settings.quarantine_failures and len(set(known.failures)) > 1
+        known.failures += 1
+        if task not in known.failing:
+            known.failing = (*known.failing, task)[:2]
+        enough = known.failures >= self._settings.quarantine_failures and len(known.failing) > 1
         others_succeed = self._successes > known.failing_since
         if enough and others_succeed and self._taking > (not known.paused):
-            told = f"{len(known.failures)} attempts failed in a row, the last with: {reason}"
+            told = f"{known.failures} attempts failed in a row, the last with: {reason}"
             self._pause(worker, told, quarantined=True)
 
     def _cancel(self, job: str) -> None:
@@ -392,6 +395,7 @@ class TaskTracker:
     def _drop(self, task_id: TaskId, task: OutTask, number: int, bytes_read: int | None = None) -> Attempt:
         """Take an attempt away that has ended without a result; ``bytes_read`` is None where it did not say that."""
         attempt = task.attempts.pop(number)
+        task.declined = {each for each in task.declined if each[0] != number}
         self._known.queued -= attempt.queued
         wasted = attempt.bytes_read if bytes_read is None else bytes_read
         if (backup := task.backups.get(number)) is not None:
@@ -424,7 +428,7 @@ class TaskTracker:
         self._successes += 1
         known = self._workers.get(message.worker)
         if known is not None:
-            known.failures = []
+            known.failures, known.failing = 0, ()
         task = self._tasks.get(message.task)
         if task is None or message.attempt < task.first:
             # A second success: the same bytes are stored, and nothing is to do. Or one from before the job came again,
@@ -583,8 +587,8 @@ class TaskTracker:
         lease = self._settings.lease_seconds
         for name, worker in self._workers.items():
             silent = now - worker.heard_seconds
-            if silent > lease:
-                worker.heard_seconds = now
+            if min(silent, now - worker.given_up_seconds) > lease:
+                worker.given_up_seconds = now
                 self._context.send(WORKERS, KillWorker(name, f"no heartbeat for {silent:.0f} s"))
         self._context.set_timer(lease / 4, CheckLeases())
 

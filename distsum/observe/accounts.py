@@ -6,6 +6,7 @@ from typing import Final
 
 import msgspec
 
+from distsum.brokers.base import LEFT
 from distsum.messages import (
     Heartbeat,
     JobFailed,
@@ -45,14 +46,15 @@ class _Tally(msgspec.Struct):
         """The attempt under way has ended without a result."""
         if self.running is not None:
             task, attempt, began = self.running
-            self.dropped = task, attempt, now - began
-            self.discarded += now - began
+            took = max(0.0, now - began)
+            self.dropped = task, attempt, took
+            self.discarded += took
             self.running = None
 
     def leave(self, now: float) -> None:
         self.drop(now)
         if self.joined_seconds is not None:
-            self.present_seconds += now - self.joined_seconds
+            self.present_seconds += max(0.0, now - self.joined_seconds)
             self.joined_seconds = None
 
     def seconds(self, now: float) -> dict[str, float]:
@@ -70,7 +72,8 @@ class _Tally(msgspec.Struct):
 class WorkerAccounts:
     """The time of all workers of a job.
 
-    A worker's time begins when it joins and ends when it is lost or the job ends. What it has measured itself of its
+    A worker's time begins when it joins and ends when it leaves or the job ends; that of a lost one when it was last
+    heard, since who vanishes with its host is missed only half a minute later. What it has measured itself of its
     tasks is reading, adding and storing; attempts of which nothing came are discarded, from their start to when their
     worker is known to do something else; everything else is waiting.
     """
@@ -92,7 +95,7 @@ class WorkerAccounts:
                 self._join(event, now)
             case WorkerLost():
                 if (tally := self._workers.get(event.worker)) is not None:
-                    tally.leave(now)
+                    tally.leave(now if event.reason == LEFT else now - event.silent_seconds)
                     self._gone[event.worker] = None
                     self._forget(now)
             case TaskStarted():

@@ -7,9 +7,13 @@ import os
 import sys
 import time
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from typing import TYPE_CHECKING
 
 from tests.simulation.plants import PLANTS
 from tests.simulation.scenarios import Run, SimulationError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 _BATCH = 200
 
@@ -30,9 +34,11 @@ def batch(first: int, count: int, plant: str | None = None) -> tuple[int, list[s
 def main() -> int:
     """Run what the arguments say; the exit code tells whether all promises held."""
     parser = argparse.ArgumentParser(prog="python -m tests.simulation", description=__doc__)
-    parser.add_argument("--seeds", type=int, default=10_000, help="how many runs")
-    parser.add_argument("--first", type=int, default=1_000_000, help="the first one's seed; CI's are below a million")
-    parser.add_argument("--seed", type=int, help="run this one alone, and say how it went")
+    parser.add_argument("--seeds", type=_at_least(1), default=10_000, help="how many runs")
+    parser.add_argument(
+        "--first", type=_at_least(0), default=1_000_000, help="the first one's seed; CI's are below a million"
+    )
+    parser.add_argument("--seed", type=_at_least(0), help="run this one alone, and say how it went")
     parser.add_argument("--plant", choices=list(PLANTS), help="with this fault planted into the actors")
     options = parser.parse_args()
     if options.seed is not None:
@@ -54,6 +60,21 @@ def main() -> int:
     seconds = time.perf_counter() - began
     print(f"{options.seeds:,} seeds, {delivered:,} messages in {seconds:.1f} s; {failed} failed")
     return 1 if failed else 0
+
+
+def _at_least(least: int) -> Callable[[str], int]:
+    """Return what takes a whole number of an argument; of fewer runs than one it would be told that none has failed."""
+
+    def number(text: str) -> int:
+        try:
+            found = int(text)
+        except ValueError:
+            found = least - 1
+        if found < least:
+            raise argparse.ArgumentTypeError(f"{text!r} must be a whole number of at least {least}")
+        return found
+
+    return number
 
 
 def one(seed: int, plant: str | None) -> int:

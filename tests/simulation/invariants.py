@@ -16,21 +16,36 @@ from distsum.messages import (
     HelperDeclined,
     JobFailed,
     JobSucceeded,
+    SpeculationSwitched,
     TaskId,
     TaskSucceeded,
 )
+from tests.simulation.memory import MemoryBound
 
 if TYPE_CHECKING:
     import msgspec
 
     from distsum.actors.master import Master
     from distsum.actors.simulated_cluster import SimulatedCluster
+    from distsum.actors.speculation import SpeculationSettings
     from distsum.actors.task_tracker import TaskTracker
     from distsum.messages import JobSpec
 
 
 LOSER_SECONDS: Final = 1.0
 """In which one that is called back must have stopped, where messages are quick."""
+
+LATE_SHARE: Final = 0.1
+"""Of the workers that LATE has make copies (section 4 of its paper)."""
+REASONS: Final = {
+    "guarded": {"silent", "slow_worker", "slow_attempt", "slow_rate"},
+    "bare": {"slow_attempt"},
+    "spark": {"slow_attempt"},
+    "late": {"slow_rate"},
+    "mapreduce": {"last_tasks"},
+    "none": set(),
+}
+"""For which each policy copies an attempt of itself."""
 
 
 class Invariants:
@@ -57,6 +72,9 @@ class Invariants:
         self._declined: set[tuple[int, int]] = set()
         self.calm = calm
         self.ended_seconds: dict[str, float] = {}
+        self._off: set[str] = set()
+        self._looked_at: dict[tuple[str, int], tuple[bytes, bytes, bytes]] = {}
+        self._memory = MemoryBound(cluster)
         self._tracker: object = None
         cluster.system.on_quiet = self.check
         cluster.system.on_event = self.take_event
@@ -73,12 +91,17 @@ class Invariants:
                 state = phase._states[event.task.tile * phase._width + event.task.index]
                 assert state == ISSUED, f"{event.task} is committed in state {state}"
 
+        elif isinstance(event, SpeculationSwitched):
+            self._forget_backups_of_others(self._system.actors[TRACKER])
+            (self._off.discard if event.on else self._off.add)(event.job)
         elif isinstance(event, JobSucceeded | JobFailed):
+            self._off.discard(event.job)
             self._made = {each for each in self._made if each[0].job != event.job}
             if isinstance(event, JobSucceeded):
                 self.ended_seconds[event.job] = self._system.clock
         elif isinstance(event, HelperAdded):
             self._forget_backups_of_others(self._system.actors[TRACKER])
+            assert self._cluster.speculation.policy == "guarded", "another policy than the default shares a node"
             assert event.attempt in self._backups, f"{event.worker} helps with what has no backup"
             assert (event.task, event.child) not in self._made, f"child {event.child} of {event.task} was made already"
         elif isinstance(event, HelperDeclined):
@@ -100,27 +123,66 @@ class Invariants:
         if tracker is not self._tracker:
             self._backups.clear()
             self._made.clear()
+            self._off.clear()
         self._tracker = tracker
 
     def _check_backup(self, event: BackupStarted) -> None:
-        """A copy goes to another host, if there is one, and there are not too many of a task.
+        """A copy goes to another host, if there is one, for a reason that is true, and there are not too many.
 
-        One that a person has asked for may go to the same host, and is the only one when it begins.
+        One that a person has asked for may go to the same host, and is the only one of its task when it begins.
         """
         workers = self._cluster.workers
         tracker: TaskTracker = self._system.actors[TRACKER]
+        settings = self._cluster.speculation
         host = workers[event.worker].model.host
         asked = event.reason == "asked"
-        most = max(1, math.ceil(tracker._settings.speculation.max_share * len(tracker._workers)))
-        assert asked or len(self._backups) < most, f"there are more than {most} backups at once"
+        if not asked:
+            self._check_cap(tracker, settings)
+            self._check_reason(event, tracker, settings)
         if len({workers[name].model.host for name in tracker._workers}) > 1 and not asked:
             assert host != workers[event.of_worker].model.host, f"{event.task} is copied on its own host"
         assert event.worker not in {each.worker for each in self._backups.values()}, (
             f"{event.worker} has a copy already"
         )
         copies = len(tracker._tasks[event.task].whole) - 1
-        most = 1 if asked else tracker._settings.speculation.copies
+        most = settings.copies if settings.policy == "guarded" and not asked else 1
         assert copies <= most, f"there are too many copies of {event.task}"
+
+    def _check_cap(self, tracker: TaskTracker, settings: SpeculationSettings) -> None:
+        share = {"guarded": settings.max_share, "late": LATE_SHARE}.get(settings.policy, 1.0)
+        most = max(1, math.ceil(share * len(tracker._workers)))
+        assert len(self._backups) < most, f"there are more than {most} backups at once"
+
+    def _check_reason(self, event: BackupStarted, tracker: TaskTracker, settings: SpeculationSettings) -> None:
+        """What is said of an attempt that is copied is so, and enough by the settings."""
+        told, now, task = event.evidence, self._system.clock, event.task
+        assert task.job not in self._off, f"{task} is copied, and its job is to get no backups"
+        assert event.reason in REASONS[settings.policy], f"policy {settings.policy} copies what is {event.reason}"
+        attempt = tracker._tasks[task].attempts[event.of_attempt]
+        ran = now - attempt.started_seconds
+        figures = tracker._known.phases[task.job, task.phase]
+        assert told.elapsed_seconds == ran
+        assert (told.done, told.tasks) == (figures.done, figures.tasks)
+        if event.reason == "silent":
+            silent = now - tracker._workers[event.of_worker].heard_seconds
+            assert silent > settings.silence_seconds, f"{event.of_worker} was heard {silent} s ago"
+        if settings.policy != "guarded":
+            if event.reason == "slow_attempt":
+                least = settings.quantile * figures.tasks
+                enough = figures.done >= least if settings.policy == "spark" else figures.done > least
+                assert enough, f"{figures.done} of {figures.tasks} tasks are not {settings.quantile} of them"
+            return
+        costs = ran
+        if event.reason == "slow_worker" and told.copy_seconds is not None:
+            costs = told.copy_seconds * (told.slowness or 1.0)
+        if event.reason != "silent":
+            assert costs > settings.min_seconds, f"{task} is copied after {ran} s, in less than {settings.min_seconds}"
+        few = figures.tasks < settings.few or figures.tasks - figures.done == 1
+        if event.reason == "slow_attempt" and not few:
+            enough = figures.done > settings.quantile * figures.tasks
+            assert enough, f"{figures.done} of {figures.tasks} tasks are not more than {settings.quantile} of them"
+        if told.left_seconds is not None and told.copy_seconds is not None:
+            assert told.left_seconds > settings.gain * told.copy_seconds, f"{task} is copied, and ends sooner"
 
     def check(self) -> None:
         """All actors know the same."""
@@ -130,6 +192,7 @@ class Invariants:
         self._forget_backups_of_others(tracker)
         if master is None or tracker is None:
             return
+        self._memory.check()
         if self.calm:
             self._check_losers(tracker)
         self._check_answers()
@@ -176,7 +239,9 @@ class Invariants:
         for phase in phases:
             figures = tracker._known.phases[name, phase._phase]
             passing = [phase._width - 1] if phase._tree.passes_through(phase._phase, phase._width - 1) else []
-            states = [state for number, state in enumerate(phase._states) if number % phase._width not in passing]
+            states = phase._states
+            if passing:
+                states = bytearray(state for number, state in enumerate(states) if number % phase._width not in passing)
             told = figures.tasks, figures.done
             found = len(states) - states.count(UNNEEDED), states.count(STORED)
             assert told == found, f"the tracker counts {told} tasks and done in phase {phase._phase}, of {found}"
@@ -188,6 +253,11 @@ class Invariants:
             self._check_children(phase, below, last=phase is phases[-1])
 
     def _check_children(self, phase: Phase, below: Phase, *, last: bool) -> None:
+        looked_at = bytes(phase._states), bytes(phase._children), bytes(below._states)
+        place = phase._spec.job, phase._phase
+        if self._looked_at.get(place) == looked_at:
+            return  # nothing has happened there
+        self._looked_at[place] = looked_at
         stored = bytes(state == STORED for state in below._states)
         assert phase._children == stored, "a phase knows other children stored than the phase below it"
         for number, state in enumerate(phase._states):

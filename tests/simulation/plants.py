@@ -9,12 +9,14 @@ import msgspec
 from distsum.actors.actor import MASTER, phase_address
 from distsum.actors.attempts import Attempt
 from distsum.actors.master import Master
+from distsum.actors.modelled_worker import ModelledWorker
 from distsum.actors.phase import READY, STORED, WAITING, Phase
+from distsum.actors.speculation import SpeculationSettings
 from distsum.actors.task_tracker import TaskTracker
 from distsum.messages import CancelJob, PhaseCompleted, TaskFailed, TaskSucceeded, TellWorker, WorkerLost
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
 
 class ForgetsRetry(TaskTracker):
@@ -269,12 +271,12 @@ class ForgetsWhoAsks(TaskTracker):
 class ForgetsHowBackupsEnd(TaskTracker):
     """A backup that its task outlives is dropped without a word."""
 
-    def _end_backup(self, task_id: Any, task: Any, number: int, outcome: Any, wasted_bytes: int) -> None:
+    def _end_backup(self, task_id: Any, task: Any, number: int, outcome: Any, *, saves: bool = False) -> None:
         if outcome == "moot":
             del task.backups[number]
             self._known.backups -= 1
         else:
-            super()._end_backup(task_id, task, number, outcome, wasted_bytes)
+            super()._end_backup(task_id, task, number, outcome, saves=saves)
 
 
 class CountsOnlySuccesses(TaskTracker):
@@ -292,6 +294,142 @@ class KeepsTheQueueOfTheLost(TaskTracker):
         queued = self._known.queued
         super()._return(worker, task_id, number)
         self._known.queued = queued
+
+
+class IgnoresTheMinimumRuntime(TaskTracker):
+    """An attempt is copied however short it has run."""
+
+    def _check_stragglers(self, message: Any) -> None:
+        _with_settings(self, super()._check_stragglers, message, min_seconds=0.0)
+
+
+class IgnoresTheQuantile(TaskTracker):
+    """Running times are held against attempts as soon as anything is done."""
+
+    def _check_stragglers(self, message: Any) -> None:
+        _with_settings(self, super()._check_stragglers, message, quantile=0.0)
+
+
+class CopiesWhatEndsSooner(TaskTracker):
+    """A copy begins though the attempt will be done first."""
+
+    def _check_stragglers(self, message: Any) -> None:
+        _with_settings(self, super()._check_stragglers, message, gain=0.0)
+
+
+class CopiesAsOftenAsItLikes(TaskTracker):
+    """The number of copies of a task is not looked at."""
+
+    def _check_stragglers(self, message: Any) -> None:
+        _with_settings(self, super()._check_stragglers, message, copies=1000)
+
+
+class IgnoresTheCap(TaskTracker):
+    """All workers may make copies at once."""
+
+    def _check_stragglers(self, message: Any) -> None:
+        _with_settings(self, super()._check_stragglers, message, max_share=1.0)
+
+
+class IsNeverOff(TaskTracker):
+    """The policy of copying nothing is taken for the default."""
+
+    def __init__(self, context: Any, settings: Any) -> None:
+        if settings.speculation.policy == "none":
+            settings = msgspec.structs.replace(settings, speculation=SpeculationSettings())
+        super().__init__(context, settings)
+
+
+class CopiesWhatIsSwitchedOff(TaskTracker):
+    """A job that is to get no backups gets some."""
+
+    def _check_stragglers(self, message: Any) -> None:
+        not_copied, self._not_copied = self._not_copied, set()
+        super()._check_stragglers(message)
+        self._not_copied = not_copied
+
+
+class RemembersEveryTask(TaskTracker):
+    """What is done stays in memory."""
+
+    def _settle(self, task_id: Any, *arguments: Any) -> bool:
+        self.__dict__.setdefault("_settled", []).append(task_id)
+        return super()._settle(task_id, *arguments)
+
+
+class RemembersWhatItDeclined(TaskTracker):
+    """What was decided against stays with its task when the attempt has ended."""
+
+    def _drop(self, task_id: Any, task: Any, *arguments: Any) -> Attempt:
+        declined = set(task.declined)
+        attempt = super()._drop(task_id, task, *arguments)
+        task.declined |= declined
+        return attempt
+
+
+class NeverStopsWaiting(TaskTracker):
+    """Attempts that were called back are waited for also when they have answered."""
+
+    def _stopped(self, number: int, bytes_read: int) -> None:
+        loser = self._losers.get(number)
+        super()._stopped(number, bytes_read)
+        if loser is not None:
+            self._losers[number] = loser
+
+
+class KeepsAnAccountOfEachNode(Phase):
+    """A phase remembers more than a byte of a node."""
+
+    def _store(self, tile: int, index: int) -> None:
+        self.__dict__.setdefault("_made", []).append(index)
+        super()._store(tile, index)
+
+
+class RemembersEndedJobs(Master):
+    """A job that has ended stays in memory."""
+
+    def _end(self, job: Any) -> None:
+        self.__dict__.setdefault("_ended", []).append([*job.ready])
+        super()._end(job)
+
+
+class OpensTheNextTask(ModelledWorker):
+    """A worker opens the inputs of a task that waits, while it has those of another one open."""
+
+    def receive(self, channel: Any, message: Any) -> None:
+        super().receive(channel, message)
+        if self._waiting and not self.frozen:
+            self._hold(self._waiting[0])
+
+
+class LeavesFilesOpen(ModelledWorker):
+    """What an attempt that is called back has opened stays open."""
+
+    def _end(self, result: Any) -> None:
+        held = self.holds.get(result.attempt)
+        super()._end(result)
+        if held is not None and isinstance(result, TaskFailed) and result.kind == "cancelled":
+            self.holds[result.attempt] = held
+
+
+class KeepsASumOfEachChild(ModelledWorker):
+    """A worker keeps an accumulator for each child of its node, instead of one for each level."""
+
+    def _hold(self, message: Any) -> None:
+        super()._hold(message)
+        tree = self._store.tree(message.task.job)
+        first, last = tree.children(message.task.phase, message.task.index)
+        held = self.holds[message.attempt]
+        self.holds[message.attempt] = msgspec.structs.replace(held, accumulators=max(held.accumulators, last - first))
+
+
+def _with_settings(tracker: TaskTracker, act: Callable[[Any], None], message: Any, **changes: Any) -> None:
+    """Have a tracker go by other settings of speculation for a moment."""
+    settings = tracker._settings
+    speculation = msgspec.structs.replace(settings.speculation, **changes)
+    tracker._settings = msgspec.structs.replace(settings, speculation=speculation)
+    act(message)
+    tracker._settings = settings
 
 
 PLANTS: Final[Mapping[str, Mapping[type, type]]] = {
@@ -327,5 +465,20 @@ PLANTS: Final[Mapping[str, Mapping[type, type]]] = {
         ForgetsHowBackupsEnd,
         CountsOnlySuccesses,
         KeepsTheQueueOfTheLost,
+        IgnoresTheMinimumRuntime,
+        IgnoresTheQuantile,
+        CopiesWhatEndsSooner,
+        CopiesAsOftenAsItLikes,
+        IgnoresTheCap,
+        IsNeverOff,
+        CopiesWhatIsSwitchedOff,
+        RemembersEveryTask,
+        RemembersWhatItDeclined,
+        NeverStopsWaiting,
+        KeepsAnAccountOfEachNode,
+        RemembersEndedJobs,
+        OpensTheNextTask,
+        LeavesFilesOpen,
+        KeepsASumOfEachChild,
     )
 }

@@ -8,11 +8,14 @@ import zlib
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
+import msgspec
+
 from distsum.actors.actor import TRACKER
 from distsum.actors.master import MasterSettings
 from distsum.actors.modelled_broker import BrokerModel
 from distsum.actors.modelled_worker import WorkerModel
 from distsum.actors.simulated_cluster import SimulatedCluster, simulated_job
+from distsum.actors.speculation_words import HEEDED, RANGES, check_silence, speculation_settings, speculation_text
 from distsum.actors.task_tracker import TrackerSettings
 from distsum.messages import DismissWorker, PauseWorker, ResumeWorker, SwitchSpeculation, TaskId, TaskStarted
 from distsum.wording import printable
@@ -20,7 +23,7 @@ from tests.simulation.invariants import Invariants
 from tests.simulation.plants import PLANTS
 
 if TYPE_CHECKING:
-    import msgspec
+    from distsum.actors.speculation import SpeculationSettings
 
 HORIZON_SECONDS: Final = 60.0
 """Faults come before it, and what they did is undone at it."""
@@ -33,7 +36,22 @@ SLOW_HOST_SHARE: Final = 0.05
 SLOW_HOST_TIMES: Final = 2.0
 SLOW_HOST_SECONDS: Final = 20.0
 """What a slow host may cost at most: so many times what a healthy cluster takes, and this."""
-TICKS: Final = 30_000
+_HEARTBEAT_SECONDS: Final = {True: 0.5, False: 2.0}
+"""Of workers, if they are embedded and if not."""
+_VALUES: Final = {
+    "quantile": (0.25, 0.5, 0.9),
+    "multiplier": (1.0, 1.5, 3.0),
+    "min_seconds": (0.1, 2.0, 10.0),
+    "max_share": (0.1, 0.5),
+    "copies": (1, 3),
+    "gain": (1.0, 3.0),
+    "silence_seconds": (2.5, 10.0),
+    "slow": (1.5, 5.0),
+    "few": (2, 20),
+    "check_seconds": (0.2, 3.0, 10.0),
+}
+"""Of speculation's settings, beside the least and the most that each may be."""
+TICKS: Final = 100_000
 """Actions after which a run that has not ended goes in circles."""
 
 
@@ -60,6 +78,10 @@ class Run:
             self._build_slow_host()
             return
         embedded = draw.random() < 0.4
+        self._speculation = self._speculation_settings(embedded=embedded)
+        # More heartbeats than are needed only make runs longer.
+        short = self._speculation.silence_seconds < 2 * _HEARTBEAT_SECONDS[False]
+        self._heartbeat_seconds = _HEARTBEAT_SECONDS[embedded and short]
         self._workers = draw.randint(1, 8)
         self._hosts = draw.randint(1, self._workers)
         self._models = [self._worker_model(f"h{draw.randrange(self._hosts)}") for _ in range(self._workers)]
@@ -72,6 +94,7 @@ class Run:
                 tasks_queued_per_worker=draw.choice((0, 1, 1, 2)),
                 lease_seconds=draw.choice((8.0, 20.0)),
                 retry_storage=not embedded,
+                speculation=self._speculation,
             ),
             master=MasterSettings(running_jobs=draw.choice((1, 2, 4))),
             work_seconds=self._work_seconds,
@@ -161,9 +184,10 @@ class Run:
         plant = f" --plant {self._plant}" if self._plant else ""
         lines = [
             f"seed {self.seed}, {system.clock:.3f} s: {type(error).__name__}: {error}",
+            f"  speculation {speculation_text(self.cluster.speculation)}",
             *(f"  fault {each}" for each in self.faults),
             *(f"  {when:9.3f} {address:8} {printable(str(message), 150)}" for when, address, message in system.trace),
-            f"replay: python -m tests.simulation --seed {self.seed}{plant}",
+            f"replay: uv run python -m tests.simulation --seed {self.seed}{plant}",
         ]
         return "\n".join(lines)
 
@@ -176,8 +200,27 @@ class Run:
             failure_kind=draw.choice(("error", "error", "storage")),
             speed=draw.choice((1.0, 1.0, 1.0, 0.5, 0.1)),
             start_seconds=draw.uniform(0.1, 2.0),
+            heartbeat_seconds=self._heartbeat_seconds,
+            object_seconds=draw.choice((0.0, 0.001, 0.001, 0.02, 0.3, 2.0)),
+            object_spread=draw.choice((0.0, 0.0, 1.0, 10.0)),
             failures=draw.choice((0.0, 0.0, 0.05, 0.3)),
         )
+
+    def _speculation_settings(self, *, embedded: bool) -> SpeculationSettings:
+        """Draw settings as a person may give them: the default, or a policy with some keys, as often as not extreme."""
+        draw = self._draw
+        policy = draw.choice(("guarded", "guarded", "guarded", "guarded", "none", "bare", "spark", "late", "mapreduce"))
+        given: dict[str, object] = {"policy": policy}
+        if draw.random() < 0.7:
+            for key in HEEDED[policy]:
+                if draw.random() < 0.4:
+                    given[key] = draw.choice((*RANGES[key], *_VALUES[key]))
+        settings = speculation_settings(given)
+        try:
+            check_silence(settings, _HEARTBEAT_SECONDS[embedded])
+        except ValueError:
+            settings = msgspec.structs.replace(settings, silence_seconds=2.5)
+        return settings
 
     def _broker_model(self, *, embedded: bool) -> BrokerModel:
         draw = self._draw
@@ -243,7 +286,7 @@ class Run:
             (
                 "crash", "vanish", "freeze", "slow", "partition", "leave", "join", "join",
                 "master", "master_over_losses", "lose", "damage", "pause", "dismiss", "ask", "ask", "switch",
-                "store",
+                "store", "slow_store",
             )
         )  # fmt: skip
         when = draw.uniform(0.0, HORIZON_SECONDS) * draw.choice((0.05, 0.3, 1.0))
@@ -326,6 +369,12 @@ class Run:
         store.errors = self._draw.choice((0.1, 0.5, 1.0))
         self.cluster.system.after(self._draw.uniform(0.1, 10.0), setattr, store, "errors", 0.0)
 
+    def _slow_store(self) -> None:
+        """The store takes long for what it is asked, for a while."""
+        store = self.cluster.store
+        store.slowness = self._draw.choice((10.0, 100.0))
+        self.cluster.system.after(self._draw.uniform(0.1, 10.0), setattr, store, "slowness", 1.0)
+
     def _some_partials(self) -> list[TaskId]:
         partials = list(self.cluster.store.partials)
         return self._draw.sample(partials, min(len(partials), self._draw.randint(1, 5)))
@@ -360,6 +409,7 @@ class Run:
         cluster.start_master(purge=True)
         cluster.respawn_seconds = 1.0
         cluster.store.errors = 0.0
+        cluster.store.slowness = 1.0
         for worker in cluster.living():
             worker.thaw()
             worker.heal()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 import subprocess
 import sys
 
@@ -15,8 +17,11 @@ WITHIN_SEEDS = 1000
 
 @pytest.mark.parametrize("plant", PLANTS)
 def test_a_planted_fault_is_found(plant: str) -> None:
-    with pytest.raises(SimulationError, match=f"replay: python -m tests.simulation --seed [0-9]+ --plant {plant}"):
+    with pytest.raises(SimulationError) as found:
         run_all(plant)
+    told = str(found.value)
+    assert told.partition("\n")[0].split(": ")[1] == "AssertionError", "the plant itself is at fault"
+    assert re.search(rf"replay: uv run python -m tests\.simulation --seed [0-9]+ --plant {plant}$", told)
 
 
 def run_all(plant: str) -> None:
@@ -43,20 +48,39 @@ def test_a_slow_host_has_fewer_workers_than_the_first_phase_has_tasks() -> None:
 
 
 def test_a_job_that_is_submitted_again_as_it_ends_is_waited_for() -> None:
-    run = Run(7479)  # in which that comes a millisecond after the last outcome
+    run = Run(3010)  # in which that comes when all others have ended
     run.go()
     assert not run.cluster.open_jobs
-    assert len(run.cluster.outcomes["job1"]) == run.cluster.submitted["job1"] == 4
+    assert len(run.cluster.outcomes["job1"]) == run.cluster.submitted["job1"] == 2
 
 
 def test_the_command_of_a_failure_fails_again_and_without_the_fault_it_does_not() -> None:
-    command = [sys.executable, "-m", "tests.simulation", "--seed", "0"]
-    failed = subprocess.run([*command, "--plant", "ForgetsRetry"], capture_output=True, text=True, check=False)
-    assert failed.returncode == 1
-    assert "is out, and lost" in failed.stdout
+    with pytest.raises(SimulationError) as failure:
+        run_all("ForgetsRetry")
+    told = str(failure.value)
+    replay = told.rpartition("replay: ")[2]
+    assert "is out, and lost" in told
+    uv, run, python, *arguments = shlex.split(replay)
+    assert (uv, run, python) == ("uv", "run", "python")
+    pasted = [sys.executable, *arguments]
+    failed = subprocess.run(pasted, capture_output=True, text=True, check=False)
+    assert failed.returncode == 1, failed.stderr
+    assert failed.stdout.strip() == told
+    command = pasted[:-2]
     passed = subprocess.run(command, capture_output=True, text=True, check=False)
     assert passed.returncode == 0
     assert "all promises held" in passed.stdout
+
+
+@pytest.mark.parametrize(
+    ("option", "number", "least"),
+    [("--seeds", "0", 1), ("--seeds", "-5", 1), ("--seeds", "many", 1), ("--seed", "-1", 0)],
+)
+def test_a_number_of_runs_that_runs_nothing_is_refused(option: str, number: str, least: int) -> None:
+    command = [sys.executable, "-m", "tests.simulation", f"{option}={number}"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert f"argument {option}: '{number}' must be a whole number of at least {least}" in done.stderr
 
 
 def test_many_seeds_run_by_one_command() -> None:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from distsum.brokers.base import LEFT
 from distsum.messages import (
     Effort,
     Heartbeat,
@@ -95,6 +96,20 @@ def test_a_result_that_a_heartbeat_or_its_own_start_has_overtaken_counts_once() 
     )["w"]
     assert (account.seconds["discarded"], account.seconds["reading"], account.tasks) == (0.0, 3.0, 1)
     assert account.seconds["waiting"] == 7.0
+
+
+@pytest.mark.parametrize("busy", [True, False])
+def test_the_time_of_a_worker_that_has_vanished_ends_when_it_was_last_heard(*, busy: bool) -> None:
+    heard = (12.0, Heartbeat("w", task(1), 5, attempt=1) if busy else Heartbeat("w", None, 0))
+    events = [(0.0, joined()), *([(2.0, started(1))] if busy else []), heard]
+    lost = WorkerLost("w", "no heartbeat for 25 s", silent_seconds=25.0)
+    account = folded(*events, (37.0, lost), (60.0, END))["w"]
+    assert account.seconds["waiting"] == (2.0 if busy else 12.0)
+    assert account.seconds["discarded"] == (10.0 if busy else 0.0)
+    # A job that has begun meanwhile had nothing of it; and who was told to leave was there until it did.
+    assert folded((30.0, joined()), (37.0, lost), (60.0, END))["w"].seconds["waiting"] == 0.0
+    left = WorkerLost("w", LEFT, silent_seconds=1.5)
+    assert folded((0.0, joined()), (12.0, left), (60.0, END))["w"].seconds["waiting"] == 12.0
 
 
 def test_a_child_made_for_others_is_work_and_no_task() -> None:

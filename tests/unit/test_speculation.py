@@ -111,6 +111,26 @@ def test_no_copy_goes_to_a_worker_known_to_be_slow_and_the_fastest_is_taken() ->
     assert declined.reason == "no_idle_worker"
 
 
+def test_each_of_many_copies_goes_to_the_best_worker_that_is_left_and_none_is_looked_at_again_and_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    idle = [Idle(f"i{each}", f"h{each % 7}", 0.5 + each * 37 % 60 / 40, each * 11 % 13 / 10) for each in range(60)]
+    attempts = [running(each, elapsed_seconds=9.0, hosts=frozenset({f"h{each % 7}"})) for each in range(40)]
+    settings = SpeculationSettings(max_share=1.0, quantile=0.5)
+    expected, free = [], list(idle)
+    for attempt in attempts:
+        best = min((each for each in free if each.host not in attempt.hosts), key=lambda each: each.rank)
+        free.remove(best)
+        expected.append((attempt.task, best.worker))
+    ranked = []
+    rank = Idle.rank.fget
+    monkeypatch.setattr(Idle, "rank", property(lambda each: ranked.append(each) or rank(each)))
+    phase = PhaseView(tasks=100, done=60, durations=finished(*[1.0] * 60), running=attempts)
+    found = decide(View(phases=[phase], idle=idle, workers=100, hosts=100), settings)
+    assert [(each.running.task, each.worker) for each in found if isinstance(each, StartBackup)] == expected
+    assert len(ranked) == len(idle)
+
+
 def test_the_most_urgent_comes_first_and_the_cap_ends_it() -> None:
     attempts = [running(index, elapsed_seconds=2.0 + index, progress=0.1) for index in range(4)]
     found = decisions(*attempts, idle=4, workers=8)
