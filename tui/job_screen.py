@@ -100,8 +100,8 @@ class JobScreen(ScrubbedScreen[None]):
     JobScreen .pane { border-title-color: $text; border-subtitle-color: $text; }
     JobScreen .pane:focus { border: round $accent; border-title-style: bold; }
     JobScreen #io { height: 12; }
-    JobScreen #stragglers { height: 7; }
-    JobScreen #log { height: 6; }
+    JobScreen #stragglers { height: 20%; min-height: 7; }
+    JobScreen #log { height: 16%; min-height: 6; }
     JobScreen.one #side, JobScreen.one #io, JobScreen.one #stragglers, JobScreen.one #log { height: 1fr; width: 1fr; }
     JobScreen.one.flat .pane { border: none; }
     """

@@ -24,6 +24,8 @@ from distsum.messages import (
 WorkerState = Literal["idle", "busy", "paused", "quarantined", "left", "lost", "refused"]
 GONE: Final = frozenset({"left", "lost", "refused"})
 """Workers in these states do not come back under their names: one that left was told to, or its process was ended."""
+SILENT_SECONDS: Final = 6.0
+"""A worker tells every 2 s or more often that it is there: one that does not for so long wants a look."""
 _GONE_KEPT: Final = 50
 """Workers that are gone and still shown, so that it can be seen why."""
 
@@ -148,6 +150,8 @@ class WorkerTable:
                     left = event.reason == LEFT
                     self._leave(event.worker, "left" if left else "lost", None if left else event.reason)
                 return
+            case _:
+                return  # what was decided about it, such as a backup of a silent one, is no word from it
         tally.heard_seconds = now
 
     def _leave(self, worker: str, state: WorkerState, reason: str | None) -> None:

@@ -14,7 +14,9 @@ from distsum.tui.panes import Scrubber, Tabs
 from distsum.tui.queues_screen import QueuesScreen
 from distsum.tui.served_job_screen import ServedJobScreen
 from distsum.tui.table import Table
+from distsum.tui.tree_map import TreeMap
 from distsum.tui.workers_screen import WorkersScreen
+from textual.events import AppBlur
 
 from distsum.cli.kept_log import KeptLog
 from distsum.errors import StorageError, UnreachableError
@@ -64,6 +66,18 @@ def test_any_size_can_be_used_and_none_overflows(key, size):
     assert max(map(len, stage.lines)) <= size[0]
     if size[0] >= 40:
         assert stage.screen.table.chosen.key[:12] in stage.text, "what is chosen is seen"
+
+
+def test_the_cursor_stays_in_a_page_that_has_not_the_focus_and_is_in_a_job_that_is_opened_then():
+    async def steps(pilot):
+        pilot.app.post_message(AppBlur())
+        await settled(pilot.app, pilot)
+        assert isinstance(pilot.app.focused, Table)
+        await pilot.app.run_action("open", pilot.app.screen)
+        await settled(pilot.app, pilot)
+        assert isinstance(pilot.app.focused, TreeMap)
+
+    Stage().show(steps=steps)
 
 
 def test_it_can_be_resized_while_it_draws():
