@@ -238,7 +238,8 @@ class JobScreen(ScrubbedScreen[None]):
             width = max(1, pane.scrollable_content_region.width)
             if name in {"stragglers", "log"}:
                 # They change seldom, and a thousand lines take longer to fold than all else.
-                content: object = view.log_total, view.ledger.remark
+                # Another master's log may have as many lines, and other ones.
+                content: object = view.log_total, view.log[-1:], view.ledger.began_seconds, view.ledger.remark
                 if name == "stragglers":
                     content = view.ledger.entries, straggler_title(view)
                 if self._shown.get(name) == (content, width, wanted):

@@ -222,8 +222,9 @@ def _worker_line(each: WorkerView, usual: float, name_width: int, width: int) ->
             words += f", at {task_words(status.task)}"
         return (Span(fitted(words, width), "bad"),)
     lane = "".join(_MARKS.get(mark) or BLOCKS[int(mark)] for mark in each.lane)
-    told = f"{size_words(status.bytes_per_second)}/s" if status.tasks else "" if status.task is not None else "no task"
-    ratio = status.bytes_per_second / usual if usual and status.tasks else None
+    rate = status.bytes_per_second
+    told = f"{size_words(rate)}/s" if rate else "" if status.tasks or status.task is not None else "no task"
+    ratio = rate / usual if usual and rate else None
     slow = ratio is not None and ratio < SLOW
     end = f"{told:>10}" + (f" {ratio:.2f}x" if ratio is not None else " " * 6)
     end += (" i/o!" if status.reading_share >= _WAITS else " cpu!") if slow else "     "

@@ -256,8 +256,8 @@ def _worker_row(each: WorkerStatus, slots: int, usual: float, now: float) -> Row
     sign, role = _WORKER_SIGNS[each.state]
     heard = max(0.0, now - each.heard_seconds)
     silent = is_silent(each, now)
-    slow = each.tasks > 0 and each.state not in GONE and each.bytes_per_second < SLOW * usual
-    rate = f"{'!' if slow else ''}{size_words(each.bytes_per_second)}/s" if each.tasks else "-"
+    slow = each.state not in GONE and 0.0 < each.bytes_per_second < SLOW * usual
+    rate = f"{'!' if slow else ''}{size_words(each.bytes_per_second)}/s" if each.bytes_per_second else "-"
     if silent:
         sign, role = "!", "bad"
     task = f"{printable(each.task.job, 12)} {task_words(each.task)}" if each.task is not None else ""
@@ -289,7 +289,7 @@ def _worker_details(each: WorkerStatus, slots: int, usual: float, now: float) ->
     read = f"{size_words(each.bytes_read)} read; a task took {size_words(each.peak_bytes)} at most"
     if each.tasks:
         read += f"; it waited for bytes {each.reading_share:.0%} of its time"
-        if usual:
+        if usual and each.bytes_per_second:
             read += f"; {each.bytes_per_second / usual:.2f}x the median rate"
     if each.reason:
         return f"{each.state}: {printable(each.reason, 2000)}", first

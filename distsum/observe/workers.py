@@ -44,7 +44,7 @@ class WorkerStatus(msgspec.Struct, frozen=True, kw_only=True):
         tasks: Tasks it has done.
         failures: Attempts of it that failed.
         bytes_read: Bytes it has read, those of its running task included.
-        bytes_per_second: Of the tasks that it has done.
+        bytes_per_second: Of the tasks that it has done, but for those that it found stored.
         reading_share: What part of that time it waited for bytes, from 0 to 1.
         resident_bytes: Its memory, when last heard.
         peak_bytes: The most that one of its tasks took over its imports.
@@ -85,6 +85,7 @@ class _Tally(msgspec.Struct):
     failures: int = 0
     bytes_done: int = 0
     bytes_running: int = 0
+    bytes_timed: int = 0
     busy_seconds: float = 0.0
     reading_seconds: float = 0.0
     peak_bytes: int = 0
@@ -128,8 +129,10 @@ class WorkerTable:
                 tally.task, tally.bytes_running = None, 0
                 tally.tasks += event.child is None
                 tally.bytes_done += effort.bytes_read
-                tally.busy_seconds += effort.busy_seconds
-                tally.reading_seconds += effort.reading_seconds
+                if not event.reused:  # To look at what is stored takes no time, and tells nothing of how fast it works.
+                    tally.bytes_timed += effort.bytes_read
+                    tally.busy_seconds += effort.busy_seconds
+                    tally.reading_seconds += effort.reading_seconds
                 tally.peak_bytes = max(tally.peak_bytes, effort.peak_bytes)
             case TaskFailed():
                 tally.task, tally.bytes_running = None, 0
@@ -176,7 +179,7 @@ def _status(name: str, tally: _Tally) -> WorkerStatus:
         tasks=tally.tasks,
         failures=tally.failures,
         bytes_read=tally.bytes_done + tally.bytes_running,
-        bytes_per_second=tally.bytes_done / tally.busy_seconds if tally.busy_seconds else 0.0,
+        bytes_per_second=tally.bytes_timed / tally.busy_seconds if tally.busy_seconds else 0.0,
         reading_share=tally.reading_seconds / tally.busy_seconds if tally.busy_seconds else 0.0,
         resident_bytes=tally.resident_bytes,
         peak_bytes=tally.peak_bytes,

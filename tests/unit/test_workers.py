@@ -134,6 +134,15 @@ def test_what_is_decided_about_a_worker_is_no_word_from_it() -> None:
     assert status.heard_seconds == 1.0
 
 
+def test_what_is_found_stored_says_nothing_of_how_fast_a_worker_is() -> None:
+    stored = msgspec.structs.replace(succeeded("w", 80_000, 0.0001), reused=True)
+    (status,) = folded(joined("w"), stored).values()
+    assert (status.tasks, status.bytes_read, status.bytes_per_second) == (1, 80_000, 0.0)
+    (status,) = folded(joined("w"), stored, succeeded("w", 600, 1.0)).values()
+    (alone,) = folded(joined("w"), succeeded("w", 600, 1.0)).values()
+    assert status.bytes_per_second == alone.bytes_per_second > 0.0
+
+
 WORK = (PhaseWork(500, 2500, 2_500_000), PhaseWork(100, 500, 500_000))
 
 
