@@ -162,6 +162,7 @@ class JobFold:
             self._started = True
         elif not self._started and isinstance(getattr(event, "task", None), TaskId):
             return  # of an earlier run of the job
+        again = isinstance(event, WorkerLost) and self._workers.is_gone(event.worker)
         self._tally.take(event, now)
         self._workers.take(event, now)
         self._states.take(event)
@@ -179,7 +180,8 @@ class JobFold:
                 self._ended_seconds = now
                 self._failed = event if isinstance(event, JobFailed) else None
         self._lanes.take(event, now, backup=getattr(event, "attempt", None) in self._racing)
-        self._narrate(event, now)
+        if not again:  # Who is given up is told once more when the broker notices that it is gone.
+            self._narrate(event, now)
 
     @property
     def attempts(self) -> AttemptTable:

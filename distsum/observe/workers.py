@@ -113,6 +113,10 @@ class WorkerTable:
         """Return all workers by name, and the last that are gone."""
         return tuple(_status(name, tally) for name, tally in sorted(self._workers.items()))
 
+    def is_gone(self, worker: str) -> bool:
+        """Whether it is known of a worker that it is gone."""
+        return worker in self._workers and self._workers[worker].gone is not None
+
     def active(self) -> list[str]:
         """Return the names of those that are there."""
         return [each.worker for each in self.statuses() if each.state not in GONE]

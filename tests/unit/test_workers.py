@@ -166,6 +166,14 @@ def test_a_worker_that_is_silent_at_a_task_of_the_job_says_for_how_long_also_whe
     assert [each.silent_seconds for each in ended.view(999.0).workers] == [28]
 
 
+def test_that_a_worker_is_lost_is_told_once_with_the_first_reason_until_it_joins_again() -> None:
+    lost = WorkerLost("w", "no heartbeat for 24 s"), WorkerLost("w", "is gone from the broker")
+    words = [line.words for line in fold(*lost).view(9.0).log if "lost" in line.words]
+    assert words == ["worker w is lost: no heartbeat for 24 s"]
+    words = [line.words for line in fold(*lost, joined("w"), lost[0]).view(9.0).log if "lost" in line.words]
+    assert len(words) == 2
+
+
 def test_no_silence_is_told_of_who_is_not_heard_by_the_job_or_where_events_are_missing() -> None:
     begun = TaskStarted("w", TASK, 1)
     assert [each.silent_seconds for each in fold().view(99.0).workers] == [0], "it idles"
