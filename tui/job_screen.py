@@ -103,6 +103,7 @@ class JobScreen(ScrubbedScreen[None]):
     JobScreen #stragglers { height: 20%; min-height: 7; }
     JobScreen #log { height: 16%; min-height: 6; }
     JobScreen.one #side, JobScreen.one #io, JobScreen.one #stragglers, JobScreen.one #log { height: 1fr; width: 1fr; }
+    JobScreen.one #stragglers, JobScreen.one #log { min-height: 1; }
     JobScreen.one.flat .pane { border: none; }
     """
     AUTO_FOCUS = "#tree"
