@@ -14,10 +14,15 @@ from distsum.tui.panes import Scrubber, Tabs
 from distsum.tui.queues_screen import QueuesScreen
 from distsum.tui.served_job_screen import ServedJobScreen
 from distsum.tui.table import Table
+from distsum.tui.tree_map import TreeMap
 from distsum.tui.workers_screen import WorkersScreen
+from textual.events import AppBlur
 
 from distsum.cli.kept_log import KeptLog
 from distsum.errors import StorageError, UnreachableError
+from distsum.observe.history import History
+from distsum.observe.player import Player
+from distsum.observe.view import LogLine
 from distsum.service.messages import Cancel, CommandWorker, Queue, Queues, Refused, SetPriority
 from distsum.service.viewer import Connection
 from tests.following import (
@@ -30,7 +35,7 @@ from tests.following import (
     succeeded,
     worker,
 )
-from tests.recorded import recorded
+from tests.recorded import Stored, recorded
 from tests.screens import UNSEEN, WIDE, check_looks, check_widths, settled, settled_until, text_of
 from tests.stage import Stage
 
@@ -64,6 +69,35 @@ def test_any_size_can_be_used_and_none_overflows(key, size):
     assert max(map(len, stage.lines)) <= size[0]
     if size[0] >= 40:
         assert stage.screen.table.chosen.key[:12] in stage.text, "what is chosen is seen"
+
+
+def test_the_cursor_stays_in_a_page_that_has_not_the_focus_and_is_in_a_job_that_is_opened_then():
+    async def steps(pilot):
+        pilot.app.post_message(AppBlur())
+        await settled(pilot.app, pilot)
+        assert isinstance(pilot.app.focused, Table)
+        await pilot.app.run_action("open", pilot.app.screen)
+        await settled(pilot.app, pilot)
+        assert isinstance(pilot.app.focused, TreeMap)
+
+    Stage().show(steps=steps)
+
+
+def test_the_log_of_another_master_is_drawn_also_where_it_is_as_long_as_the_one_before():
+    stage = Stage(busy_service(), job=FIRST)
+    player = Player(History(Stored(recorded())))
+    began = msgspec.structs.replace(player.view(), log=(LogLine(1.0, 20, "the first master's"),), log_total=1)
+    stage.viewer.job_views[FIRST] = began
+    stage.viewer.follow(FIRST)
+
+    async def steps(pilot):
+        assert "the first master's" in "\n".join(text_of(pilot.app))
+        stage.viewer.job.view = msgspec.structs.replace(began, log=(LogLine(1.0, 20, "the second one's"),))
+        await settled(pilot.app, pilot)
+
+    text = stage.show(steps=steps).text
+    assert "the second one's" in text
+    assert "the first master's" not in text
 
 
 def test_it_can_be_resized_while_it_draws():
