@@ -109,7 +109,8 @@ class RunTask(Message, frozen=True):
     """Make one node and store it.
 
     ``delivery`` counts how often the broker has handed this message out, from 1. ``attempt`` is a number that no other
-    attempt of this or an earlier master has; what a worker says of the attempt repeats it.
+    attempt of this or an earlier master has; what a worker says of the attempt repeats it. ``first_attempt`` is the
+    first number of the master that gives it: each begins the outputs of its jobs anew, and describes the jobs so.
 
     ``resume`` says that child nodes of it may be stored, from which to start: another attempt has run, or runs. With a
     ``child``, from 0, only that child of the node is made and stored (see ``Tree.splits``), for another to take.
@@ -121,6 +122,7 @@ class RunTask(Message, frozen=True):
     attempt: int = 0
     resume: bool = False
     child: int | None = None
+    first_attempt: int = 0
 
 
 class CancelTask(Message, frozen=True):

@@ -29,6 +29,7 @@ class Attempt:
     Attributes:
         task: The task.
         number: The attempt's number.
+        first_number: The first that its master has given.
         work: URI of the work folder.
         delivery: How often the task was handed out.
         child: The only child of the task's node that is to be made, if not the whole.
@@ -50,6 +51,7 @@ class Attempt:
     def __init__(self, message: RunTask) -> None:
         self.task = message.task
         self.number = message.attempt
+        self.first_number = message.first_attempt
         self.work = message.work
         self.delivery = message.delivery
         self.child = message.child
