@@ -106,18 +106,6 @@ def test_it_looks_as_it_did(name, tmp_path):
 # Keys -----------------------------------------------------------------------------------------------------------------
 
 
-def test_every_binding_has_a_test_here_or_names_an_action_that_is_there():
-    for binding in JobScreen.BINDINGS:
-        action = binding.action.partition("(")[0]
-        assert hasattr(JobScreen, f"action_{action}"), binding
-
-
-@pytest.mark.parametrize("number", range(1, 6))
-def test_a_number_goes_to_its_pane(number):
-    seen, _ = shown(replay(), str(number))
-    assert seen.focused == PANES[number - 1]
-
-
 def test_tab_goes_through_the_panes_and_back():
     seen = []
 
@@ -290,12 +278,6 @@ def test_the_help_names_every_key_that_does_something_and_no_other():
 
 
 # Leaving --------------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("key", ["q", "ctrl+c", "ctrl+q"])
-def test_leaving_a_replay_asks_nothing(key):
-    seen, _ = shown(replay(), key)
-    assert seen.answer == "leave"
 
 
 @pytest.mark.parametrize(

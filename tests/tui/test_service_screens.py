@@ -128,24 +128,6 @@ def test_enter_opens_a_job_and_the_lists_stand_above_it():
     assert stage.viewer.followed[-1] is None
 
 
-@pytest.mark.parametrize(
-    ("keys", "kind"),
-    [
-        ("1", JobsScreen), ("j", JobsScreen), ("w", WorkersScreen), ("2", WorkersScreen), ("u", QueuesScreen),
-        ("3", QueuesScreen), ("w1", JobsScreen), ("ww", WorkersScreen), ("w3", QueuesScreen), ("u2", WorkersScreen),
-    ],
-)  # fmt: skip
-def test_letters_and_numbers_go_to_lists(keys, kind):
-    assert isinstance(Stage().show(*keys).screen, kind)
-
-
-def test_tab_goes_through_the_lists_and_back():
-    assert isinstance(Stage().show("tab").screen, WorkersScreen)
-    assert isinstance(Stage().show("tab", "tab").screen, QueuesScreen)
-    assert isinstance(Stage().show("tab", "tab", "tab").screen, JobsScreen)
-    assert isinstance(Stage().show("shift+tab").screen, QueuesScreen)
-
-
 def test_escape_goes_back_and_from_the_first_list_nowhere():
     assert isinstance(Stage().show("w", "escape").screen, JobsScreen)
     stage = Stage().show("escape")
@@ -508,18 +490,6 @@ def test_a_command_of_the_palette_does_what_its_key_does():
 
     assert isinstance(stage.screen, Ask)
     assert FIRST in stage.text
-
-
-def test_t_goes_to_the_next_theme():
-    stage = Stage().show("t")
-    assert stage.app.theme == "light"
-
-
-def test_every_binding_names_an_action_that_is_there():
-    for screen in (JobsScreen, WorkersScreen, QueuesScreen, ServedJobScreen):
-        for kind in screen.__mro__:
-            for binding in vars(kind).get("BINDINGS", ()) if kind.__module__.startswith("distsum.tui") else ():
-                assert hasattr(screen, f"action_{binding.action.partition('(')[0]}"), binding
 
 
 # RabbitMQ's page ------------------------------------------------------------------------------------------------------
