@@ -377,29 +377,39 @@ def test_what_only_the_management_api_knows_is_a_question_mark_with_the_reason()
 
 
 def test_c_cancels_a_job_but_asks_first():
-    stage = Stage().show("c")
-    assert isinstance(stage.screen, Ask)
-    assert FIRST in stage.text
-    assert stage.asked.requests == []
-    for no in ("escape", "enter", "q"):
-        stage = Stage().show("c", no)
-        assert stage.asked.requests == []
-        assert isinstance(stage.screen, JobsScreen)
-    stage = Stage().show("down", "c", "down", "enter")
+    stage = Stage()
+
+    async def steps(pilot):
+        for no in ("escape", "enter", "q"):
+            await stage.press(pilot, "c")
+            assert isinstance(stage.screen, Ask)
+            assert FIRST in stage.text
+            await stage.press(pilot, no)
+            assert stage.asked.requests == []
+            assert isinstance(stage.screen, JobsScreen)
+        await stage.press(pilot, "down", "c", "down", "enter")
+
+    stage.show(steps=steps)
     assert stage.asked.requests == [Cancel(SECOND)]
     assert stage.told == [f"job {SECOND} is cancelled"]
 
 
 def test_p_gives_a_job_the_priority_that_is_typed():
-    stage = Stage().show("p", *"-7", "enter")
-    assert stage.asked.requests == [SetPriority(FIRST, -7)]
-    assert stage.told == [f"job {FIRST} has priority -7"]
-    assert Stage().show("p", "escape").asked.requests == []
-    assert Stage().show("p", "enter").asked.requests == [SetPriority(FIRST, 0)], "the one it has is written there"
-    stage = Stage().show("p", "backspace", *"x-", "enter")
-    assert isinstance(stage.screen, AskNumber)
-    assert "must be a whole number" in stage.text
-    assert stage.asked.requests == []
+    stage = Stage()
+
+    async def steps(pilot):
+        await stage.press(pilot, "p", "escape", "p", "backspace", *"x-", "enter")
+        assert isinstance(stage.screen, AskNumber)
+        assert "must be a whole number" in stage.text
+        await stage.press(pilot, "escape")
+        assert stage.asked.requests == []
+        await stage.press(pilot, "p", *"-7", "enter")
+        assert stage.asked.requests == [SetPriority(FIRST, -7)]
+        assert stage.told == [f"job {FIRST} has priority -7"]
+        await stage.press(pilot, "p", "enter")
+
+    stage.show(steps=steps)
+    assert stage.asked.requests[1:] == [SetPriority(FIRST, 0)], "the one it has is written there"
 
 
 @pytest.mark.parametrize("key", ["c", "p"])
@@ -451,12 +461,19 @@ def test_only_what_makes_a_difference_to_a_worker_is_offered():
 
 @pytest.mark.parametrize(("key", "action"), [("d", "drain"), ("x", "shutdown")])
 def test_a_worker_is_sent_away_only_after_a_question(key, action):
-    stage = Stage().show("w", "down", "down", key)
-    assert "node1-a0" in stage.text
-    assert stage.asked.requests == []
-    assert Stage().show("w", key, "escape").asked.requests == []
-    assert Stage().show("w", key, "enter").asked.requests == []
-    stage = Stage().show("w", "down", "down", key, "down", "enter")
+    stage = Stage()
+
+    async def steps(pilot):
+        for no in ("escape", "enter"):
+            await stage.press(pilot, key)
+            assert isinstance(stage.screen, Ask)
+            assert "node1-a0" in stage.text
+            await stage.press(pilot, no)
+            assert stage.asked.requests == []
+            assert isinstance(stage.screen, WorkersScreen)
+        await stage.press(pilot, key, "down", "enter")
+
+    stage.show("w", "down", "down", steps=steps)
     assert stage.asked.requests == [CommandWorker("node1-a0", action)]
 
 
