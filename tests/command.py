@@ -136,7 +136,7 @@ class Terminal:
     def __exit__(self, *_) -> None:
         end(self.process)
         self.process.wait()
-        os.close(self._master)
+        self.vanish()
 
     @property
     def shown(self) -> list[str]:
@@ -149,6 +149,12 @@ class Terminal:
 
     def type(self, keys: bytes) -> None:
         os.write(self._master, keys)
+
+    def vanish(self) -> None:
+        """Be gone, as a window is that is closed."""
+        if self._master >= 0:
+            os.close(self._master)
+        self._master = -1
 
     def wait_until(self, condition: Callable[[], object], what: str, seconds: float = DEADLINE_SECONDS) -> None:
         """Show what the command writes until a condition holds."""

@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from textual.app import App, SystemCommand
 from textual.content import Content
+from textual.drivers.linux_driver import LinuxDriver
 
 from distsum.errors import StorageError
 from distsum.machine import usable_cpus
 from distsum.wording import printable
 
 from .command_list import Commands
+from .driver import TerminalDriver
 from .explained_screen import ExplainedScreen
 from .job_screen import JobScreen
 from .node_screen import NodeScreen
@@ -28,6 +30,7 @@ from .themes import DARK, THEMES, with_faint
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from textual.driver import Driver
     from textual.notifications import SeverityLevel
     from textual.screen import Screen
 
@@ -72,6 +75,11 @@ class ScreenApp(App[Leaving]):
             self.register_theme(theme)
         if self.theme == _TEXTUAL_THEME:
             self.theme = DARK.name  # unless somebody has told Textual to take another one everywhere
+
+    def get_driver_class(self) -> type[Driver]:
+        """Return what draws: on a terminal our own, unless Textual is told of another."""
+        found = super().get_driver_class()
+        return TerminalDriver if found is LinuxDriver else found
 
     def get_css_variables(self) -> dict[str, str]:
         """Return the theme's colours."""

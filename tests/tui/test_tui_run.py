@@ -13,7 +13,16 @@ from distsum.embedded import Stop, run
 from distsum.errors import InterruptedRunError
 from distsum.observe.states import DONE
 from distsum.request import Options
-from tests.command import SCRIPT, Terminal, alive, distsum, summary, workers
+from tests.command import (
+    DEADLINE_SECONDS,
+    SCRIPT,
+    Terminal,
+    alive,
+    distsum,
+    summary,
+    wait_until,
+    workers,
+)
 from tests.screenfault import WORDS as FAULT_WORDS
 from tests.screenfault import ScreenFault
 from tests.straggling import Hold
@@ -86,6 +95,29 @@ def test_a_run_that_is_stopped_leaves_the_terminal_in_order_and_tells_how_to_go_
     done = distsum("mean", "in", "-o", "o.npy", "-p", "5", cwd=short_path)
     assert done.returncode == 0, done.stderr
     assert (short_path / "o.npy").read_bytes() == many[1]
+
+
+def test_a_run_whose_terminal_has_vanished_is_stopped_as_any_other(many, short_path):
+    with on_screen(many, short_path, *ENDLESS) as run:
+        run.wait_until(lambda: holds(run, "RUNNING"), "the run")
+        pids = workers(run.process.pid)
+        run.vanish()
+        assert run.process.wait(DEADLINE_SECONDS) == 130
+        wait_until(lambda: not any(map(alive, pids)), "the end of its workers")
+
+
+def test_a_screen_that_is_continued_without_having_been_stopped_begins_nothing_twice(many, short_path):
+    with on_screen(many, short_path, *ENDLESS) as run:
+        run.wait_until(lambda: holds(run, "RUNNING"), "the run")
+        threads = f"/proc/{run.process.pid}/task"
+        before = len(os.listdir(threads))
+        for _ in range(3):
+            run.process.send_signal(signal.SIGCONT)
+            shown = run.bytes_shown
+            run.wait_until(lambda shown=shown: run.bytes_shown > shown + 2000, "what it draws anew")
+        run.wait_until(lambda: len(os.listdir(threads)) <= before, "the end of threads that it had")
+        run.type(b"?")
+        run.wait_until(lambda: holds(run, "Help"), "that it heeds keys")
 
 
 def test_a_run_that_is_cancelled_on_its_screen_leaves_nothing_and_says_so(many, short_path):

@@ -1,0 +1,56 @@
+"""How a screen is drawn on a terminal that may vanish: its window is closed, or its connection breaks."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TextIO
+
+from textual.drivers.linux_driver import LinuxDriver
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+
+class TerminalDriver(LinuxDriver):
+    """Textual's own for Unix, but a terminal that has vanished keeps nothing from ending.
+
+    Textual writes by a thread, which ends at the first error. Then nobody empties its queue, and the screen waits for
+    ever, also at its own end: neither a hang-up nor SIGTERM would end the process.
+    """
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._file: Any = VanishingOutput(self._file)
+
+    def _sigcont_application(self, *arguments: int | FrameType | None) -> None:
+        # Who hangs up sends this, too, and so does `kill`: Textual would begin a second time, with threads of its own.
+        if self._writer_thread is not None and not self._must_signal_resume:
+            self.suspend_application_mode()
+        super()._sigcont_application(*arguments)
+
+
+class VanishingOutput:
+    """A stream that drops what cannot be written."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._gone = False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        """Write, or do not; return the length."""
+        if not self._gone:
+            try:
+                self._stream.write(text)
+            except OSError:
+                self._gone = True
+        return len(text)
+
+    def flush(self) -> None:
+        """Flush, or do not."""
+        if not self._gone:
+            try:
+                self._stream.flush()
+            except OSError:
+                self._gone = True
