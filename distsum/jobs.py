@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from distsum.messages import JobFailed, JobSucceeded, TaskId
     from distsum.observe.fold import JobTally
     from distsum.observe.history import HistoryHeader
+    from distsum.observe.ledger import LedgerReport
     from distsum.stores.base import Store
 
 _DIGEST_BLOCK: Final = 1 << 20
@@ -232,7 +233,12 @@ class Job:
         return tuple(work)
 
     def history_header(
-        self, began_seconds: float, *, resumed: bool = False, speculation: bool | None = None
+        self,
+        began_seconds: float,
+        *,
+        resumed: bool = False,
+        speculation: bool | None = None,
+        earlier: LedgerReport | None = None,
     ) -> HistoryHeader:
         """Return what its history is of.
 
@@ -240,6 +246,7 @@ class Job:
             began_seconds: When its clock began, in seconds of the Unix epoch.
             resumed: Whether an earlier master has begun it.
             speculation: Whether its stragglers get backups when it begins.
+            earlier: What that master has told of stragglers, if it has.
         """
         from distsum.observe.history import HistoryHeader
 
@@ -259,6 +266,7 @@ class Job:
             inputs=tuple(printable(self.input_uri(index)) for index in (0, self.spec.files - 1)),
             command=tuple(printable(word) for word in equivalent_command(self.record)),
             speculation=speculation,
+            earlier=earlier,
         )
 
     def stored_states(self, *, sweep: bool = False) -> tuple[bytes, ...]:

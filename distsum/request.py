@@ -105,7 +105,7 @@ class BackupTotals(msgspec.Struct, frozen=True, kw_only=True):
         helped: Those whose task another attempt did with children that were made for them.
         lost: Those whose task another attempt did without.
         cancelled: Those that ended with their job.
-        moot: Those that failed or whose worker was lost or got another task, or whose task failed.
+        moot: Those that failed or whose worker was lost or got another task, or whose task failed or master ended.
         declined: Attempts that were taken for stragglers and not copied, once for each reason.
         saved_seconds: How much longer the first attempts were expected to take, where an end of them was to be seen.
         endless: Tasks of those done or helped whose first attempt had no end in sight: what that saved is not known.

@@ -90,6 +90,7 @@ class JobTally:
         self._skipped: set[int] = set()
         self._told_skips = 0
         self.ledger = Ledger()
+        self._earlier_bytes = 0
         self.accounts = WorkerAccounts()
         self.latencies = Latencies()
         self.attempts = 0
@@ -101,6 +102,11 @@ class JobTally:
         self.objects = 0
         self.succeeded = 0
         self.peak_worker_bytes = 0
+
+    def carry_on(self, earlier: LedgerReport, began_seconds: float) -> None:
+        """Begin with an earlier master's ledger; ``began_seconds`` is when the clock of what follows began."""
+        self.ledger.carry_on(earlier, began_seconds - earlier.began_seconds)
+        self._earlier_bytes = earlier.bytes_read
 
     def take(self, event: msgspec.Struct, now: float) -> None:
         """Count one event that happened ``now`` seconds after the job's start."""
@@ -187,7 +193,7 @@ class JobTally:
             totals=self.ledger.totals(),
             entries=self.ledger.entries,
             cut=self.ledger.cut,
-            bytes_read=self.bytes_read,
+            bytes_read=self._earlier_bytes + self.bytes_read,
             began_seconds=began_seconds,
             remark=remark,
         )

@@ -37,7 +37,7 @@ class BackupEntry(msgspec.Struct, frozen=True, kw_only=True, tag="backup", tag_f
     """One backup.
 
     Attributes:
-        seconds: When it began, by the clock of whoever folds.
+        seconds: When it began, by the clock of whoever folds; below 0 where that was an earlier master's doing.
         task: What it copies.
         attempt: Its number.
         worker: Who makes it.
@@ -152,6 +152,31 @@ class Ledger:
         self._saved_seconds = 0.0
         self._endless = 0
         self._wasted_bytes = 0
+
+    def carry_on(self, earlier: LedgerReport, ago_seconds: float) -> None:
+        """Begin with what an earlier master's ledger had come to, whose clock began so much before this one.
+
+        What raced when that master ended is moot: whoever was done first told nobody.
+        """
+        totals = earlier.totals
+        self._started += totals.started
+        self._declined += totals.declined
+        self._saved_seconds += totals.saved_seconds
+        self._endless += totals.endless
+        self._wasted_bytes += totals.wasted_bytes
+        for outcome in self._ended:
+            self._ended[outcome] += getattr(totals, outcome)
+        self._ended["moot"] += totals.racing
+        self._number += earlier.cut
+        for entry in earlier.entries:
+            seconds = entry.seconds - ago_seconds
+            changes: dict[str, float | str] = {"seconds": seconds}
+            if isinstance(entry, BackupEntry):
+                if entry.outcome is None:
+                    changes |= {"outcome": "moot", "ended_seconds": 0.0, "took_seconds": max(0.0, -seconds)}
+                elif entry.ended_seconds is not None:
+                    changes["ended_seconds"] = entry.ended_seconds - ago_seconds
+            self._add(msgspec.structs.replace(entry, **changes))
 
     def take(self, event: msgspec.Struct, now: float) -> Entry | None:
         """Count one event; return the entry that it made, or whose end it told."""
@@ -396,7 +421,7 @@ def _ended_words(entry: BackupEntry) -> str:
         case _:
             parts = [
                 f"{backup} is of no use any more after {took}",
-                "an attempt failed, or its worker was lost or got another task",
+                "an attempt failed, its worker was lost or got another task, or the master ended",
             ]
     if entry.children:
         parts.append(f"{children} made by others")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from distsum.messages import JobStarted, JobSucceeded, TaskId
-from distsum.observe.fold import JobTally
+from distsum.observe.history import tally_of
 from distsum.observe.states import DONE, TaskStates
 from distsum.observe.view import JobFold
 from distsum.wording import counted
@@ -51,8 +51,8 @@ class Player:
             seen.take(event)
         self.done, unplaced = seen.done()
         remarks = [history.remark] if history.remark is not None else []
-        if self.header.resumed:
-            remarks.append("an earlier master had begun the job, and what it did is not told")
+        if self.header.remark is not None:
+            remarks.append(self.header.remark)
         if unplaced:
             remarks.append(
                 f"{counted(unplaced, 'task')} had nothing to do in this run; it is not told which, "
@@ -101,7 +101,7 @@ class Player:
 
     def _begin(self) -> tuple[JobFold, Iterator[tuple[float, msgspec.Struct]]]:
         header = self.header
-        tally = JobTally(header.work, self._name_of, speculation=header.speculation)
+        tally = tally_of(header, self._name_of)
         fold = JobFold(tally, header.work, header.output, header.began_seconds, self.done, self.remark, header.tree)
         return fold, self._history.events()
 

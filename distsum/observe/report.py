@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import numpy as np
 
 from distsum.observe.attempts import AGAIN, BACKED_UP, NEVER, AttemptTable
-from distsum.observe.fold import JobTally
+from distsum.observe.history import tally_of
 from distsum.observe.player import Player
 from distsum.observe.states import DONE, FAILED
 from distsum.observe.view import JobFold
@@ -15,6 +15,7 @@ from distsum.observe.view import JobFold
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from distsum.observe.fold import JobTally
     from distsum.observe.history import History, HistoryHeader
     from distsum.observe.view import JobView
     from distsum.request import WorkerAccount
@@ -81,7 +82,7 @@ def gather(history: History) -> JobReport:
     """
     header = history.header
     player = Player(history)
-    tally = JobTally(header.work, lambda index: b"input %d" % index, speculation=header.speculation)
+    tally = tally_of(header)
     fold = JobFold(tally, header.work, header.output, header.began_seconds, player.done, player.remark)
     for seconds, event in history.events():
         fold.take(event, seconds)

@@ -298,15 +298,17 @@ def _stragglers(report: JobReport) -> str:
     parts = ["<h2>Stragglers</h2>"]
     if not ledger.entries and not ledger.cut:
         return f"{parts[0]}<p>No task was taken for one.</p>"
-    parts.append(f"<p>{html.escape(totals_words(ledger.totals, report.tally.bytes_read))}</p>")
+    parts.append(f"<p>{html.escape(totals_words(ledger.totals, ledger.bytes_read))}</p>")
     lines = ledger_lines(ledger.entries)
     caption = "Times count from the job's beginning."
+    if lines and lines[0].seconds < 0:
+        caption = "Times count from the beginning of the last master; those of an earlier one are below 0."
     if ledger.cut:
         caption += f" {counted(ledger.cut, 'earlier entry', 'earlier entries')} left out."
     if len(lines) > _MOST_LINES:
         caption += f" {counted(len(lines) - _MOST_LINES, 'earlier line')} left out."
     rows = [
-        f'<tr class="{line.what}"><td class="when">{duration_words(line.seconds)}</td>'
+        f'<tr class="{line.what}"><td class="when">{"-" * (line.seconds < 0)}{duration_words(abs(line.seconds))}</td>'
         f'<td class="mark">{LEDGER_MARKS[line.what]}</td><td>{text(line.text, 1000)}</td></tr>'
         for line in lines[-_MOST_LINES:]
     ]

@@ -99,7 +99,7 @@ class Answers:
         sent_away: set[str],
         scaling: Scaling,
         feeds: Feeds,
-        spawn: Callable[[Coroutine[None, None, None]], None],
+        spawn: Callable[[Coroutine[None, None, None]], object],
     ) -> None:
         self._records = records
         self._jobs = jobs

@@ -59,7 +59,7 @@ class Feeds:
     def __init__(
         self,
         tell: Callable[[str, bytes], Awaitable[bool]],
-        spawn: Callable[[Coroutine[None, None, None]], None],
+        spawn: Callable[[Coroutine[None, None, None]], object],
         serves: Callable[[], bool],
         lease_seconds: float = LEASE_SECONDS,
     ) -> None:

@@ -2,9 +2,10 @@
 
 ``<work>/jobs/<job>/`` holds ``inputs`` and ``record``, written by the client that submits, and what the master writes:
 ``ticket``, with which the job is accepted; ``spec``, with which it has begun; and ``outcome``, with which it has ended,
-after ``history``, which tells all that happened (``observe.history``). ``cancelled`` tells that a client wants it no
-more: an object of its own, for a master that dies while it writes must not damage what was promised before. Below
-``children`` workers store nodes inside long tasks, of use to this job alone; they are removed when it has ended.
+after ``history``, which tells all that happened (``observe.history``; of a running job, until some seconds ago).
+``cancelled`` tells that a client wants it no more: an object of its own, for a master that dies while it writes must
+not damage what was promised before. Below ``children`` workers store nodes inside long tasks, of use to this job alone;
+they are removed when it has ended.
 ``<work>/serving`` tells which master serves, and ``<work>/workers`` how many workers its fleet was asked to have.
 """
 
@@ -23,7 +24,7 @@ from distsum.errors import OutputError, StorageError
 from distsum.jobs import Job, JobRecord
 from distsum.logs import concerning
 from distsum.manifest import Manifest
-from distsum.observe.history import History, Replay
+from distsum.observe.history import History, Replay, ledger_of
 from distsum.partials import children_uri, manifest_uri, partial_uri, spec_uri
 from distsum.request import Summary
 from distsum.service.messages import JobState, JobStatus
@@ -32,6 +33,7 @@ from distsum.wording import printable
 
 if TYPE_CHECKING:
     from distsum.observe.history import Recorder
+    from distsum.observe.ledger import LedgerReport
     from distsum.stores.base import Reader, Store
 
 log = logging.getLogger(__name__)
@@ -266,6 +268,32 @@ class Records:
             StorageError: It cannot be stored.
         """
         recorder.store(self._store, self._uri(job, "history"))
+
+    def put_history_so_far(self, job: str, recorder: Recorder, reached: int) -> None:
+        """Store what has happened since a job began, for the case that this is the last that its master does.
+
+        Args:
+            job: The job.
+            recorder: What records it.
+            reached: As of ``Recorder.store_so_far``.
+
+        Raises:
+            StorageError: It cannot be stored.
+        """
+        recorder.store_so_far(self._store, self._uri(job, "history"), reached)
+
+    def earlier_ledger(self, job: str) -> LedgerReport | None:
+        """Return what earlier masters have stored of a job's stragglers; None if that is nothing.
+
+        Raises:
+            HistoryError: It is of another version.
+            StorageError: It cannot be read.
+        """
+        reader = self.open_history(job)
+        if reader is None:
+            return None
+        with reader:
+            return ledger_of(History(reader))
 
     def replay(self, job: str) -> Replay | None:
         """Return what is counted from a job's history; None if it has none.

@@ -20,6 +20,8 @@ from distsum.wording import printable
 if TYPE_CHECKING:
     from distsum.jobs import Job
     from distsum.messages import JobFailed, JobSucceeded, TaskId
+    from distsum.observe.history import HistoryHeader
+    from distsum.observe.ledger import LedgerReport
     from distsum.observe.view import JobView
     from distsum.service.records import Ticket
 
@@ -45,15 +47,23 @@ class ServedJob:
         self.context = node_context(job.spec, 0)
         self.began_seconds = time.time()
         self.recorder: Recorder | None = None
+        self.keeping: asyncio.Task[None] | None = None
+        """What stores its history so far."""
+        self.over = asyncio.Event()
+        """Set when nothing more is recorded."""
+        self.earlier: LedgerReport | None = None
+        """What an earlier master has told of its stragglers."""
         self.states: tuple[bytes, ...] = ()
         """What was stored of it when it began, as ``Job.stored_states`` tells it."""
         self._fold: JobFold | None = None
 
     def begin(self) -> None:
         """Fold and record what happens from now on. Where it cannot be recorded the job goes on without."""
+        header = self._header()
+        if self.earlier is not None:
+            self.tally.carry_on(self.earlier, self.began_seconds)
         self._fold = self._new_fold()
         try:
-            header = self.job.history_header(self.began_seconds, resumed=self.resumed, speculation=self._speculation)
             self.recorder = Recorder(header)
         except OSError as error:
             name = self.job.spec.job
@@ -103,6 +113,11 @@ class ServedJob:
         """Tasks by the plan."""
         return sum(each.tasks for each in self.job.work_by_phase())
 
+    def _header(self) -> HistoryHeader:
+        return self.job.history_header(
+            self.began_seconds, resumed=self.resumed, speculation=self._speculation, earlier=self.earlier
+        )
+
     def _new_fold(self) -> JobFold:
         return JobFold(
             self.tally,
@@ -110,7 +125,7 @@ class ServedJob:
             printable(self.job.record.output),
             self.began_seconds,
             self.job.nothing_to_do(self.states),
-            "an earlier master had begun the job, and what it did is not told" if self.resumed else None,
+            self._header().remark,
             self.job.tree,
         )
 

@@ -49,6 +49,7 @@ from distsum.observe.gauges import Gauges, QueueGauge
 from distsum.observe.narrator import Narrator
 from distsum.observe.workers import WorkerTable
 from distsum.partials import node_context
+from distsum.service import kept_history
 from distsum.service import messages as channel
 from distsum.service.answers import TELLING_SECONDS, Answers
 from distsum.service.feeds import Feeds
@@ -200,16 +201,22 @@ class Service:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._serving.is_set():
+            with contextlib.suppress(DistsumError, TimeoutError):
+                await asyncio.wait_for(self._say_farewell(), _FAREWELL_SECONDS)
         for served in self._jobs.served.values():
             if served.recorder is not None:
                 served.recorder.close()
-        if self._serving.is_set():
-            with contextlib.suppress(DistsumError, TimeoutError):
-                await asyncio.wait_for(asyncio.to_thread(self._records.end_serving, self._token), _FAREWELL_SECONDS)
         # What their threads ask of a server that does not answer would keep this process from ending.
         await asyncio.to_thread(self._store.close)
         self._system.close()
         await self._broker.close()
+
+    async def _say_farewell(self) -> None:
+        """Store that this master has ended, and the histories of its jobs for the next one."""
+        await asyncio.to_thread(self._records.end_serving, self._token)
+        for served in self._jobs.served.values():
+            await kept_history.store(served, self._records)
 
     async def _take_over(self) -> None:
         folders = await asyncio.to_thread(self._records.folders)
@@ -244,10 +251,11 @@ class Service:
         if not self._fault.done():
             self._fault.set_exception(error)
 
-    def _spawn(self, coroutine: Coroutine[None, None, None]) -> None:
+    def _spawn(self, coroutine: Coroutine[None, None, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(coroutine)
         self._tasks.add(task)
         task.add_done_callback(self._task_ended)
+        return task
 
     def _task_ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
@@ -332,6 +340,7 @@ class Service:
 
     async def _run_job(self, served: ServedJob) -> None:
         name = served.job.spec.job
+        served.keeping = self._spawn(kept_history.keep(served, self._records, self.still_serves))
         try:
             summary = await self._summary_of(served)
             outcome = Outcome(state="succeeded", ended_seconds=time.time(), exit_code=0, summary=summary)
@@ -356,6 +365,8 @@ class Service:
         job = served.job
         served.states = states = await asyncio.to_thread(job.stored_states)
         resume = await asyncio.to_thread(job.has_children)
+        if served.resumed:
+            await kept_history.look_back(served, self._records)
         await self._serving.wait()
         if served.resumed and not self._jobs.shares_output(served):
             since = time.time() - served.ticket.submitted_seconds
@@ -401,6 +412,9 @@ class Service:
 
     async def _store_outcome(self, served: ServedJob, outcome: Outcome) -> None:
         name = served.job.spec.job
+        served.over.set()
+        if served.keeping is not None:
+            await served.keeping
         # Before the outcome: nobody looks for it afterwards.
         if served.recorder is not None:
             await self._quietly(partial(self._records.put_history, name, served.recorder), name)

@@ -234,7 +234,11 @@ def test_a_task_that_takes_its_workers_down_is_given_up_by_name_and_the_workers_
     follower.result(exit_code=1)
     assert "4 deliveries" in follower.said
     assert "033.npy" in follower.said
-    assert len(set(killed)) == len(killed) == 4
+    # While no worker is back a task is silent, and may get a backup, which ends one more worker that is there.
+    entries = service.ask("status", job, "--stragglers")["entries"]
+    backups = [each for each in entries if each["kind"] == "backup" and each["task"][-1] == 33 // 5]
+    assert len(set(killed)) == len(killed)
+    assert 4 <= len(killed) <= 4 + len(backups)
     assert service.content("out/poison.npy") is None
     # How many others had been done by then is a matter of which was quicker.
     stored = len(service.partials)

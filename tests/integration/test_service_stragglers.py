@@ -118,3 +118,42 @@ def test_idle_workers_share_what_a_crawling_one_has_left_and_it_stops_reading(se
     assert entry["outcome"] == "won"
     assert entry["children"] >= 1
     assert (told.backups.started, told.backups.won, told.retries) == (1, 1, 0)
+
+
+def test_a_master_that_is_killed_leaves_its_ledger_to_the_next_one(service, inputs):
+    settings = {"DISTSUM_SPECULATION": "multiplier=1e6,slow=1e6,silence_seconds=3"}
+    service.start_master(**settings)
+    frozen = service.start_worker(slots=1)
+    (name,) = service.names()
+    (process,) = frozen.children
+    # Who has the second task waits in it: the first worker, which freezes there, and then whoever copies it.
+    hold = service.worker_s3.hold()
+    service.worker_s3.choose = lambda request: Fault(hold=hold) if input_number(request) in range(5, 10) else None
+    job = service.submit_here("out.npy")
+    wait_until(lambda: hold.held, "that it has come there")
+    os.kill(process, signal.SIGSTOP)
+    try:
+        service.start_worker(slots=2)
+        history = f"jobs/{job}/history"
+        wait_until(lambda: history in service.listed("scratch"), "its history so far", 60)
+        asked = ("status", "--history", f"{service.place}/scratch/{history}", "--stragglers")
+        wait_until(lambda: backups(service.ask(*asked)), "a backup in that", 60)
+        service.kill_master()
+        service.start_master(**settings)
+        wait_until(lambda: service.ask("status", job)["state"] == "running", "that it goes on")
+        (before, *_) = backups(service.ask("status", job, "--stragglers"))
+        hold.release()
+        told = service.client.wait(job, 90)
+        check_result(service, inputs)
+    finally:
+        os.kill(process, signal.SIGCONT)
+    report = service.ask("status", job, "--stragglers")
+    (entry, *later) = backups(report)
+    assert entry == before
+    assert (entry["reason"], entry["of_worker"], entry["outcome"]) == ("silent", name, "moot")
+    assert told.backups.started == report["totals"]["started"] == 1 + len(later)
+    assert told.backups.moot >= 1
+    assert report["remark"] == "an earlier master had begun the job, and what it did is told of stragglers only"
+    page = service.run("report", job, "-o", "-").stdout
+    assert "those of an earlier one are below 0" in page
+    assert re.search(r'<td class="when">-[0-9.]+s</td>[^\n]*silent for ', page)

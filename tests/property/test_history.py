@@ -38,6 +38,7 @@ from distsum.observe.history import (
     HistoryWriter,
     Recorder,
     Replay,
+    ledger_of,
 )
 from distsum.observe.snapshot import PhaseWork
 from distsum.stores.local import LocalStore
@@ -115,6 +116,34 @@ def drawn_run(seed):
     run.tally.take = watched
     run.run()
     return run, log
+
+
+@settings(max_examples=50)
+@given(st.integers(0, 2**32), st.integers(0, 2**32))
+def test_the_ledger_of_an_earlier_master_goes_on_in_the_next_ones_history(seed, next_seed):
+    run, log = drawn_run(seed)
+    work = [work.tasks for work in run.work]
+    first = Replay(History(Stored(written(log, header(*work))))).ledger_report()
+    assert ledger_of(History(Stored(written(log, header(*work))))) == first
+    run, log = drawn_run(next_seed)
+    work = [work.tasks for work in run.work]
+    alone = Replay(History(Stored(written(log, header(*work))))).ledger_report()
+    both = header(*work, began_seconds=1e9 + 500, resumed=True, earlier=first)
+    content = written(log, both)
+    report = Replay(History(Stored(content))).ledger_report()
+    assert report.remark is not None
+    assert msgspec.structs.replace(report, remark=None) == ledger_of(History(Stored(content)))
+    for name in ("started", "won", "helped", "lost", "cancelled", "declined", "saved_seconds", "wasted_bytes"):
+        assert getattr(report.totals, name) == getattr(first.totals, name) + getattr(alone.totals, name)
+    assert report.totals.moot == first.totals.moot + first.totals.racing + alone.totals.moot
+    assert report.totals.racing == alone.totals.racing
+    assert report.bytes_read == first.bytes_read + alone.bytes_read
+    assert len(report.entries) + report.cut == len(first.entries) + first.cut + len(alone.entries) + alone.cut
+    # What was told of the first is told with its own time of day.
+    assert [both.began_seconds + each.seconds for each in report.entries] == pytest.approx(
+        [1e9 + each.seconds for each in first.entries] + [both.began_seconds + each.seconds for each in alone.entries],
+        abs=1e-6,
+    )
 
 
 @settings(max_examples=50)
@@ -315,6 +344,26 @@ def test_a_full_disk_ends_the_history_and_nothing_else(tmp_path):
         recorder.store(LocalStore(), bytes(tmp_path / "h"))
     recorder.close()
     assert not (tmp_path / "h").exists()
+
+
+def test_what_a_recorder_has_stored_so_far_can_be_played_up_to_there_while_it_goes_on(tmp_path):
+    recorder = Recorder(header(200))
+    for taken in (0, 10, 50):
+        while recorder.events < taken:
+            recorder.take(*reversed(LOG[recorder.events]))
+        reached = recorder.reach()
+        recorder.take(*reversed(LOG[taken]))
+        assert recorder.reach() > reached, "which is written, and not stored yet"
+        recorder.store_so_far(LocalStore(), bytes(tmp_path / "h"), reached)
+        with LocalStore().open(bytes(tmp_path / "h")) as reader:
+            history = History(reader)
+            assert list(history.events()) == LOG[:taken]
+            assert "ends in the middle" in (history.remark or "")
+    recorder.store(LocalStore(), bytes(tmp_path / "h"))
+    recorder.close()
+    with LocalStore().open(bytes(tmp_path / "h")) as reader:
+        history = History(reader)
+        assert (list(history.events()), history.remark) == (LOG[:51], None)
 
 
 def test_a_recorder_leaves_one_whole_file(tmp_path):
