@@ -53,8 +53,6 @@ _PAPERS_KILLED = 200
 _KILLED_SHARE = 0.11
 """Dean and Ghemawat, "MapReduce", OSDI 2004, section 5.5: of 1,746 worker processes 200 were killed some minutes into a
 sort of a quarter of an hour, and new ones started at once on the same machines. That took 5 % longer."""
-_KILLED_AT = 0.5
-"""When: after this share of the time in which the files can be read."""
 _RESTART_SECONDS = 1.0
 """After which a host starts a killed process anew, as ``worker.slots`` does."""
 _AWAY_SECONDS = _RESTART_SECONDS + WorkerModel("").start_seconds
@@ -74,13 +72,14 @@ _MARKS = {
 
 
 class Cell(msgspec.Struct, frozen=True):
-    """One run."""
+    """One run; ``killed_at`` is the share of the time in which the files can be read after which workers are killed."""
 
     cluster: str
     workers: int
     partition: int
     policy: PolicyName
     seed: int = 1
+    killed_at: float = 0.5
 
 
 class Outcome(msgspec.Struct, frozen=True):
@@ -169,7 +168,7 @@ def _plan_faults(cell: Cell, cluster: SimulatedCluster, names: list[str], draw: 
                 system.at(moment, worker.freeze)
                 system.at(moment + 60.0, worker.thaw)
     if cell.cluster in {"11 % killed", "11 % gone"}:
-        moment = system.clock + _KILLED_AT * expected
+        moment = system.clock + cell.killed_at * expected
         for worker in draw.sample(list(cluster.workers.values()), killed(cell.workers)):
             system.at(moment, worker.crash)
             if cell.cluster == "11 % killed":
@@ -195,7 +194,7 @@ def bound_seconds(cell: Cell) -> float | None:
         case "11 % killed":
             return (work + count * _AWAY_SECONDS) / cell.workers
         case "11 % gone":
-            struck = _KILLED_AT * expected_seconds(cell)
+            struck = cell.killed_at * expected_seconds(cell)
             return struck + (work - struck * cell.workers) / (cell.workers - count)
     return None
 
@@ -205,7 +204,7 @@ def throughput_lost(cell: Cell, healthy_seconds: float) -> float | None:
 
     None where nobody is killed. Where workers idle anyway, in the end of each phase, it costs less.
     """
-    share, left = killed(cell.workers) / cell.workers, healthy_seconds - _KILLED_AT * expected_seconds(cell)
+    share, left = killed(cell.workers) / cell.workers, healthy_seconds - cell.killed_at * expected_seconds(cell)
     match cell.cluster:
         case "11 % killed":
             return 1.0 + share * min(_AWAY_SECONDS, left) / healthy_seconds

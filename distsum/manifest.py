@@ -117,6 +117,16 @@ class ManifestReader:
         for piece in self.pieces(start, stop):
             yield from _unpack(piece)
 
+    def records(self, start: int, stop: int) -> Iterator[bytes]:
+        """Yield the packed records of a range of inputs, one at a time."""
+        for piece in self.pieces(start, stop):
+            position = 0
+            while position < len(piece):
+                _, version_length, uri_length = _RECORD.unpack_from(piece, position)
+                end = position + _RECORD.size + version_length + uri_length
+                yield piece[position:end]
+                position = end
+
     def pieces(self, start: int, stop: int) -> Iterator[bytes]:
         """Yield the packed records of a range of inputs, some thousand at a time.
 
@@ -163,7 +173,27 @@ class NodeKeys:
 
     def key(self, pieces: Iterable[bytes | memoryview]) -> str:
         """Return the key, 64 hexadecimal digits, of the node over these packed records."""
-        digest = self._start.copy()
+        growing = self.growing()
         for piece in pieces:
-            digest.update(piece)
-        return digest.hexdigest()
+            growing.add(piece)
+        return growing.key()
+
+    def growing(self) -> GrowingKey:
+        """Return the key of a node over no records yet."""
+        return GrowingKey(self._start.copy())
+
+
+class GrowingKey:
+    """The keys of nodes that begin with the same input, each of which holds more of them than the one before."""
+
+    def __init__(self, digest: hashlib._Hash) -> None:
+        """Take what all of them begin with."""
+        self._digest = digest
+
+    def add(self, piece: bytes | memoryview) -> None:
+        """Add packed records."""
+        self._digest.update(piece)
+
+    def key(self) -> str:
+        """Return the key, 64 hexadecimal digits, of the node over what was added so far."""
+        return self._digest.hexdigest()

@@ -51,8 +51,8 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         buffer_bytes: Bytes read at once.
         hold_bytes: Bytes of each open input that a store may hold before they are read.
         worker_bytes: What the plan says that a worker takes at most; 0 where it was not kept.
-        checkpoint_seconds: A child node inside a task that took so long to make is stored as soon as it is finished, so
-            that another attempt need not make it again.
+        checkpoint_seconds: As soon as an attempt has done so much that is not stored, it stores sums inside its task,
+            so that another one need not do it again.
         work: URI of the work folder.
         output: Handle of the result at its store, until it is whole.
         output_format: Name of the output's format.
@@ -109,7 +109,8 @@ class RunTask(Message, frozen=True):
     """Make one node and store it.
 
     ``delivery`` counts how often the broker has handed this message out, from 1. ``attempt`` is a number that no other
-    attempt of this or an earlier master has; what a worker says of the attempt repeats it.
+    attempt of this or an earlier master has; what a worker says of the attempt repeats it. ``first_attempt`` is the
+    first number of the master that gives it: each begins the outputs of its jobs anew, and describes the jobs so.
 
     ``resume`` says that child nodes of it may be stored, from which to start: another attempt has run, or runs. With a
     ``child``, from 0, only that child of the node is made and stored (see ``Tree.splits``), for another to take.
@@ -121,6 +122,7 @@ class RunTask(Message, frozen=True):
     attempt: int = 0
     resume: bool = False
     child: int | None = None
+    first_attempt: int = 0
 
 
 class CancelTask(Message, frozen=True):
@@ -199,7 +201,7 @@ class Effort(msgspec.Struct, frozen=True, array_like=True):
 
     ``objects_read`` counts inputs or partials opened, ``objects_written`` partials and ranges of the result. Waiting is
     the time between the end of the worker's last attempt and the start of this one. Storing includes that of the
-    child nodes on the way, which alone took ``checkpoint_seconds``. ``latencies`` are of all requests to a server since
+    sums on the way, which alone took ``checkpoint_seconds``. ``latencies`` are of all requests to a server since
     the worker's last attempt that succeeded.
     """
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
 from typing import TYPE_CHECKING, Any
@@ -36,13 +37,17 @@ class WatchedStore(LocalStore):
     Attributes:
         opened: Inputs and partials, in order.
         put_uris: What was stored, in order.
+        contents: And what is in it.
         on_open: Called before an input is opened.
+        removes: Whether it removes what it is told to.
     """
 
     def __init__(self) -> None:
         self.opened: list[bytes] = []
         self.put_uris: list[bytes] = []
+        self.contents: dict[bytes, bytes] = {}
         self.on_open: Callable[[bytes], None] = lambda uri: None
+        self.removes = True
 
     def open_input(self, entry: Input, offset: int = 0, size: int = 0, *, head: int = 0, hold: int = 0) -> LocalReader:
         self.on_open(entry.uri)
@@ -58,7 +63,12 @@ class WatchedStore(LocalStore):
 
     def put(self, uri: bytes, buffers: Sequence[Buffer]) -> int:
         self.put_uris.append(uri)
+        self.contents[uri] = b"".join(buffers)
         return super().put(uri, buffers)
+
+    def delete(self, uri: bytes) -> None:
+        if self.removes:
+            super().delete(uri)
 
 
 class Tasks:
@@ -136,7 +146,7 @@ class Tasks:
 
     def store_nested(self, nodes: Sequence[tuple[int, int, int]]) -> None:
         """Fold the nodes (tile, first input, end) for themselves, and store them where nodes inside tasks are."""
-        deep = msgspec.structs.replace(self.spec, exponent=max(1, self.tree.levels))
+        deep = msgspec.structs.replace(self.spec, exponent=max(1, self.tree.levels), checkpoint_seconds=math.inf)
         folder = JobFolder(self.store, deep, lambda: 0)
         parts = folder._parts
         for tile, low, high in nodes:
@@ -151,10 +161,17 @@ class Tasks:
         self.store.opened.clear()
         self.store.put_uris.clear()
 
-    def stored_nested(self, tile: int = 0) -> set[tuple[int, int]]:
-        """Return the ranges of inputs of the nodes that are stored inside tasks."""
-        keys = {name.decode() for name in self.store.list(children_uri(self.spec.work, self.spec.job))}
-        return {node for node in self.nodes() if self.key(tile, *node) in keys}
+    def stored_names(self) -> set[str]:
+        """Return the keys of the sums that are stored inside tasks."""
+        return {name.decode() for name in self.store.list(children_uri(self.spec.work, self.spec.job))}
+
+    def stored_sums(self, tile: int, inputs: tuple[int, int]) -> set[tuple[int, int]]:
+        """Return which of a task's sums are stored, of all ranges of its inputs that there are."""
+        names, (first, last) = self.stored_names(), inputs
+        if not names:
+            return set()
+        ranges = itertools.combinations(range(first, last + 1), 2)
+        return {(low, high) for low, high in ranges if self.key(tile, low, high) in names}
 
     def opened_inputs(self) -> list[int]:
         """Return the inputs that were opened, by their indices."""

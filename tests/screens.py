@@ -34,8 +34,8 @@ def text_of(app):
 async def settled(app, pilot):
     """Wait until the newest view is drawn, and nothing moves any more."""
     before = None
+    await pilot.pause()
     for _ in range(50):
-        await pilot.pause()
         app.pull()
         await pilot.pause()
         now = text_of(app)

@@ -56,12 +56,29 @@ class Stage:
                 if steps is not None:
                     await steps(pilot)
                     await settled(self.app, pilot)
-                self.lines = text_of(self.app)
-                self.screen = self.app.screen if self.app.screen_stack else None
-                self.answer = self.app.return_value
+                self._note()
 
         asyncio.run(run())
         return self
+
+    async def press(self, pilot, *keys):
+        """Press keys while it runs, and note what there is then."""
+        for key in keys:
+            await pilot.press(key)
+            await settled(self.app, pilot)
+        self._note()
+
+    async def see(self, pilot, size=None):
+        """Note what there is, in a terminal of another size."""
+        if size is not None:
+            await pilot.resize_terminal(*size)
+        await settled(self.app, pilot)
+        self._note()
+
+    def _note(self):
+        self.lines = text_of(self.app)
+        self.screen = self.app.screen if self.app.screen_stack else None
+        self.answer = self.app.return_value
 
     @property
     def text(self):

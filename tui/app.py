@@ -77,6 +77,14 @@ class ScreenApp(App[Leaving]):
         """Return the theme's colours."""
         return with_faint(super().get_css_variables())
 
+    def validate_app_focus(self, _focus: bool) -> bool:  # noqa: FBT001 - Textual's rule of names and arguments
+        """Keep the focus where it is while the terminal or the browser's page has none.
+
+        Textual would take it from the widget, and give none to a new screen: no cursor would be seen in a page beside
+        another, or in one that nobody has clicked yet.
+        """
+        return True
+
     def on_mount(self) -> None:
         """Begin to pull."""
         self.set_interval(self._frame_seconds, self._tick)
@@ -166,7 +174,8 @@ class ScreenApp(App[Leaving]):
 
     def get_system_commands(self, screen: Screen[None]) -> Iterable[SystemCommand]:
         """Offer what keys do on a screen now, and what Textual can do on any."""
-        yield from super().get_system_commands(screen)
+        # Textual's own list of keys is another than that of our help, and hides half of what is shown.
+        yield from (each for each in super().get_system_commands(screen) if each.title != "Keys")
         offered: set[str] = set()
         for active in screen.active_bindings.values():
             binding = active.binding

@@ -100,9 +100,10 @@ class JobScreen(ScrubbedScreen[None]):
     JobScreen .pane { border-title-color: $text; border-subtitle-color: $text; }
     JobScreen .pane:focus { border: round $accent; border-title-style: bold; }
     JobScreen #io { height: 12; }
-    JobScreen #stragglers { height: 7; }
-    JobScreen #log { height: 6; }
+    JobScreen #stragglers { height: 20%; min-height: 7; }
+    JobScreen #log { height: 16%; min-height: 6; }
     JobScreen.one #side, JobScreen.one #io, JobScreen.one #stragglers, JobScreen.one #log { height: 1fr; width: 1fr; }
+    JobScreen.one #stragglers, JobScreen.one #log { min-height: 1; }
     JobScreen.one.flat .pane { border: none; }
     """
     AUTO_FOCUS = "#tree"
@@ -238,7 +239,8 @@ class JobScreen(ScrubbedScreen[None]):
             width = max(1, pane.scrollable_content_region.width)
             if name in {"stragglers", "log"}:
                 # They change seldom, and a thousand lines take longer to fold than all else.
-                content: object = view.log_total, view.ledger.remark
+                # Another master's log may have as many lines, and other ones.
+                content: object = view.log_total, view.log[-1:], view.ledger.began_seconds, view.ledger.remark
                 if name == "stragglers":
                     content = view.ledger.entries, straggler_title(view)
                 if self._shown.get(name) == (content, width, wanted):

@@ -15,11 +15,12 @@ from distsum.wording import counted, digits, printable, size_unit, size_words
 from .cells import fitted, padded, width_of, wrapped
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from distsum.latency import Latencies
     from distsum.observe.snapshot import PhaseProgress
     from distsum.observe.view import JobView, WorkerView
+    from distsum.observe.workers import WorkerStatus
 
 Role = Literal["plain", "dim", "strong", "good", "warn", "bad"]
 
@@ -41,7 +42,7 @@ LEDGER_ROLES: Final[dict[str, Role]] = {"started": "warn", "won": "good", "helpe
 MOST_WORKERS: Final = 200
 _WAITS: Final = 0.5
 """Share of its time from which on a slow worker is slow since it waits for bytes."""
-_SLOW: Final = 0.5
+SLOW: Final = 0.5
 """A worker below this share of the median rate is marked."""
 _GONE_SHOWN: Final = 5
 _TASK_WIDTH: Final = 20
@@ -83,13 +84,33 @@ def share_done(view: JobView) -> float:
 
 
 def share_read(phases: Sequence[PhaseProgress]) -> float:
-    """Return what part of some phases' bytes is read, or, where there are none, of their tasks done; below 1."""
-    total = sum(phase.bytes_total for phase in phases)
-    read = sum(min(phase.bytes_read, phase.bytes_total) for phase in phases)
+    """Return what part of some phases' bytes is read, or, where there are none, of their tasks done; below 1.
+
+    What an earlier run, or an earlier master, has stored counts as read: what is done stays done.
+    """
+    before = sum(phase.bytes_before for phase in phases)
+    total = before + sum(phase.bytes_total for phase in phases)
+    read = before + sum(min(phase.bytes_read, phase.bytes_total) for phase in phases)
     if not total:
         tasks = sum(phase.tasks for phase in phases)
         return min(0.99, sum(phase.done for phase in phases) / tasks) if tasks else 0.0
     return min(0.99, read / total)
+
+
+def task_counts(phases: Sequence[PhaseProgress]) -> tuple[int, int, int, int]:
+    """Return how many tasks of all phases are done, how many there are, how many had been done before, and run now."""
+    unneeded = sum(phase.unneeded for phase in phases)
+    done, tasks, reused, running = (
+        sum(getattr(phase, name) for phase in phases) for name in ("done", "tasks", "reused", "running")
+    )
+    return unneeded + done, unneeded + tasks, unneeded + reused, running
+
+
+def has_begun(phases: Sequence[PhaseProgress]) -> bool:
+    """Whether a worker has begun a task of a job, or there is none to do."""
+    return any(phase.started_seconds is not None for phase in phases) or all(
+        phase.done >= phase.tasks for phase in phases
+    )
 
 
 def state_words(view: JobView) -> Span:
@@ -103,6 +124,8 @@ def state_words(view: JobView) -> Span:
         return Span("DONE", "good")
     if not snapshot.phases:
         return Span("STARTING", "dim")
+    if not has_begun(snapshot.phases):
+        return Span("WAITING", "dim")
     current = next((phase.phase for phase in snapshot.phases if phase.done < phase.tasks), len(snapshot.phases))
     return Span(f"RUNNING phase {current}/{len(snapshot.phases)}", "strong")
 
@@ -134,7 +157,8 @@ def header_lines(view: JobView | None, width: int) -> tuple[Line, Line]:
 
 def _bar_line(view: JobView, width: int) -> Line:
     phases = view.snapshot.phases
-    total, read = sum(phase.bytes_total for phase in phases), sum(phase.bytes_read for phase in phases)
+    before = sum(phase.bytes_before for phase in phases)
+    total, read = (before + sum(getattr(phase, name) for phase in phases) for name in ("bytes_total", "bytes_read"))
     unit, factor = size_unit(max(total, read))
     share = share_done(view)
     figures = f" {int(share * 100):3}% {digits(read / factor)}/{digits(total / factor)} {unit}"
@@ -147,19 +171,18 @@ def _bar_line(view: JobView, width: int) -> Line:
 
 
 def worker_lines(view: JobView, width: int, wanted: str = "") -> list[Line]:
-    """Return the workers, whoever needs a look first: slow ones, then others by rate, then those that are gone.
+    """Return the workers, whoever needs a look first: silent and slow ones, others by rate, then those that are gone.
 
     Args:
         view: Knows them.
         width: Columns.
         wanted: What their name, host, state or reason must hold, whatever its case; how many others there are is said.
     """
-    rates = [each.status.bytes_per_second for each in view.workers if each.status.bytes_per_second > 0]
-    usual = median(rates) if rates else 0.0
+    usual = usual_rate(each.status for each in view.workers)
     found = [each for each in view.workers if holds(_worker_words(each), wanted)]
     there = [each for each in found if each.status.state not in GONE]
     gone = [each for each in found if each.status.state in GONE]
-    there.sort(key=lambda each: (each.status.state not in {"quarantined", "paused"}, each.status.bytes_per_second))
+    there.sort(key=_urgency)
     name_width = max((width_of(_name(each)) for each in there[:MOST_WORKERS]), default=0)
     lines = [_worker_line(each, usual, name_width, width) for each in there[:MOST_WORKERS]]
     if len(there) > MOST_WORKERS:
@@ -168,7 +191,7 @@ def worker_lines(view: JobView, width: int, wanted: str = "") -> list[Line]:
     for each in gone[:_GONE_SHOWN]:
         ago = clock_words(max(0.0, view.snapshot.elapsed_seconds - each.status.heard_seconds))
         reason = f": {printable(each.status.reason or '', 200)}" if each.status.reason else ""
-        words = f"{_name(each)} {each.status.state} {ago} ago{reason}"
+        words = f"{_name(each)} {each.status.state}, last heard {ago} ago{reason}"
         lines.append((Span(fitted(words, width), "dim" if each.status.state == "left" else "bad"),))
     if len(gone) > _GONE_SHOWN:
         lines.append((Span(f"{len(gone) - _GONE_SHOWN:,} more are gone", "dim"),))
@@ -176,15 +199,33 @@ def worker_lines(view: JobView, width: int, wanted: str = "") -> list[Line]:
     return lines or [(Span("none has joined yet", "dim"),)]
 
 
+def usual_rate(workers: Iterable[WorkerStatus]) -> float:
+    """Return the median of workers' rates, in bytes a second; 0 where none is known."""
+    rates = [each.bytes_per_second for each in workers if each.bytes_per_second > 0]
+    return median(rates) if rates else 0.0
+
+
+def _urgency(each: WorkerView) -> tuple[int, float]:
+    """Return what workers that are there are sorted by: those first that do nothing, and why is to be seen."""
+    kept = each.status.state in {"quarantined", "paused"}
+    return 0 if kept else 1 if each.silent_seconds else 2, each.status.bytes_per_second
+
+
 def _worker_line(each: WorkerView, usual: float, name_width: int, width: int) -> Line:
     status = each.status
     if status.state in {"paused", "quarantined"}:
         words = f"{_name(each)} {status.state}: {printable(status.reason or '', 200)}"
         return (Span(fitted(words, width), "warn"),)
+    if each.silent_seconds:
+        words = f"{_name(each)} ! silent for {clock_words(each.silent_seconds)}"
+        if status.task is not None:
+            words += f", at {task_words(status.task)}"
+        return (Span(fitted(words, width), "bad"),)
     lane = "".join(_MARKS.get(mark) or BLOCKS[int(mark)] for mark in each.lane)
-    told = f"{size_words(status.bytes_per_second)}/s" if status.tasks else ""
-    ratio = status.bytes_per_second / usual if usual and status.tasks else None
-    slow = ratio is not None and ratio < _SLOW
+    rate = status.bytes_per_second
+    told = f"{size_words(rate)}/s" if rate else "" if status.tasks or status.task is not None else "no task"
+    ratio = rate / usual if usual and rate else None
+    slow = ratio is not None and ratio < SLOW
     end = f"{told:>10}" + (f" {ratio:.2f}x" if ratio is not None else " " * 6)
     end += (" i/o!" if status.reading_share >= _WAITS else " cpu!") if slow else "     "
     room = width - len(end) - 1
@@ -208,10 +249,11 @@ def _worker_line(each: WorkerView, usual: float, name_width: int, width: int) ->
 def io_lines(view: JobView, width: int) -> list[Line]:
     """Return what goes through: tasks, bytes a second, what was done again, and what the workers' time went into."""
     snapshot = view.snapshot
-    done, tasks = (sum(getattr(phase, name) for phase in snapshot.phases) for name in ("done", "tasks"))
-    running = sum(phase.running for phase in snapshot.phases)
+    done, tasks, before, running = task_counts(snapshot.phases)
+    at_end = " at its end" if snapshot.finished and running else ""
     lines: list[Line] = [
-        (Span("tasks ", "dim"), Span(f"{done:,}/{tasks:,} done, {running:,} running")),
+        (Span("tasks ", "dim"), Span(f"{done:,}/{tasks:,} done, {running:,} running{at_end}")),
+        *([(Span("      ", "dim"), Span(f"{before:,} of them before this run"))] if before else []),
         _rate_line("read ", view.read_rates, width),
         _rate_line("write", view.write_rates, width),
     ]
@@ -271,7 +313,9 @@ def _recent(rates: Sequence[float]) -> float:
 
 def straggler_title(view: JobView) -> str:
     """Return whether stragglers get backups now, and what they have come to."""
-    totals = totals_words(view.ledger.totals, view.ledger.bytes_read)
+    report = view.ledger
+    some = report.totals.started or report.totals.declined
+    totals = totals_words(report.totals, report.bytes_read) if some else "none so far"
     if view.snapshot.speculation is None or view.snapshot.finished:
         return totals
     return f"backups {'on' if view.snapshot.speculation else 'OFF'} ── {totals}"
@@ -294,7 +338,7 @@ def straggler_lines(view: JobView, width: int, wanted: str = "") -> list[Line]:
         for line in ledger_lines(report.entries)
     ]
     lines += _entry_lines(view, entries, width, ("entry", "entries"), wanted)
-    return lines or [(Span("no task has been slow enough for a second worker", "dim"),)]
+    return lines or [(Span("no task has been taken for a straggler", "dim"),)]
 
 
 def log_lines(view: JobView, width: int, wanted: str = "") -> list[Line]:
@@ -340,7 +384,8 @@ def _name(each: WorkerView) -> str:
 
 def _worker_words(each: WorkerView) -> str:
     status = each.status
-    return f"{_name(each)} {printable(status.host, 200)} {status.state} {printable(status.reason or '', 2000)}"
+    state = f"{status.state} silent" if each.silent_seconds else status.state
+    return f"{_name(each)} {printable(status.host, 200)} {state} {printable(status.reason or '', 2000)}"
 
 
 def holds(words: str, wanted: str) -> bool:

@@ -4,34 +4,37 @@ from __future__ import annotations
 
 import time
 from collections import Counter, deque
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal
 
 from distsum.brokers.topology import DEAD, REFUSED, REQUESTS, RESULTS, TASKS, VIEWS
 from distsum.observe.ledger import task_words
-from distsum.observe.workers import GONE
-from distsum.service.messages import ENDED
+from distsum.observe.workers import GONE, SILENT_SECONDS
+from distsum.service.messages import ENDED, JobState
 from distsum.wording import counted, printable, size_words
 
 from .cells import fitted
-from .lines import Line, Role, Span, clock_words, share_read
+from .lines import SLOW, Line, Role, Span, clock_words, has_begun, share_read, task_counts, usual_rate
 from .table_lines import Cell, Column, Row
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from distsum.observe.workers import WorkerState, WorkerStatus
-    from distsum.service.messages import JobState, JobStatus, Queue, Queues
+    from distsum.service.messages import JobStatus, Queue, Queues
     from distsum.service.view import FleetStatus, ServiceView
 
-_JOB_SIGNS: Final[dict[JobState, tuple[str, Role]]] = {
+_Stand = JobState | Literal["waiting"]
+"""How a job stands: ``waiting`` is one under way of which no worker has begun a task yet."""
+_JOB_SIGNS: Final[dict[_Stand, tuple[str, Role]]] = {
     "queued": ("·", "dim"),
+    "waiting": ("·", "dim"),
     "running": ("▶", "strong"),
     "finishing": ("▶", "strong"),
     "succeeded": ("✓", "good"),
     "failed": ("!", "bad"),
     "cancelled": ("✗", "warn"),
 }
-_STATE_ORDER: Final = ("running", "finishing", "queued", "failed", "cancelled", "succeeded")
+_STATE_ORDER: Final = ("running", "finishing", "waiting", "queued", "failed", "cancelled", "succeeded")
 JOB_COLUMNS: Final = (
     Column("state", 11),
     Column("job", 12),
@@ -115,18 +118,25 @@ def job_rows(jobs: Sequence[JobStatus], now: float) -> list[Row]:
     """
     under_way = [each for each in jobs if each.state not in ENDED]
     ended = sorted((each for each in jobs if each.state in ENDED), key=lambda each: -(each.ended_seconds or 0.0))
-    under_way.sort(key=lambda each: _STATE_ORDER.index(each.state))
+    under_way.sort(key=lambda each: _STATE_ORDER.index(_stand(each)))
     return [_job_row(each, now) for each in (*under_way, *ended)]
 
 
+def _stand(status: JobStatus) -> _Stand:
+    snapshot = status.snapshot
+    waits = status.state == "running" and snapshot is not None and snapshot.phases and not has_begun(snapshot.phases)
+    return "waiting" if waits else status.state
+
+
 def _job_row(status: JobStatus, now: float) -> Row:
-    sign, role = _JOB_SIGNS[status.state]
+    stand = _stand(status)
+    sign, role = _JOB_SIGNS[stand]
     share = share_of(status)
     untold = status.state in {"failed", "cancelled"}
     return Row(
         status.job,
         (
-            Cell(f"{sign} {status.state}", _STATE_ORDER.index(status.state), role),
+            Cell(f"{sign} {stand}", _STATE_ORDER.index(stand), role),
             Cell(printable(status.job, 80)),
             Cell(_what(status)),
             Cell("-", share, "dim") if untold else Cell(f"{int(share * 100):3}%", share, share=share),
@@ -173,9 +183,13 @@ def job_details(status: JobStatus, now: float) -> tuple[str, ...]:
         return f"{status.state} {_moment(status.ended_seconds)}{reason}", first
     if snapshot is None or status.state == "queued":
         return "waits for jobs of a higher priority, or that came before it", first
-    done, tasks = (sum(getattr(phase, name) for phase in snapshot.phases) for name in ("done", "tasks"))
-    running = sum(phase.running for phase in snapshot.phases)
+    done, tasks, before, running = task_counts(snapshot.phases)
+    if _stand(status) == "waiting":
+        why = "no worker has been free for it yet" if snapshot.workers else "there is no worker"
+        return f"{done:,} of {counted(tasks, 'task')} done, and none has begun: {why}", first
     words = f"{done:,} of {counted(tasks, 'task')} done, {running:,} running on {counted(snapshot.workers, 'worker')}"
+    if before:
+        words += f"; {before:,} were done before"
     if snapshot.retries:
         words += f"; {counted(snapshot.retries, 'retry', 'retries')}"
     if snapshot.backups.started:
@@ -202,9 +216,8 @@ def overview_line(view: ServiceView | None, now: float, width: int) -> Line:
     if view is None:
         return (Span(fitted("distsum ▸ waiting for the master's first word", width), "dim"),)
     master = view.master
-    jobs = (
-        state_counts((each.state for each in view.jobs if each.state not in ENDED), _STATE_ORDER) or "no job under way"
-    )
+    stands = (_stand(each) for each in view.jobs if each.state not in ENDED)
+    jobs = state_counts(stands, _STATE_ORDER) or "no job under way"
     there = [each for each in view.workers if each.state not in GONE]
     workers = counted(len(there), "worker") if there else "no worker"
     if hosts := len({each.host for each in there}):
@@ -225,16 +238,28 @@ def worker_rows(workers: Sequence[WorkerStatus], now: float) -> list[Row]:
     """Return the workers: those first that want a look, then by name, and those last that are gone."""
     slots = Counter(each.host for each in workers if each.state not in GONE)
     looked = {"quarantined": 0, "paused": 0} | dict.fromkeys(GONE, 2)
-    ordered = sorted(
-        workers,
-        key=lambda each: (rank := looked.get(each.state, 1), -each.heard_seconds if rank == 2 else 0, each.worker),
-    )
-    return [_worker_row(each, slots[each.host], now) for each in ordered]
+
+    def key(each: WorkerStatus) -> tuple[int, float, str]:
+        rank = 0 if is_silent(each, now) else looked.get(each.state, 1)
+        return rank, -each.heard_seconds if rank == 2 else 0.0, each.worker
+
+    usual = usual_rate(workers)
+    return [_worker_row(each, slots[each.host], usual, now) for each in sorted(workers, key=key)]
 
 
-def _worker_row(each: WorkerStatus, slots: int, now: float) -> Row:
+def is_silent(each: WorkerStatus, now: float) -> bool:
+    """Whether a worker that is not gone has said nothing for longer than is usual."""
+    return each.state not in GONE and now - each.heard_seconds > SILENT_SECONDS
+
+
+def _worker_row(each: WorkerStatus, slots: int, usual: float, now: float) -> Row:
     sign, role = _WORKER_SIGNS[each.state]
     heard = max(0.0, now - each.heard_seconds)
+    silent = is_silent(each, now)
+    slow = each.state not in GONE and 0.0 < each.bytes_per_second < SLOW * usual
+    rate = f"{'!' if slow else ''}{size_words(each.bytes_per_second)}/s" if each.bytes_per_second else "-"
+    if silent:
+        sign, role = "!", "bad"
     task = f"{printable(each.task.job, 12)} {task_words(each.task)}" if each.task is not None else ""
     return Row(
         each.worker,
@@ -246,16 +271,16 @@ def _worker_row(each: WorkerStatus, slots: int, now: float) -> Row:
             Cell(task),
             Cell(f"{each.tasks:,}", each.tasks),
             Cell(f"{each.failures:,}", each.failures, "bad" if each.failures else "dim"),
-            Cell(f"{size_words(each.bytes_per_second)}/s" if each.tasks else "-", each.bytes_per_second),
+            Cell(rate, each.bytes_per_second, "warn" if slow else "plain"),
             Cell(size_words(each.resident_bytes), each.resident_bytes),
             Cell(printable(each.version, 40), each.version, "dim"),
-            Cell(clock_words(heard), heard, "dim"),
+            Cell(clock_words(heard), heard, "bad" if silent else "dim"),
         ),
-        _worker_details(each, slots, now),
+        _worker_details(each, slots, usual, now),
     )
 
 
-def _worker_details(each: WorkerStatus, slots: int, now: float) -> tuple[str, ...]:
+def _worker_details(each: WorkerStatus, slots: int, usual: float, now: float) -> tuple[str, ...]:
     first = f"{printable(each.worker, 80)}: process {each.pid} on {printable(each.host, 80)}"
     if each.version:
         first += f", distsum {printable(each.version, 40)}"
@@ -264,7 +289,13 @@ def _worker_details(each: WorkerStatus, slots: int, now: float) -> tuple[str, ..
     read = f"{size_words(each.bytes_read)} read; a task took {size_words(each.peak_bytes)} at most"
     if each.tasks:
         read += f"; it waited for bytes {each.reading_share:.0%} of its time"
-    return (f"{each.state}: {printable(each.reason, 2000)}", first) if each.reason else (first, read)
+        if usual and each.bytes_per_second:
+            read += f"; {each.bytes_per_second / usual:.2f}x the median rate"
+    if each.reason:
+        return f"{each.state}: {printable(each.reason, 2000)}", first
+    if is_silent(each, now):
+        return f"! nothing was heard of it for {clock_words(now - each.heard_seconds)}, as if it was frozen", first
+    return first, read
 
 
 def workers_there(workers: Sequence[WorkerStatus]) -> int:

@@ -117,7 +117,8 @@ def tree_cells(
     for number in shown:
         told = progress[number - 1] if number <= len(progress) else None
         tasks = len(states[number - 1].states)
-        counts = f" {told.done:,}/{told.tasks:,}" if told is not None else f" 0/{tasks:,}"
+        # What needs not be done, since a node above it was stored before, is drawn as done, and counts so.
+        counts = f" {told.done + max(0, tasks - told.tasks):,}/{tasks:,}" if told is not None else f" 0/{tasks:,}"
         label = f"{'▸' if number == window.phase else ' '}P{number} "
         (line, *_), _ = map_cells(states[number - 1].array(), max(1, width - len(label) - len(counts)), 1, halves=False)
         codes = line.rstrip(bytes([EMPTY * (KINDS + 1)]))

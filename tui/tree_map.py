@@ -322,13 +322,17 @@ class TreeMap(Widget, can_focus=True):
             self._title = title
             self.border_title = Content(title)
         counts = view.states[window.phase - 1].counts()
-        parts: list[tuple[int | None, str]] = [
+        here: list[tuple[int | None, str]] = [(None, self._cursor_words(cells))] if self.has_focus else []
+        every: list[tuple[int | None, str]] = [
             (state, f"{GLYPHS[state]} {count:,} {NAMES[state]}") for state, count in enumerate(counts)
         ]
-        here: list[tuple[int | None, str]] = [(None, self._cursor_words(cells))] if self.has_focus else []
-        if sum(len(text) + 2 for _, text in (*here, *parts)) > self.size.width + 2:
-            parts = [(state, f"{GLYPHS[state]} {count:,}") for state, count in enumerate(counts) if count]
-        parts[:0] = here
+        some = [part for part, count in zip(every, counts, strict=True) if count]
+        signs: list[tuple[int | None, str]] = [
+            (state, f"{GLYPHS[state]} {count:,}") for state, count in enumerate(counts) if count
+        ]
+        room = self.size.width + 2
+        fitting = (each for each in (every, some) if sum(len(text) + 2 for _, text in here + each) <= room)
+        parts = here + next(fitting, signs)
         before, self._legend = self._legend, parts
         return before != parts
 

@@ -38,6 +38,8 @@ class ModelledStore:
         poison: Tasks that take down whoever works on them.
         results: What each tile's range of a job's result holds.
         children: Children inside tasks that are stored, by task.
+        sums: How many of its files, or partials, each task's stored sums hold from the first on (None), and likewise
+            those of one child of its node, by its number.
         errors: Share of attempts that fail now since the store does not do what it is asked.
         slowness: How many times as long as usual it takes for what it is asked now.
     """
@@ -48,6 +50,7 @@ class ModelledStore:
         self.poison: set[TaskId] = set()
         self.results: dict[str, dict[int, Covered]] = {}
         self.children: dict[TaskId, set[int]] = {}
+        self.sums: dict[TaskId, dict[int | None, int]] = {}
         self.errors = 0.0
         self.slowness = 1.0
         self._specs: dict[str, JobSpec] = {}
@@ -101,6 +104,7 @@ class ModelledStore:
             covered = self._folded(task)
             self.partials[task] = covered
             self.children.pop(task, None)
+            self.sums.pop(task, None)
         if at_root:
             self.results.setdefault(task.job, {})[task.tile] = covered
         return covered, reused

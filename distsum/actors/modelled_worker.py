@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from typing import TYPE_CHECKING
 
@@ -38,6 +39,8 @@ BYTES_PER_SECOND = 100_000_000
 """What a worker of speed 1 reads."""
 _HARDLY_BEGUN = 1e-6
 """Seconds of work that rounding may make of none."""
+_WORK_FOR_STORING = 25.0
+"""As that of ``worker.checkpoints``."""
 
 
 class WorkerModel(msgspec.Struct, frozen=True):
@@ -53,7 +56,7 @@ class WorkerModel(msgspec.Struct, frozen=True):
         failures: Share of its attempts that fail in a way that may pass.
         failure_kind: As what they are told.
         reconnect_seconds: What it takes to connect again once it can.
-        checkpoint_seconds: What a child inside a task must have taken to be stored on its own.
+        checkpoint_seconds: As soon as it has done so much of a task that is not stored, it stores that.
     """
 
     host: str
@@ -79,7 +82,9 @@ class _Attempt:
     """The task a worker works on: seconds of work in all, done up to a moment.
 
     ``ends`` says after how much work each child of the node is finished, ``whole`` how much there is without a failure.
-    ``passed`` are the children that were found stored, ``taken`` is the work of which they have relieved it.
+    ``passed`` are the children that were found stored, ``taken`` is the work of which what was stored has relieved it.
+    A file, or a partial, takes ``each``, after ``overhead``; as many of the ``finished`` ones would be lost as are more
+    than ``kept``.
     """
 
     __slots__ = (
@@ -87,9 +92,12 @@ class _Attempt:
         "began",
         "child",
         "done",
+        "each",
         "ends",
         "fails",
+        "kept",
         "message",
+        "overhead",
         "passed",
         "shared",
         "taken",
@@ -105,6 +113,8 @@ class _Attempt:
         self.ends = ends
         self.fails = False
         self.done = 0.0
+        self.overhead = self.each = 0.0
+        self.kept = 0
         self.taken = 0.0
         self.passed: tuple[int, ...] = ()
         self.began = self.as_of = now
@@ -115,6 +125,17 @@ class _Attempt:
     @property
     def progress(self) -> float:
         return min(1.0, self.done / self.whole) if self.whole else 0.0
+
+    @property
+    def finished(self) -> int:
+        return max(0, int((min(self.done, self.whole) - self.overhead) / self.each + 1e-6)) if self.each else 0
+
+    def jump(self, done: float) -> None:
+        """Go past what others have made, and stored."""
+        before = self.finished
+        self.taken += done - self.done
+        self.done = done
+        self.kept += self.finished - before
 
     @property
     def bytes_read(self) -> int:
@@ -380,6 +401,7 @@ class ModelledWorker:
         if self._channel is not None:
             started = TaskStarted(self.name, task, message.delivery, message.attempt, message.child)
             self._broker.report(self._channel, started)
+        self._take_sums(attempt)
         self._take_stored(attempt)
         self._reschedule()
 
@@ -408,6 +430,7 @@ class ModelledWorker:
         tree = self._store.tree(task.job)
         first, last = tree.children(task.phase, task.index)
         splits = tree.splits(task.phase, task.index)
+        each = work / (last - first)
         if message.child is not None:
             low, high = splits[message.child]
             work *= (high - low) / (last - first)
@@ -418,7 +441,20 @@ class ModelledWorker:
         total = overhead + work * self._draw.random() if fails else whole
         attempt = _Attempt(message, whole, total, ends, now)
         attempt.fails = fails
+        attempt.overhead, attempt.each = overhead, each
         return attempt
+
+    def _take_sums(self, attempt: _Attempt) -> None:
+        """Begin after what earlier attempts have stored, if it may be that there were any."""
+        message = attempt.message
+        if not (attempt.shared or message.child is not None) or not attempt.each:
+            return
+        kept = self._store.sums.get(message.task, {}).get(message.child, 0)
+        if kept:
+            attempt.jump(attempt.overhead + kept * attempt.each)
+        while attempt.child < len(attempt.ends) and attempt.done >= attempt.ends[attempt.child] - _HARDLY_BEGUN:
+            attempt.passed += (attempt.child,)
+            attempt.child += 1
 
     def _take_stored(self, attempt: _Attempt) -> None:
         """Go past the children that others have stored, from where the attempt stands, if it looks for such."""
@@ -429,20 +465,28 @@ class ModelledWorker:
             start = attempt.ends[attempt.child - 1] if attempt.child else 0.0
             if attempt.done > start + _HARDLY_BEGUN:
                 return  # it is in the middle of this one, and makes it to the end
-            jump = attempt.ends[attempt.child] - attempt.done
-            attempt.done += jump
-            attempt.taken += jump
+            attempt.jump(attempt.ends[attempt.child])
             attempt.passed += (attempt.child,)
             attempt.child += 1
 
     def _store_children(self, attempt: _Attempt) -> None:
-        """Store the children that are finished, if they took long, or others look for them."""
+        """Store the children that are finished, if others look for them."""
         while attempt.child < len(attempt.ends) and attempt.done >= attempt.ends[attempt.child] - 1e-9:
-            start = attempt.ends[attempt.child - 1] if attempt.child else 0.0
-            took = (attempt.ends[attempt.child] - start) / max(self._speed, 1e-9)
-            if attempt.shared or took >= self.model.checkpoint_seconds:
+            if attempt.shared:
                 self._store.children.setdefault(attempt.message.task, set()).add(attempt.child)
             attempt.child += 1
+
+    def _store_sums(self, attempt: _Attempt) -> None:
+        """Store what is finished whenever so much of it would be lost that it is worth it."""
+        if not attempt.each:
+            return
+        least = max(self.model.checkpoint_seconds, _WORK_FOR_STORING * self.model.object_seconds)
+        several = max(1, math.ceil(least * self._speed / attempt.each - 1e-6))
+        times = (attempt.finished - attempt.kept) // several
+        if times > 0 and attempt.done < attempt.whole:
+            attempt.kept += times * several
+            sums = self._store.sums.setdefault(attempt.message.task, {})
+            sums[attempt.message.child] = max(attempt.kept, sums.get(attempt.message.child, 0))
 
     def _account(self) -> None:
         """Bring the work done up to now."""
@@ -453,6 +497,7 @@ class ModelledWorker:
                 attempt.done += elapsed * self._speed
                 self.worked_seconds += elapsed * self._speed
                 self._store_children(attempt)
+                self._store_sums(attempt)
             attempt.as_of = self._system.clock
 
     def _reschedule(self) -> None:
@@ -490,6 +535,7 @@ class ModelledWorker:
             return
         if (child := attempt.message.child) is not None:
             self._store.children.setdefault(task, set()).add(child)
+            self._store.sums.get(task, {}).pop(child, None)
             self._finishing = True
             self._system.after(self._object_seconds(), self._stored, attempt, self._success(attempt, 0, reused=False))
             return

@@ -386,7 +386,11 @@ class TaskTracker:
         task.attempts[number] = Attempt(started_seconds=self._context.now())
         self._known.queued += 1
         resume = task.resume or number != task.first
-        self._context.send(BROKER, RunTask(task_id, task.work, attempt=number, resume=resume))
+        self._context.send(BROKER, self._order(task_id, task, number, resume=resume))
+
+    def _order(self, task_id: TaskId, task: OutTask, number: int, *, resume: bool, child: int | None = None) -> RunTask:
+        first = self._settings.first_attempt
+        return RunTask(task_id, task.work, attempt=number, resume=resume, child=child, first_attempt=first)
 
     def _publish_if_none(self, task_id: TaskId, task: OutTask) -> None:
         if not task.whole:
@@ -720,7 +724,7 @@ class TaskTracker:
             child=child, backup=backup, assigned=worker, started_seconds=self._context.now()
         )
         self._workers[worker].assigned = task_id, number
-        order = RunTask(task_id, task.work, attempt=number, resume=True, child=child)
+        order = self._order(task_id, task, number, resume=True, child=child)
         self._context.send(WORKERS, AssignTask(worker, order))
         return number
 

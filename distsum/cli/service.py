@@ -343,8 +343,10 @@ def _tell_end(summary: Summary, *, quiet: bool, as_json: bool) -> None:
 def _job_row(found: JobStatus) -> tuple[str, ...]:
     done = ""
     if found.snapshot is not None:
-        tasks = sum(phase.tasks for phase in found.snapshot.phases)
-        done = f"{100 * sum(phase.done for phase in found.snapshot.phases) // tasks}%" if tasks else "-"
+        # What an earlier master has stored is done, too.
+        phases = found.snapshot.phases
+        tasks = sum(phase.unneeded + phase.tasks for phase in phases)
+        done = f"{100 * sum(phase.unneeded + phase.done for phase in phases) // tasks}%" if tasks else "-"
     return (
         found.job,
         found.state,

@@ -170,6 +170,8 @@ class JobTally:
                     bytes_read=phase.bytes_read + bytes_running[number],
                     started_seconds=phase.started_seconds,
                     finished_seconds=phase.finished_seconds,
+                    tasks_planned=phase.work.tasks,
+                    bytes_planned=phase.work.bytes,
                 )
                 for number, phase in enumerate(self._phases, start=1)
             ),

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 ENTRIES_KEPT: Final = 1000
+_TOGETHER_SECONDS: Final = 0.5
+"""A silence that is longer than an attempt by less than this began with it, as far as can be told."""
 
 
 class BackupEntry(msgspec.Struct, frozen=True, kw_only=True, tag="backup", tag_field="kind"):
@@ -448,6 +450,8 @@ def _declined_words(entry: DeclinedEntry) -> str:
             why = "no worker is idle that might be faster"
     done = f" but {100 * evidence.progress:.0f} % done" if evidence.progress else ""
     what = f"{duration_words(evidence.elapsed_seconds)}{done}"
+    if entry.suspicion == "silent":
+        what += f", {_suspicion_words('silent', evidence)}"
     return f"{task_words(entry.task)}  {_name(entry.worker)} not copied: {what}; {why}"
 
 
@@ -488,7 +492,8 @@ def _suspicion_words(reason: BackupReason, evidence: Evidence) -> str:
             return f"{elapsed} on a worker whose last tasks took {evidence.slowness:.1f} x the mean{least}"
         case "silent":
             longest = "" if limit is None else f" > {duration_words(limit)}"
-            return f"silent for {duration_words(evidence.silent_seconds)}{longest}"
+            since = f", since before the task was given out {elapsed} ago" if _silent_before(evidence) else ""
+            return f"silent for {duration_words(evidence.silent_seconds)}{longest}{since}"
         case "asked":
             return f"asked for by a person, {elapsed} after it began"
         case "last_tasks":
@@ -503,6 +508,11 @@ def _suspicion_words(reason: BackupReason, evidence: Evidence) -> str:
         else f", {duration_words(evidence.elapsed_seconds + evidence.left_seconds)} in all"
     )
     return f"{done}{total} > {times:g} x usual {duration_words(limit / times)}"
+
+
+def _silent_before(evidence: Evidence) -> bool:
+    """Whether a worker was silent before it had the task, so that its silence tells nothing of that."""
+    return evidence.silent_seconds > evidence.elapsed_seconds + _TOGETHER_SECONDS
 
 
 def _relative_rate(evidence: Evidence) -> float | None:

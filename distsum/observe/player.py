@@ -50,6 +50,7 @@ class Player:
             self.end_seconds = max(self.end_seconds, seconds)
             seen.take(event)
         self.done, unplaced = seen.done()
+        self._gaps = history.remark is not None
         remarks = [history.remark] if history.remark is not None else []
         if self.header.remark is not None:
             remarks.append(self.header.remark)
@@ -101,8 +102,16 @@ class Player:
 
     def _begin(self) -> tuple[JobFold, Iterator[tuple[float, msgspec.Struct]]]:
         header = self.header
-        tally = tally_of(header, self._name_of)
-        fold = JobFold(tally, header.work, header.output, header.began_seconds, self.done, self.remark, header.tree)
+        fold = JobFold(
+            tally_of(header, self._name_of),
+            header.work,
+            header.output,
+            header.began_seconds,
+            self.done,
+            self.remark,
+            header.tree,
+            gaps=self._gaps,
+        )
         return fold, self._history.events()
 
     def _name_of(self, index: int) -> bytes:

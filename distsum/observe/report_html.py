@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from distsum.observe.report import JobReport
-    from distsum.observe.view import LogLine
+    from distsum.observe.view import JobView, LogLine
 
 _MOST_WORKERS: Final = 300
 _MOST_WORDS: Final = 2000
@@ -109,6 +109,15 @@ def _heading(report: JobReport, title: str) -> str:
     return "\n".join(lines)
 
 
+def _until_words(view: JobView) -> str:
+    """Return what ended the time that a job took; nothing of one that has not ended."""
+    if not view.snapshot.finished:
+        return ""
+    if view.failure is None:
+        return "until the last task was done"
+    return "until it was cancelled" if view.cancelled else "until it failed"
+
+
 def _summary(report: JobReport) -> str:
     header, tally, snapshot = report.header, report.tally, report.view.snapshot
     tasks = sum(phase.tasks for phase in snapshot.phases)
@@ -125,7 +134,7 @@ def _summary(report: JobReport) -> str:
             "seconds",
             seconds,
             time_words(seconds),
-            "until the last task was done" if snapshot.finished else "",
+            _until_words(report.view),
         ),
         (
             "read",

@@ -27,6 +27,8 @@ class PhaseProgress(msgspec.Struct, frozen=True):
         files_total: Inputs (phase 1) or partials (others) that are read for the tasks that are not reused.
         bytes_total: Bytes that are read for them, by the plan.
         bytes_read: Bytes that finished and running attempts have read.
+        tasks_planned: Tasks of the whole phase, by the plan; 0 where that is not known.
+        bytes_planned: Bytes that are read for them, likewise.
         started_seconds: When its first attempt began, in seconds since the job's start; None before.
         finished_seconds: When its last task was done; None before.
     """
@@ -41,6 +43,18 @@ class PhaseProgress(msgspec.Struct, frozen=True):
     bytes_read: int = 0
     started_seconds: float | None = None
     finished_seconds: float | None = None
+    tasks_planned: int = 0
+    bytes_planned: int = 0
+
+    @property
+    def unneeded(self) -> int:
+        """Tasks that are not needed, since a node above what they make was stored before this run."""
+        return max(0, self.tasks_planned - self.tasks)
+
+    @property
+    def bytes_before(self) -> int:
+        """Bytes that this run has not to read for that."""
+        return max(0, self.bytes_planned - self.bytes_total)
 
 
 class Snapshot(msgspec.Struct, frozen=True):

@@ -33,7 +33,7 @@ from distsum.observe.rates import ByteRates, Estimate, Lanes, estimate
 from distsum.observe.snapshot import Snapshot
 from distsum.observe.states import PhaseStates, TaskStates
 from distsum.observe.subtree import NodeDetail, node_detail
-from distsum.observe.workers import WorkerStatus, WorkerTable
+from distsum.observe.workers import GONE, SILENT_SECONDS, WorkerStatus, WorkerTable
 from distsum.tree import Tree
 from distsum.wording import printable
 
@@ -55,10 +55,15 @@ class LogLine(msgspec.Struct, frozen=True):
 
 
 class WorkerView(msgspec.Struct, frozen=True):
-    """A worker, and how it has spent the last slices of time (see ``rates.Lanes``)."""
+    """A worker, and how it has spent the last slices of time (see ``rates.Lanes``).
+
+    ``silent_seconds`` is for how long nothing was heard of one that is at a task of the job: whole seconds, and 0 where
+    that is not unusual, so that a view changes only where there is something to see.
+    """
 
     status: WorkerStatus
     lane: str
+    silent_seconds: int = 0
 
 
 class JobView(msgspec.Struct, frozen=True, kw_only=True):
@@ -116,6 +121,7 @@ class JobFold:
         done: As for ``TaskStates``.
         remark: What is to be known of where the events come from.
         tree: What its tasks stand in; None where that is not known.
+        gaps: Whether some of its events are missing, so that no silence of a worker can be told from that.
     """
 
     def __init__(
@@ -127,6 +133,8 @@ class JobFold:
         done: Iterable[bytes] = (),
         remark: str | None = None,
         tree: Tree | None = None,
+        *,
+        gaps: bool = False,
     ) -> None:
         self._work = work
         self._tree = tree
@@ -135,6 +143,7 @@ class JobFold:
         self._output = printable(output)
         self._began_seconds = began_seconds
         self._remark = remark
+        self._gaps = gaps
         self._states = TaskStates(work, done)
         self._workers = WorkerTable()
         self._rates = ByteRates()
@@ -153,6 +162,7 @@ class JobFold:
             self._started = True
         elif not self._started and isinstance(getattr(event, "task", None), TaskId):
             return  # of an earlier run of the job
+        again = isinstance(event, WorkerLost) and self._workers.is_gone(event.worker)
         self._tally.take(event, now)
         self._workers.take(event, now)
         self._states.take(event)
@@ -170,7 +180,8 @@ class JobFold:
                 self._ended_seconds = now
                 self._failed = event if isinstance(event, JobFailed) else None
         self._lanes.take(event, now, backup=getattr(event, "attempt", None) in self._racing)
-        self._narrate(event, now)
+        if not again:  # Who is given up is told once more when the broker notices that it is gone.
+            self._narrate(event, now)
 
     @property
     def attempts(self) -> AttemptTable:
@@ -193,7 +204,8 @@ class JobFold:
             states=self._states.phases(),
             ledger=self._tally.ledger_report(self._began_seconds, self._remark),
             workers=tuple(
-                WorkerView(status, self._lanes.lane(status.worker, now)) for status in self._workers.statuses()
+                WorkerView(each, self._lanes.lane(each.worker, now), self._silent_seconds(each, snapshot.job, now))
+                for each in self._workers.statuses()
             ),
             read_rates=read,
             write_rates=self._rates.written.per_second(now),
@@ -211,6 +223,13 @@ class JobFold:
         """Return what is known of a node and ``count`` of its children, from place ``first`` on; see ``subtree``."""
         table = self._attempts or AttemptTable(())
         return node_detail(task, self._tree, table, self._tally.input_name, first, count)
+
+    def _silent_seconds(self, status: WorkerStatus, job: str, now: float) -> int:
+        """Return for how long nothing was heard of a worker at a task of the job; 0 where that is not unusual."""
+        if self._gaps or status.state in GONE or status.task is None or status.task.job != job:
+            return 0  # Of one that idles, or is at another job's task, this job is not told.
+        silent = now - status.heard_seconds
+        return int(silent) if silent > SILENT_SECONDS else 0
 
     def _failure_words(self, failed: JobFailed) -> str:
         reason = printable(failed.reason, 2000)

@@ -24,6 +24,8 @@ from distsum.messages import (
 WorkerState = Literal["idle", "busy", "paused", "quarantined", "left", "lost", "refused"]
 GONE: Final = frozenset({"left", "lost", "refused"})
 """Workers in these states do not come back under their names: one that left was told to, or its process was ended."""
+SILENT_SECONDS: Final = 6.0
+"""A worker tells every 2 s or more often that it is there: one that does not for so long wants a look."""
 _GONE_KEPT: Final = 50
 """Workers that are gone and still shown, so that it can be seen why."""
 
@@ -42,7 +44,7 @@ class WorkerStatus(msgspec.Struct, frozen=True, kw_only=True):
         tasks: Tasks it has done.
         failures: Attempts of it that failed.
         bytes_read: Bytes it has read, those of its running task included.
-        bytes_per_second: Of the tasks that it has done.
+        bytes_per_second: Of the tasks that it has done, but for those that it found stored.
         reading_share: What part of that time it waited for bytes, from 0 to 1.
         resident_bytes: Its memory, when last heard.
         peak_bytes: The most that one of its tasks took over its imports.
@@ -83,6 +85,7 @@ class _Tally(msgspec.Struct):
     failures: int = 0
     bytes_done: int = 0
     bytes_running: int = 0
+    bytes_timed: int = 0
     busy_seconds: float = 0.0
     reading_seconds: float = 0.0
     peak_bytes: int = 0
@@ -110,6 +113,10 @@ class WorkerTable:
         """Return all workers by name, and the last that are gone."""
         return tuple(_status(name, tally) for name, tally in sorted(self._workers.items()))
 
+    def is_gone(self, worker: str) -> bool:
+        """Whether it is known of a worker that it is gone."""
+        return worker in self._workers and self._workers[worker].gone is not None
+
     def active(self) -> list[str]:
         """Return the names of those that are there."""
         return [each.worker for each in self.statuses() if each.state not in GONE]
@@ -126,8 +133,10 @@ class WorkerTable:
                 tally.task, tally.bytes_running = None, 0
                 tally.tasks += event.child is None
                 tally.bytes_done += effort.bytes_read
-                tally.busy_seconds += effort.busy_seconds
-                tally.reading_seconds += effort.reading_seconds
+                if not event.reused:  # To look at what is stored takes no time, and tells nothing of how fast it works.
+                    tally.bytes_timed += effort.bytes_read
+                    tally.busy_seconds += effort.busy_seconds
+                    tally.reading_seconds += effort.reading_seconds
                 tally.peak_bytes = max(tally.peak_bytes, effort.peak_bytes)
             case TaskFailed():
                 tally.task, tally.bytes_running = None, 0
@@ -148,6 +157,8 @@ class WorkerTable:
                     left = event.reason == LEFT
                     self._leave(event.worker, "left" if left else "lost", None if left else event.reason)
                 return
+            case _:
+                return  # what was decided about it, such as a backup of a silent one, is no word from it
         tally.heard_seconds = now
 
     def _leave(self, worker: str, state: WorkerState, reason: str | None) -> None:
@@ -172,7 +183,7 @@ def _status(name: str, tally: _Tally) -> WorkerStatus:
         tasks=tally.tasks,
         failures=tally.failures,
         bytes_read=tally.bytes_done + tally.bytes_running,
-        bytes_per_second=tally.bytes_done / tally.busy_seconds if tally.busy_seconds else 0.0,
+        bytes_per_second=tally.bytes_timed / tally.busy_seconds if tally.busy_seconds else 0.0,
         reading_share=tally.reading_seconds / tally.busy_seconds if tally.busy_seconds else 0.0,
         resident_bytes=tally.resident_bytes,
         peak_bytes=tally.peak_bytes,

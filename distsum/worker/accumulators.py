@@ -84,27 +84,30 @@ class Accumulators:
         self._reduction.merge(planes, self._counts[0], others, count)
 
     def nested(self, level: int) -> tuple[list[Array], int]:
-        """Return the planes of the node of a level (from 1) that is whole now, and the number of inputs in them."""
+        """Return the planes of the node of a level (from 1) that is under way, and the number of inputs in them."""
         return self._levels[level - 1], self._counts[level - 1]
 
-    def close(self, count: int, span: int = 1) -> None:
+    def close(self, count: int, span: int = 1) -> int:
         """End a child that held ``count`` inputs (0 for one that was skipped), and carry what is complete.
 
         Args:
             count: The inputs in it.
             span: Children that it stands for: a stored node takes the place of all that it was made of, from its
                 beginning. The levels below it are empty then, so that it is carried up by swapping.
+
+        Returns:
+            The level of the node under way (from 1) that the child is in now, and all that was in those below.
         """
         self._counts[0] += count
         self._position += span
         whole = min(carries(self._position - 1, self._fan_in), len(self._levels) - 1)
-        if not whole:
-            return
-        for level in range(whole - 1):
-            self._carry(level)
-        if self._fan_in**whole > span:
-            self._finished(whole)
-        self._carry(whole - 1)
+        if whole:
+            for level in range(whole - 1):
+                self._carry(level)
+            if self._fan_in**whole > span:
+                self._finished(whole)
+            self._carry(whole - 1)
+        return whole + 1
 
     def top(self) -> tuple[list[Array], int]:
         """Fold what is left; return the node's planes and the number of inputs in them."""

@@ -29,13 +29,14 @@ class Attempt:
     Attributes:
         task: The task.
         number: The attempt's number.
+        first_number: The first that its master has given.
         work: URI of the work folder.
         delivery: How often the task was handed out.
         child: The only child of the task's node that is to be made, if not the whole.
-        resume: Whether child nodes may be stored, from which to start.
+        resume: Whether sums inside the task may be stored, from which to start.
         shared: Whether others help, so that children are stored at once, and theirs are looked for.
         cancelled: Set when the result is not wanted any more.
-        taken: Children of the task's node that were found stored and read instead of made.
+        taken: Children of the task's node that were found stored, also in a sum of several, and read instead of made.
         progress: Share of the work that is in the sums, from 0 to 1; it never falls.
         bytes_read: Of inputs and partials so far.
         bytes_written: Of partials and the result.
@@ -44,12 +45,13 @@ class Attempt:
         reading_seconds: Spent waiting for bytes, and parsing them.
         adding_seconds: Spent adding.
         storing_seconds: Spent storing, also on the way.
-        checkpoint_seconds: Of that, what nodes on the way took.
+        checkpoint_seconds: Of that, what sums on the way took.
     """
 
     def __init__(self, message: RunTask) -> None:
         self.task = message.task
         self.number = message.attempt
+        self.first_number = message.first_attempt
         self.work = message.work
         self.delivery = message.delivery
         self.child = message.child

@@ -1,7 +1,9 @@
-"""Which nodes inside a long task are stored on the way, and which stored ones another attempt starts from (pure).
+"""Which sums inside a long task are stored on the way, and which stored ones another attempt starts from (pure).
 
-A task folds the nested nodes of the canonical tree, and each is whole at some moment, just before it is carried into
-the one above. Stored then, it need never be made again: not after a crash, and not by a backup attempt.
+A task has one sum under way at each level of the canonical tree: that of level 1 goes into that of level 2 as soon as
+R children are in it, and so on, as an odometer carries. At any moment these sums hold all that was done. Each is a node
+by itself, over the children that are in it so far: a left fold of the first ones is what the tree over their inputs
+alone is. So any of them can be stored under its own name, and read again in place of its children.
 
 A node's key alone says what it holds, whoever stored it and at whatever height: it hashes the inputs' identities in
 order, and all else that bytes depend on (see ``manifest.NodeKeys``). The tree over a list of inputs is the same
@@ -13,69 +15,106 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from distsum.tree import split
+from distsum.tree import levels_above
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterable, Iterator
 
 WORK_FOR_STORING: Final = 25.0
-"""Times what storing a node takes that making it must have taken: then storing costs 4 % at the most."""
+"""Times what storing a sum takes that making what is new in it must have taken: then it costs 4 % at the most."""
 
 
 class Checkpoints:
-    """How long the nodes that are under way have taken, without what stored descendants cover.
-
-    Work on a node that is not stored may still be lost with the node above, so it adds up there.
+    """How long what is in the sums under way has taken, without what is stored of it.
 
     Args:
-        levels: Levels that a task folds.
+        levels: Levels that a task folds; that of the lowest sum is 1.
         now: Seconds of a steady clock.
+
+    Attributes:
+        lost_seconds: Work that would be lost now, but for that on a child that is not finished.
     """
 
     def __init__(self, levels: int, now: float) -> None:
-        self._uncovered = [0.0] * (levels + 1)
+        self.lost_seconds = 0.0
+        self._unstored = [0.0] * (levels + 1)
         self._since = now
 
-    def finish(self, level: int, now: float) -> float:
-        """End the node of a level, which ends those below it as well; return the seconds that would be lost with it."""
-        lost = now - self._since + sum(self._uncovered[:level])
-        self._uncovered[:level] = [0.0] * level
-        self._since = now
-        return lost
-
-    def leave(self, level: int, lost_seconds: float) -> None:
-        """Note that the node of a level that has just ended is not stored."""
-        self._uncovered[level] += lost_seconds
-
-    def cover(self, now: float) -> None:
-        """Note that nothing since the last call can be lost: a node was stored, or a stored one read."""
+    def close(self, level: int, now: float) -> None:
+        """Note that a child is finished, and that with it the sums below this level went into that of the level."""
+        took = now - self._since
+        self.lost_seconds += took
+        self._unstored[level] += took
+        if level > 1:
+            self._unstored[level] += sum(self._unstored[:level])
+            self._unstored[:level] = [0.0] * level
         self._since = now
 
+    def cover(self, level: int, now: float) -> None:
+        """Note that nothing in the sums below this level can be lost, nor the time since: it was stored, or read."""
+        self._unstored[:level] = [0.0] * level
+        self.lost_seconds = sum(self._unstored)
+        self._since = now
 
-def is_due(lost_seconds: float, least_seconds: float, storing_seconds: float) -> bool:
-    """Whether a finished node is to be stored.
+    def due(self, least_seconds: float, storing_seconds: float) -> int | None:
+        """Return the level of the sum that is to be stored now: the one with the most work that is not; None for none.
+
+        Args:
+            least_seconds: Less than this in all is not worth a request.
+            storing_seconds: What storing one is likely to take: as long as the last time.
+        """
+        if self.lost_seconds < least_seconds:
+            return None  # nearly always, and this is asked after every child
+        most = max(self._unstored)
+        return self._unstored.index(most) if most and most >= WORK_FOR_STORING * storing_seconds else None
+
+    def store(self, level: int, now: float) -> None:
+        """Note that a sum is stored, and that the time which that took is no work."""
+        self._unstored[level] = 0.0
+        self.lost_seconds = sum(self._unstored)
+        self._since = now
+
+
+def under_way(position: int, level: int, fan_in: int) -> tuple[int, int]:
+    """Return the range of children, of a node's first ``position`` ones, that are in the sum of a level.
+
+    >>> [under_way(32, level, 5) for level in (1, 2, 3)], under_way(50, 3, 5)
+    ([(30, 32), (25, 30), (0, 25)], (0, 50))
+    """
+    below = fan_in ** (level - 1)
+    return position - position % (below * fan_in), position - position % below
+
+
+def beginnings(position: int, children: int, fan_in: int) -> Iterator[int]:
+    """Yield where the sums begin that end before the child at ``position``, and may be stored: the last ones first.
 
     Args:
-        lost_seconds: What would be lost with it.
-        least_seconds: Less is not worth a request.
-        storing_seconds: What storing is likely to take: as long as the last time.
+        position: From 1 to ``children``.
+        children: How many the node has.
+        fan_in: R.
 
-    >>> is_due(3.0, 3.0, 0.1), is_due(3.0, 3.0, 0.2), is_due(2.9, 3.0, 0.0)
-    (True, False, False)
+    >>> list(beginnings(4, 32, 5)), list(beginnings(5, 32, 5)), list(beginnings(30, 32, 5)), list(beginnings(32, 32, 5))
+    ([0], [0], [25], [30, 25, 0])
     """
-    return lost_seconds >= max(least_seconds, WORK_FOR_STORING * storing_seconds)
+    before = position
+    for level in range(1, levels_above(children, fan_in) + 1):
+        span = int(fan_in ** (level - 1))
+        if position % span and position < children:
+            return
+        start = (position - 1) // (span * fan_in) * span * fan_in
+        if start < before:
+            yield start
+            before = start
 
 
-def stored_within(
-    start: int, stop: int, fan_in: int, is_stored: Callable[[int, int], bool]
-) -> Iterator[tuple[int, int]]:
-    """Yield, in order, the highest stored nodes below the node over [start, stop), as ranges.
+def highest(stored: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+    """Yield, in order, the stored sums that lie in no other one. Of any two that meet, one lies in the other.
 
-    >>> list(stored_within(0, 30, 5, lambda low, high: (low, high) in {(5, 10), (5, 6), (25, 30)}))
-    [(5, 10), (25, 30)]
+    >>> list(highest([(25, 45), (0, 25), (50, 52), (0, 10), (50, 75), (25, 30)]))
+    [(0, 25), (25, 45), (50, 75)]
     """
-    for low, high in split(start, stop, fan_in):
-        if is_stored(low, high):
-            yield low, high
-        else:
-            yield from stored_within(low, high, fan_in, is_stored)
+    end = 0
+    for start, stop in sorted(stored, key=lambda each: (each[0], -each[1])):
+        if start >= end:
+            yield start, stop
+            end = stop

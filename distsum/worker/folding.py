@@ -124,6 +124,7 @@ class JobFolder:
             planes, inputs = parts.accumulators.top()
             attempt.adding_seconds += perf_counter() - began
             parts.partials.store(uri, planes, inputs, skipped, attempt)
+            node.remove_stored()
         else:
             inputs, skipped = stored.inputs, stored.skipped
             planes = parts.accumulators.lowest

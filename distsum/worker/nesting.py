@@ -1,4 +1,4 @@
-"""The nodes inside a task: folding them, storing some on the way, and taking those that are stored."""
+"""The nodes inside a task: folding them, storing sums on the way, and taking those that are stored."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from typing import TYPE_CHECKING, Final
 from distsum.errors import PartialError
 from distsum.messages import Skipped
 from distsum.partials import children_uri, partial_uri
-from distsum.tree import split
-from distsum.worker.checkpoints import Checkpoints, is_due, stored_within
+from distsum.tree import levels_above, split
+from distsum.worker.checkpoints import Checkpoints, beginnings, highest, under_way
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Iterator
 
-    from distsum.manifest import ManifestReader, NodeKeys
+    from distsum.manifest import GrowingKey, ManifestReader, NodeKeys
     from distsum.messages import JobSpec
     from distsum.partials import PartialHead
     from distsum.stores.base import Reader, Store
     from distsum.tree import Tree
-    from distsum.worker.accumulators import Accumulators
+    from distsum.worker.accumulators import Accumulators, Array
     from distsum.worker.adding import InputAdder
     from distsum.worker.attempt import Attempt
     from distsum.worker.partial_io import PartialIO
@@ -82,7 +82,8 @@ class NodeFold:
         self._origin = self.inputs(*children)[0]
         self._folder = children_uri(parts.spec.work, parts.spec.job)
         self._direct = dict(split(*children, parts.spec.fan_in))
-        self._stored: set[str] = set()
+        self._stored: dict[tuple[int, int], bytes] = {}
+        self._replaced: list[tuple[int, int]] = []
         self._known: dict[int, int] = {}
         self._checkpoints: Checkpoints
         self._looked: float
@@ -119,7 +120,7 @@ class NodeFold:
         self._checkpoints = Checkpoints(self._parts.spec.exponent, self._looked)
         low, high = self._numbers
         accumulators.reset(high - low, self._finish_nested)
-        if attempt.resume and self._direct:
+        if attempt.resume:
             self._list_stored()
         readers = self._open(self._first)
         try:
@@ -129,8 +130,8 @@ class NodeFold:
                     return head
                 if (stop := self._known.pop(at, None)) is not None:
                     if not self._take(at, stop):
-                        # It was damaged. Perhaps nodes inside it are stored as well, which it hid.
-                        self._known.update(self._stored_below(at, stop))
+                        # It was damaged, or is replaced by now. Perhaps sums inside it are stored, too, which it hid.
+                        self._known.update(self._stored_within(at, stop))
                         readers.close()
                         readers = self._open(at)
                     continue
@@ -180,7 +181,7 @@ class NodeFold:
         reason = self._parts.inputs.add(child, reader, *self._numbers, self._attempt)
         if reason is not None:
             self.skipped.append(Skipped(child - self._origin, reason))
-        self._parts.accumulators.close(0 if reason is not None else 1)
+        self._finish_child(self._parts.accumulators.close(0 if reason is not None else 1))
 
     def _add_partial(self, child: int, reader: Reader | None) -> None:
         if reader is None:
@@ -198,7 +199,7 @@ class NodeFold:
     def _close(self, start: int, head: PartialHead, span: int) -> None:
         offset = self.inputs(start, start + span)[0] - self._origin
         self.skipped.extend(Skipped(offset + each.index, each.reason) for each in head.skipped)
-        self._parts.accumulators.close(head.inputs, span)
+        self._finish_child(self._parts.accumulators.close(head.inputs, span))
 
     # Nodes on the way -------------------------------------------------------------------------------------------------
 
@@ -210,52 +211,118 @@ class NodeFold:
         return self._parts.partials.head(self.nested_uri(self.key(*self.children)), self._attempt)
 
     def _list_stored(self) -> None:
-        names = self._parts.store.list(self._folder)
-        self._stored = {name.decode() for name in names if _KEY.fullmatch(name)}
-        if self._stored:
-            self._known = dict(self._stored_below(self._first, self._last))
+        """Find the sums inside the node that are stored."""
+        names = {name.decode() for name in self._parts.store.list(self._folder) if _KEY.fullmatch(name)}
+        if not names:
+            return
+        growing: dict[int, GrowingKey] = {}
+        children, fan_in = self._last - self._first, self._parts.spec.fan_in
+        for child, pieces in enumerate(self._identities()):
+            if child % fan_in == 0:
+                growing[child] = self._keys.growing()
+            for piece in pieces:
+                for each in growing.values():
+                    each.add(piece)
+            position = child + 1
+            for start in beginnings(position, children, fan_in):
+                if position - start < children and (key := growing[start].key()) in names:
+                    self._stored[self._first + start, self._first + position] = self.nested_uri(key)
+            # Those go on whose node does.
+            going = {0, *(position - position % fan_in**level for level in range(1, levels_above(children, fan_in)))}
+            growing = {start: each for start, each in growing.items() if start in going}
+        self._known = dict(self._stored_within(self._first, self._last))
 
-    def _stored_below(self, start: int, stop: int) -> Iterable[tuple[int, int]]:
-        return stored_within(start, stop, self._parts.spec.fan_in, lambda *node: self.key(*node) in self._stored)
+    def _identities(self) -> Iterator[Iterable[bytes]]:
+        """Yield the packed records of each child's inputs."""
+        manifest = self._parts.manifest
+        if self._phase == 1:
+            return ((record,) for record in manifest.records(*self.children))
+        return (manifest.pieces(*self.inputs(child, child + 1)) for child in range(*self.children))
+
+    def _stored_within(self, start: int, stop: int) -> Iterable[tuple[int, int]]:
+        return highest(each for each in self._stored if start <= each[0] and each[1] <= stop)
 
     def _take(self, start: int, stop: int) -> bool:
-        """Read a stored node in place of its children; return whether it was there, and whole.
+        """Read a stored sum in place of its children; return whether it was there, and whole.
 
         Where it begins all levels below it are empty, so it is read straight into the lowest one's planes.
         """
-        key = self.key(start, stop)
-        head = self._parts.partials.load(self.nested_uri(key), self._attempt)
+        uri = self._stored.get((start, stop)) or self.nested_uri(self.key(start, stop))
+        head = self._parts.partials.load(uri, self._attempt)
         if head is None:
-            self._stored.discard(key)
+            self._stored.pop((start, stop), None)
             return False
-        self._checkpoints.cover(perf_counter())
-        if self._direct.get(start) == stop:
-            self._attempt.taken.append([*self._direct].index(start))
+        self._stored[start, stop] = uri
+        self._checkpoints.cover(1, perf_counter())
+        for index, (low, high) in enumerate(self._direct.items()):
+            if start <= low and high <= stop:
+                self._attempt.taken.append(index)
         self._close(start, head, stop - start)
         self._attempt.advance(self._parts.accumulators.position)
         return True
 
     def _finish_nested(self, level: int) -> None:
-        """Store a node that is whole now, if making it again would cost more than storing it."""
-        parts, attempt = self._parts, self._attempt
-        began = perf_counter()
-        lost = self._checkpoints.finish(level, began)
-        stop = self._first + parts.accumulators.position
-        start = stop - parts.spec.fan_in**level
-        if stop == self._last:
-            return  # With it the node that this is about is whole, and that one is stored.
-        wanted = attempt.shared and self._direct.get(start) == stop
-        if not wanted and not is_due(lost, parts.spec.checkpoint_seconds, parts.partials.storing_seconds):
-            self._checkpoints.leave(level, lost)
+        """Store a child of the node that is whole now, if others look for such."""
+        stop = self._first + self._parts.accumulators.position
+        start = stop - self._parts.spec.fan_in**level
+        if self._attempt.shared and self._direct.get(start) == stop < self._last:
+            self._store(start, stop, *self._parts.accumulators.nested(level))
+            self._checkpoints.cover(level + 1, perf_counter())
+
+    def _finish_child(self, level: int) -> None:
+        """Store the sums under way of which too much would be lost; with the last child the node is whole itself."""
+        parts, checkpoints = self._parts, self._checkpoints
+        checkpoints.close(level, perf_counter())
+        position = parts.accumulators.position
+        if self._first + position == self._last:
             return
-        stored_before = attempt.storing_seconds
-        planes, inputs = parts.accumulators.nested(level)
-        offset = self.inputs(start, stop)[0] - self._origin
-        skipped = tuple(Skipped(each.index - offset, each.reason) for each in self.skipped if each.index >= offset)
-        parts.partials.store(self.nested_uri(self.key(start, stop)), planes, inputs, skipped, attempt)
-        ended = perf_counter()
+        least = parts.spec.checkpoint_seconds
+        while (due := checkpoints.due(least, parts.partials.storing_seconds)) is not None:
+            start, stop = under_way(position, due, parts.spec.fan_in)
+            self._store(self._first + start, self._first + stop, *parts.accumulators.nested(due))
+            checkpoints.store(due, perf_counter())
+
+    def _store(self, start: int, stop: int, planes: list[Array], inputs: int) -> None:
+        """Store a sum, and remove those that the last one replaced.
+
+        Those that this one replaces stay until the next is stored, since who begins now may be about to read them. So
+        do a node's children until the node is stored, for those who begin further on.
+        """
+        parts, attempt = self._parts, self._attempt
+        began, stored_before = perf_counter(), attempt.storing_seconds
+        low, high = (place - self._origin for place in self.inputs(start, stop))
+        skipped = tuple(Skipped(each.index - low, each.reason) for each in self.skipped if low <= each.index < high)
+        uri = self.nested_uri(self.key(start, stop))
+        parts.partials.store(uri, planes, inputs, skipped, attempt)
+        self._stored[start, stop] = uri
+        self._remove(self._replaced)
+        self._replaced = [
+            each
+            for each in self._stored
+            if start <= each[0] and each[1] <= stop and each != (start, stop) and self._direct.get(each[0]) != each[1]
+        ]
+        took = perf_counter() - began
         # With its key, which may take a hash over many names of inputs.
-        parts.partials.storing_seconds = ended - began
-        attempt.storing_seconds = stored_before + ended - began
-        attempt.checkpoint_seconds += ended - began
-        self._checkpoints.cover(ended)
+        parts.partials.storing_seconds = took
+        attempt.storing_seconds = stored_before + took
+        attempt.checkpoint_seconds += took
+
+    def _remove(self, nodes: Iterable[tuple[int, int]]) -> None:
+        for node in nodes:
+            # One that was found damaged is removed already.
+            if (uri := self._stored.pop(node, None)) is not None:
+                self._parts.store.delete(uri)
+
+    def remove_stored(self) -> None:
+        """Remove the sums inside the node that this attempt has stored, or found: the node itself is stored now.
+
+        Raises:
+            StorageError: One cannot be removed.
+        """
+        if not self._stored:
+            return
+        began = perf_counter()
+        self._remove(list(self._stored))
+        took = perf_counter() - began
+        self._attempt.storing_seconds += took
+        self._attempt.checkpoint_seconds += took

@@ -91,7 +91,7 @@ class Worker:
         self._memory_bytes = memory_bytes
         self._sent_away_status = sent_away_status
         self._inbox: queue.SimpleQueue[Attempt] = queue.SimpleQueue()
-        self._folder: tuple[tuple[str, bytes], JobFolder] | None = None
+        self._folder: tuple[tuple[str, bytes, int], JobFolder] | None = None
         self._attempts: list[Attempt] = []  # the running one, and one that may have arrived meanwhile
         self._running: Attempt | None = None
         self._draw = random.Random()  # noqa: S311 - spreads workers in time, and keeps no secret
@@ -156,8 +156,6 @@ class Worker:
             self._forget_job()
             return self._failed(attempt, "not_served", str(error), place=error.place)
         except DistsumError as error:
-            # Perhaps another master has begun the job's output anew; then its description, read again, says so.
-            self._forget_job()
             reason = str(error) if self._host is None else f"{error} (on {self._host})"
             return self._failed(attempt, _failure_kind(error), reason)
         except Exception as error:  # noqa: BLE001 - an unforeseen failure is reported, tried again, and named at the end
@@ -205,8 +203,9 @@ class Worker:
     def _job_folder(self, attempt: Attempt) -> JobFolder:
         """Return the folder of this task's job. Only one is kept, since its buffers are what memory is planned for."""
         job = attempt.task.job
-        # By its work folder, too: whoever makes up a message with another one must not decide what this job is.
-        key = job, attempt.work
+        # By its work folder, too: whoever makes up a message with another one must not decide what this job is. And by
+        # its master, since the next one begins the output anew, and says so in the job's description.
+        key = job, attempt.work, attempt.first_number
         if self._folder is None or self._folder[0] != key:
             self._forget_job()
             if self._places is not None:

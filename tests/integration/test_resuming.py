@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import os
 from typing import TYPE_CHECKING, Any
 
@@ -18,11 +19,9 @@ from distsum.partials import node_context
 from distsum.preparation import prepare
 from distsum.request import Options
 from distsum.stores.local import LocalStore
-from distsum.tree import split
 from tests.reference import reference_reduce
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
 FILES, COUNT = 125, 500
@@ -35,7 +34,7 @@ if "distsum.worker" in sys.orig_argv:
         name = arguments[0] if event == "open" else b""
         if not isinstance(name, bytes) or b"/runs/" not in name:
             return
-        time.sleep(0.01)  # so that a node takes many times what storing it does
+        time.sleep(0.01)  # so that a sum takes many times what storing it does
         if name.endswith(b"100.npy") and os.path.exists({mark!r}):
             {first}
             shutil.copytree({work!r}, {copy!r}, dirs_exist_ok=True)
@@ -61,7 +60,7 @@ def inputs(tmp_path: Path, arrays: list[Any]) -> list[bytes]:
 
 @pytest.fixture
 def planted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Give the mark that makes a worker end; nodes are stored on the way as soon as that pays."""
+    """Give the mark that makes a worker end; sums are stored on the way as soon as that pays."""
     mark = tmp_path / "mark"
     mark.touch()
     (tmp_path / "plant").mkdir()
@@ -79,21 +78,19 @@ def planted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def stored(inputs: list[bytes], tmp_path: Path, options: Options) -> list[tuple[int, int]]:
-    """Return the highest nodes that were stored inside the only task when its worker ended."""
+    """Return the highest sums that were stored inside the only task when its worker ended, as ranges of inputs."""
     prepared = prepare("mean", inputs, os.fsencode(tmp_path / "out.npy"), options, LocalStore())
     keys = NodeKeys(node_context(prepared.record.spec, 0))
     children = {path.name for path in (tmp_path / "copy").rglob("children/*")}
-
-    def highest(low: int, high: int) -> Iterator[tuple[int, int]]:
-        for node in split(low, high, 5):
-            if keys.key([prepared.manifest.records(*node)]) in children:
-                yield node
-            else:
-                yield from highest(*node)
-
-    found = list(highest(0, FILES))
-    assert found, "a node of 25 inputs takes far longer than storing it"
-    return found
+    ranges = itertools.combinations(range(FILES + 1), 2)
+    found = [each for each in ranges if keys.key([prepared.manifest.records(*each)]) in children]
+    highest = [
+        (low, high)
+        for low, high in found
+        if not any(other[0] <= low and high <= other[1] for other in found if other != (low, high))
+    ]
+    assert highest, "100 inputs take far longer than storing a sum"
+    return highest
 
 
 def read_by_the_next(nodes: list[tuple[int, int]]) -> int:
@@ -102,14 +99,15 @@ def read_by_the_next(nodes: list[tuple[int, int]]) -> int:
     return (FILES - covered) * INPUT_BYTES + len(nodes) * PARTIAL_BYTES
 
 
+@pytest.mark.parametrize("fan_in", [5, FILES])
 def test_a_worker_that_is_killed_in_a_long_task_is_followed_by_one_that_reads_only_the_rest(
-    inputs, arrays, tmp_path, planted
+    inputs, arrays, tmp_path, planted, fan_in: int
 ) -> None:
-    options = Options(partition=FILES, tiles=1, workers=1, work_dir=str(tmp_path / "work"))
+    options = Options(partition=FILES, fan_in=fan_in, tiles=1, workers=1, work_dir=str(tmp_path / "work"))
     summary = run("mean", inputs, os.fsencode(tmp_path / "out.npy"), options)
     assert not planted.exists()
     assert (summary.tasks, summary.workers_lost) == (1, 1)
-    assert np.load(tmp_path / "out.npy").tobytes() == reference_reduce(arrays, 5, "mean").tobytes()
+    assert np.load(tmp_path / "out.npy").tobytes() == reference_reduce(arrays, fan_in, "mean").tobytes()
     assert summary.bytes_read == read_by_the_next(stored(inputs, tmp_path, options))
     assert not (tmp_path / "work").exists()
 

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from distsum.partials import decode_head, head_bytes
 from tests.command import wait_until
-from tests.deployment import FILES, Deployment, deployment, input_number
-from tests.faultproxy import Fault, in_front_of
+from tests.deployment import COUNT, FILES, Deployment, deployment, input_number
+from tests.faultproxy import Fault, Request, in_front_of
 from tests.reference import reference_reduce
 
 if TYPE_CHECKING:
@@ -118,6 +119,49 @@ def test_idle_workers_share_what_a_crawling_one_has_left_and_it_stops_reading(se
     assert entry["outcome"] == "won"
     assert entry["children"] >= 1
     assert (told.backups.started, told.backups.won, told.retries) == (1, 1, 0)
+
+
+def test_who_follows_a_killed_worker_reads_only_the_files_that_are_in_no_stored_sum(service, inputs):
+    service.start_master(DISTSUM_SPECULATION="multiplier=1e6,slow=1e6,silence_seconds=1e6")
+    workers = service.start_worker(slots=1)
+    hold = service.worker_s3.hold()
+
+    def slowly(request: Request) -> Fault | None:
+        number = input_number(request)
+        if number is None:
+            return None
+        # A fifth of a second each, one after the other, up to the one before which the worker is killed.
+        return Fault(hold=hold) if number == 50 else Fault(stall=128 + 8 * COUNT - 20, drip_seconds=0.01)
+
+    service.worker_s3.choose = slowly
+    # One task, and no node inside it.
+    job = service.client.submit(
+        "mean",
+        f"{service.place}/in/*.npy",
+        f"{service.place}/out.npy",
+        partition=125,
+        fan_in=125,
+        max_open_files=1,
+    )
+    wait_until(lambda: hold.held, "its last file", 120)
+    (process,) = workers.children
+    os.kill(process, signal.SIGKILL)
+    sums = service.listed(folder := f"scratch/jobs/{job}/children")
+    contents = [service.content(f"{folder}/{name}") for name in sums]
+    stored = max(decode_head(content[: head_bytes(content[:256])]).inputs for content in contents)
+    before = len(service.worker_s3.requests)
+    service.undo_faults()
+    hold.release()
+    told = service.client.wait(job, 60)
+    read = [
+        input_number(request) for request in service.worker_s3.requests[before:] if input_number(request) is not None
+    ]
+    assert 0 < stored <= 50
+    assert read == list(range(stored, FILES))
+    assert told.workers_lost == 1
+    content = service.content("out.npy")
+    assert content[128:] == reference_reduce(inputs, 125, "mean").tobytes()
+    assert not service.listed(folder)
 
 
 def test_a_master_that_is_killed_leaves_its_ledger_to_the_next_one(service, inputs):

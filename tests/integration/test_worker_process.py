@@ -134,6 +134,21 @@ def test_a_child_is_made_alone_and_the_whole_from_it(local_job, arrays, worker) 
     assert content[-800:] == reference_reduce(arrays, 5, "mean").tobytes()
 
 
+def test_who_has_worked_for_an_earlier_master_writes_at_once_to_the_output_that_the_next_one_has_begun(
+    local_job, arrays, worker
+) -> None:
+    process = worker()
+    process.tell(run_task(local_job, 1, first_attempt=1))
+    process.expect(TaskSucceeded)
+    before = local_job.spec.output
+    local_job.begin()
+    assert not os.path.exists(before)
+    process.tell(run_task(local_job, 100, first_attempt=100))
+    assert process.expect(TaskSucceeded, SOON_SECONDS).attempt == 100
+    with open(local_job.spec.output, "rb") as file:
+        assert file.read()[-800:] == reference_reduce(arrays, 5, "mean").tobytes()
+
+
 def test_what_a_failed_attempt_has_read_is_told(local_job, tmp_path, worker) -> None:
     (tmp_path / "20.npy").unlink()
     process = worker()
@@ -272,6 +287,7 @@ def test_who_is_told_that_others_help_stores_its_children_and_takes_theirs(proxy
     proxy.choose = lambda request: None
     proxy.let_go()
     done = process.expect(TaskSucceeded)
-    # Its children 1 and 2 are stored, the fourth is not made, and the last is whole with the task.
-    assert done.effort.objects_read == 24 - 5 + 1
-    assert len(list(store.list(folder))) == 3
+    # Its children 1 and 2 are stored, the fourth is not made, and the last is whole with the task. They go when that is
+    # stored; then the result is written.
+    assert (done.effort.objects_read, done.effort.objects_written) == (24 - 5 + 1, 2 + 1 + 1)
+    assert not list(store.list(folder))

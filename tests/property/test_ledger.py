@@ -212,17 +212,28 @@ TAIL = "reads at 0.06x its peers; left 19s, a copy takes 1.4s"
 
 
 def test_each_rule_is_told_with_the_limit_that_was_met():
-    def why(reason, times=None, seconds=None):
-        return said(begun(reason, evidence=met(times, seconds))).removeprefix("w07 -> w19  ").removesuffix(f"; {TAIL}")
+    def why(reason, times=None, seconds=None, **more):
+        evidence = msgspec.structs.replace(met(times, seconds), **more)
+        return said(begun(reason, evidence=evidence)).removeprefix("w07 -> w19  ").removesuffix(f"; {TAIL}")
 
     assert why("slow_attempt", 1.2, 1.2 * 1.4) == "3.2s > 1.2 x mean 1.4s"
     assert why("slow_attempt", 1.5, 1.5 * 1.1) == "3.2s > 1.5 x median 1.1s"
     assert why("slow_rate", 2.0, 2.8) == "3.2s for 14 % of it, 22s in all > 2 x usual 1.4s"
     assert why("slow_worker", 2.0) == "3.2s on a worker whose last tasks took 3.0 x the mean (slow from 2 x)"
-    assert why("silent", None, 6.0) == "silent for 7.5s > 6.0s"
+    before = ", since before the task was given out 3.2s ago"
+    assert why("silent", None, 6.0) == f"silent for 7.5s > 6.0s{before}"
+    assert why("silent", None, 6.0, silent_seconds=3.3) == "silent for 3.3s > 6.0s"
     nearly = said(refused("ends_sooner", left_seconds=1.9, gain_times=1.5))
     assert nearly == "w07 not copied: 2.3s but 91 % done; left 1.9s is not over 1.5 x copy 1.4s"
     assert said(refused("cap", most_backups=25)).endswith("as many backups as may be (25) are under way")
+
+
+def test_a_silence_that_counts_is_told_also_where_nobody_makes_a_copy():
+    alone = BackupDeclined(TASK, 5, "w07", "silent", "no_idle_worker", met(None, 6.0))
+    assert said(alone) == (
+        "w07 not copied: 3.2s but 14 % done, silent for 7.5s > 6.0s, since before the task was given out 3.2s ago; "
+        "no worker is idle that might be faster"
+    )
 
 
 def test_what_was_stored_before_limits_were_told_can_be_read_and_told():
@@ -237,7 +248,7 @@ def test_what_was_stored_before_limits_were_told_can_be_read_and_told():
 
 
 def test_each_reason_and_outcome_has_a_sentence_with_its_numbers():
-    assert said(begun("silent")) == f"w07 -> w19  silent for 7.5s; {TAIL}"
+    assert said(begun("silent")) == f"w07 -> w19  silent for 7.5s, since before the task was given out 3.2s ago; {TAIL}"
     assert said(begun("last_tasks")) == f"w07 -> w19  3.2s, of the last 2 tasks; {TAIL}"
     assert said(begun("slow_rate")) == f"w07 -> w19  3.2s for 14 % of it; {TAIL}"
     assert said(begun("slow_worker")).startswith("w07 -> w19  3.2s on a worker whose last tasks took 3.0 x the mean; ")

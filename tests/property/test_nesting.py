@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import math
 import os
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -15,10 +17,14 @@ from hypothesis import strategies as st
 
 from distsum.partials import decode_head, head_bytes
 from distsum.request import Options
-from distsum.worker import checkpoints
+from distsum.worker import checkpoints, nesting
+from distsum.worker.attempt import TaskCancelledError
 from tests.foldedtasks import Tasks
 from tests.property.test_bits import canonical, numbers
 from tests.reference import reference_reduce
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 @st.composite
@@ -134,30 +140,90 @@ def test_whichever_nodes_are_stored_the_bits_stay_and_only_the_others_are_made(
         tasks.close()
 
 
+def changed_sum(position: int, fan_in: int) -> tuple[int, int]:
+    """Return the sum that a child goes into, as a range of children that ends with it."""
+    span = 1
+    while position % (span * fan_in) == 0:
+        span *= fan_in
+    return position - position % (span * fan_in), position
+
+
 @given(job=jobs())
-def test_nodes_that_are_stored_on_the_way_are_those_that_are_folded_for_themselves(
-    job: dict[str, Any],
-) -> None:
+def test_what_is_stored_on_the_way_are_the_nodes_over_the_same_inputs(job: dict[str, Any]) -> None:
     with tempfile.TemporaryDirectory() as name, pytest.MonkeyPatch.context() as patched:
         eager, expected = made(job, Path(name), checkpoint_seconds=0.0)
-        # Each is due as soon as it is whole.
+        # Each is due as soon as it has changed.
         patched.setattr(checkpoints, "WORK_FOR_STORING", 0.0)
         assert eager.fold_all() == expected
         tree = eager.tree
-        inner = [uri for uri in eager.store.put_uris if b"/children/" in uri]
+        inner = {uri: content for uri, content in eager.store.contents.items() if b"/children/" in uri}
+        stored = set()
         for tile in range(eager.spec.tiles):
-            found = eager.stored_nested(tile)
-            # One that is whole together with the one above it is not stored, since that one is.
-            assert all(high % eager.spec.fan_in == 0 for _, high in found)
-            for index in range(tree.tasks(1)):
-                task = tree.inputs(1, index)
-                last = [node for node in eager.nodes() if inside(node, task) and node[1] < task[1]]
-                ends = {}
-                for low, high in last:
-                    ends[high] = min(low, ends.get(high, low))
-                assert {(low, high) for high, low in ends.items()} <= found
-        written = {uri: Path(os.fsdecode(uri)).read_bytes() for uri in inner}
-        again = [(tile, *node) for tile in range(eager.spec.tiles) for node in eager.stored_nested(tile)]
-        eager.store_nested(again)
-        assert written == {uri: Path(os.fsdecode(uri)).read_bytes() for uri in inner}
+            for phase in range(1, tree.phases + 1):
+                for index in range(tree.tasks(phase)):
+                    first, last = tree.children(phase, index)
+                    # With the last child the task's node is whole itself.
+                    for position in range(1, last - first):
+                        low, high = (first + each for each in changed_sum(position, eager.spec.fan_in))
+                        node = tree.inputs(phase - 1, low)[0], tree.inputs(phase - 1, high - 1)[1]
+                        stored.add((tile, *node))
+        assert {eager.nested(*node) for node in stored} == inner.keys()
+        # Of those that one had replaced and those it had at the end nothing is left.
+        assert eager.stored_names() == set()
+        eager.store_nested(sorted(stored))
+        assert inner == {uri: Path(os.fsdecode(uri)).read_bytes() for uri in inner}
         eager.close()
+
+
+@given(
+    job=jobs(),
+    cuts=st.lists(st.tuples(st.integers(0, 60), st.booleans()), max_size=3),
+    share=st.sampled_from([0.0, 0.5, 1.0]),
+    least=st.sampled_from([0.0, 1.0, 10.0]),
+)
+def test_wherever_an_attempt_is_cut_the_next_one_reads_only_what_is_not_stored(
+    job: dict[str, Any], cuts: list[tuple[int, bool]], share: float, least: float
+) -> None:
+    assume(job["count"] or job["suffix"] != ".raw" or not job["bad"])
+    with tempfile.TemporaryDirectory() as name, pytest.MonkeyPatch.context() as patched:
+        tasks, expected = made(job, Path(name), checkpoint_seconds=least)
+        draw = np.random.default_rng(job["seed"])
+        clock = itertools.accumulate(draw.choice([0.0, 0.1, 1.0, 4.0]) for _ in itertools.count())
+        patched.setattr(nesting, "perf_counter", lambda: next(clock))
+        patched.setattr(checkpoints, "WORK_FOR_STORING", 0.5)
+        tree, spec = tasks.tree, tasks.spec
+        bad = {index for index, path in enumerate(tasks.paths) if Path(os.fsdecode(path)).read_bytes().endswith(b"7 x")}
+        for phase in range(1, tree.phases + 1):
+            for tile, index in itertools.product(range(spec.tiles), range(tree.tasks(phase))):
+                if phase == 1:
+                    assert not tasks.stored_sums(tile, tree.inputs(phase, index))
+                for checks, removes in cuts:
+                    # Also one that has not removed what it had replaced.
+                    tasks.store.removes = removes
+                    cut = tasks.attempt(phase, tile, index, resume=bool(draw.integers(2)))
+                    cut.shared = draw.random() < share
+                    left = iter(range(checks))
+                    patched.setattr(cut, "check", lambda left=left: ended(left))
+                    with contextlib.suppress(TaskCancelledError):
+                        tasks.fold(cut)
+                tasks.store.removes = True
+                done = os.path.exists(tasks.partial(phase, tile, index))
+                stored = tasks.stored_sums(tile, tree.inputs(phase, index)) if phase == 1 else set()
+                tasks.store.opened.clear()
+                result = tasks.fold(tasks.attempt(phase, tile, index, resume=True))
+                assert [each.index for each in result.skipped] == [
+                    each for each in range(*tree.inputs(phase, index)) if each in bad
+                ]
+                if phase == 1 and not done:
+                    covered = {each for low, high in stored for each in range(low, high)}
+                    assert tasks.opened_inputs() == [
+                        each for each in range(*tree.inputs(1, index)) if each not in covered
+                    ]
+                    assert not tasks.stored_sums(tile, tree.inputs(1, index))
+        assert tasks.result() == expected
+        tasks.close()
+
+
+def ended(left: Iterator[int]) -> None:
+    if next(left, None) is None:
+        raise TaskCancelledError

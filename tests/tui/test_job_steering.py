@@ -45,21 +45,33 @@ def test_s_asks_for_a_backup_of_the_task_at_the_cursor_on_each_screen_and_tells_
     assert made.told == ["phase 2 task 6 gets a backup on w5, beside w4, and 1 more worker shares it"]
 
 
-@pytest.mark.parametrize("keys", [("n", "s"), ("n", "enter", "s"), ("n", "enter", "a", "s")])
-@pytest.mark.parametrize("state", [BACKUP, DONE], ids=["runs twice", "is done"])
-def test_s_is_offered_only_of_a_task_that_runs_and_runs_once(keys, state):
-    made = stage()
-    assert " s Back up now" in stage().show(*keys[:-1]).lines[-1]
-    view = made.viewer.job_views[JOB]
+def with_state(view, state):
+    """Return a view in which that task is in another state."""
     phase = view.states[RACED.phase - 1]
     states = bytearray(phase.states)
     states[RACED.index] = state
     phases = list(view.states)
     phases[RACED.phase - 1] = msgspec.structs.replace(phase, states=bytes(states))
-    made.viewer.job_views[JOB] = msgspec.structs.replace(view, states=tuple(phases))
-    made.show(*keys)
-    assert "Back up now" not in made.lines[-1]
-    assert made.asked.requests == []
+    return msgspec.structs.replace(view, states=tuple(phases))
+
+
+@pytest.mark.parametrize("keys", [("n",), ("n", "enter"), ("n", "enter", "a")])
+def test_s_is_offered_only_of_a_task_that_runs_and_runs_once(keys):
+    made = stage()
+
+    async def steps(pilot):
+        view = made.viewer.job.view
+        for state in (BACKUP, DONE):
+            made.viewer.job.view = view
+            await made.see(pilot)
+            assert " s Back up now" in made.lines[-1]
+            made.viewer.job.view = with_state(view, state)
+            await made.see(pilot)
+            await made.press(pilot, "s")
+            assert "Back up now" not in made.lines[-1]
+            assert made.asked.requests == []
+
+    made.show(*keys, steps=steps)
 
 
 @pytest.mark.parametrize(("keys", "size"), [(("4",), (120, 36)), (("2",), (80, 24)), (("3",), (80, 24))])
@@ -122,15 +134,21 @@ def test_b_asks_for_no_more_backups_and_for_backups_again_and_the_screen_says_wh
     assert "backups OFF ──" in switched.text
 
 
-@pytest.mark.parametrize("keys", [("n", "s"), ("b",), ("n", "enter", "s"), ("n", "enter", "a", "s")])
-def test_who_only_looks_is_offered_nothing_that_changes_something(keys):
-    made = stage(read_only=True).show(*keys)
-    assert made.asked.requests == []
-    assert made.told == []
-    made = stage(read_only=True).show(*keys[:-1], "question_mark")
-    assert isinstance(made.screen, Told)
-    assert "Back up now" not in made.text
-    assert "Backups on/off" not in made.text
+def test_who_only_looks_is_offered_nothing_that_changes_something():
+    made = stage(read_only=True)
+
+    async def steps(pilot):
+        for keys in (("n", "s", "b"), ("enter", "s"), ("a", "s")):
+            await made.press(pilot, *keys)
+            assert made.asked.requests == []
+            assert made.told == []
+            await made.press(pilot, "question_mark")
+            assert isinstance(made.screen, Told)
+            assert "Back up now" not in made.text
+            assert "Backups on/off" not in made.text
+            await made.press(pilot, "escape")
+
+    made.show(steps=steps)
 
 
 def test_a_node_of_a_job_is_looked_at_from_afar_and_left_for_the_job_and_the_list():

@@ -119,13 +119,6 @@ def test_it_looks_as_it_did(name, size):
     check_looks(f"{name}-{size[0]}", lines)
 
 
-def test_every_binding_names_an_action_that_is_there():
-    for screen in (NodeScreen, SubtreeScreen, TaskScreen):
-        for binding in screen.BINDINGS:
-            action = binding.action.partition("(")[0]
-            assert action.startswith("app.") or hasattr(screen, f"action_{action}"), binding
-
-
 # The way through the tree ---------------------------------------------------------------------------------------------
 
 
@@ -257,14 +250,6 @@ def test_a_replay_is_gone_through_from_a_node_and_what_is_shown_follows(kind):
         assert source.share() == 1.0
 
     shown(source, steps=steps, screen=kind(source, RACED))
-
-
-def test_the_theme_is_changed():
-    async def steps(app, pilot):
-        await pilot.press("t")
-        assert app.theme == "light"
-
-    shown(replay(), steps=steps, screen=subtree_of(replay()))
 
 
 def test_q_leaves_a_replay_at_once_and_asks_where_the_run_would_end():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
 from distsum.tui.dialogs import Ask, AskNumber, Told
 from distsum.tui.workers_screen import WorkersScreen
 from textual.widgets import Input
@@ -21,9 +20,15 @@ def staged(fleet=HELD, **more):
     return Stage(service(workers=workers, fleet=fleet), **more)
 
 
-@pytest.mark.parametrize("size", [(120, 36), (80, 24)], ids=["wide", "narrow"])
-def test_it_looks_as_it_did(size):
-    check_looks(f"service-scale-{size[0]}", staged().show("w", "a", size=size).lines)
+def test_it_looks_as_it_did():
+    stage = staged()
+
+    async def steps(pilot):
+        for size in ((120, 36), (80, 24)):
+            await stage.see(pilot, size)
+            check_looks(f"service-scale-{size[0]}", stage.lines)
+
+    stage.show("w", "a", steps=steps)
 
 
 def test_a_asks_for_the_number_with_what_was_asked_and_what_there_is():

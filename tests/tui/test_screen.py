@@ -16,10 +16,22 @@ from distsum.tui.source import LiveSource, ReplaySource
 from distsum.tui.tree_map import TreeMap
 
 from distsum.helm import Helm
+from distsum.messages import (
+    BackupStarted,
+    JobFailed,
+    JobStarted,
+    TaskFailed,
+    TaskId,
+    TaskStarted,
+    WorkerJoined,
+    WorkerLost,
+    WorkerPaused,
+    WorkerRefused,
+)
 from distsum.observe.history import History, HistoryHeader
 from distsum.observe.player import Player
 from distsum.observe.snapshot import PhaseWork
-from tests.property.test_history import written
+from tests.property.test_history import EVIDENCE, written
 from tests.recorded import BEGAN_SECONDS, Stored, recorded
 from tests.screens import UNSEEN, WIDE, check_looks, check_widths, settled, text_of
 
@@ -104,18 +116,6 @@ def test_it_looks_as_it_did(name, tmp_path):
 
 
 # Keys -----------------------------------------------------------------------------------------------------------------
-
-
-def test_every_binding_has_a_test_here_or_names_an_action_that_is_there():
-    for binding in JobScreen.BINDINGS:
-        action = binding.action.partition("(")[0]
-        assert hasattr(JobScreen, f"action_{action}"), binding
-
-
-@pytest.mark.parametrize("number", range(1, 6))
-def test_a_number_goes_to_its_pane(number):
-    seen, _ = shown(replay(), str(number))
-    assert seen.focused == PANES[number - 1]
 
 
 def test_tab_goes_through_the_panes_and_back():
@@ -290,12 +290,6 @@ def test_the_help_names_every_key_that_does_something_and_no_other():
 
 
 # Leaving --------------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("key", ["q", "ctrl+c", "ctrl+q"])
-def test_leaving_a_replay_asks_nothing(key):
-    seen, _ = shown(replay(), key)
-    assert seen.answer == "leave"
 
 
 @pytest.mark.parametrize(
@@ -496,24 +490,8 @@ HOSTILE = (
 )
 
 
-@pytest.mark.parametrize("name", HOSTILE, ids=range(len(HOSTILE)))
-@pytest.mark.parametrize("size", [(120, 36), (40, 10)])
-def test_a_hostile_name_anywhere_is_shown_as_text(name, size):
-    from distsum.messages import (
-        BackupStarted,
-        JobFailed,
-        JobStarted,
-        TaskFailed,
-        TaskId,
-        TaskStarted,
-        WorkerJoined,
-        WorkerLost,
-        WorkerPaused,
-        WorkerRefused,
-    )
-    from tests.property.test_history import EVIDENCE
-
-    name = name.encode("utf-8", "replace").decode() if "\ud800" in name else name
+def named(name):
+    """Return what happens, and what it is of, where all that is named from outside is named like that."""
     task = TaskId(name, 1, 0, 1)
     header = HistoryHeader(
         job=name,
@@ -534,27 +512,36 @@ def test_a_hostile_name_anywhere_is_shown_as_text(name, size):
         WorkerLost("other" + name, name),
         WorkerRefused("third" + name, name, name),
     ]
-    log = [(float(second), event) for second, event in enumerate(events)]
-    for more in ([], [(9.0, JobFailed(name, "error", name, task))]):
-        content = written([*log, *more], header)
-        texts = []
+    return [(float(second), event) for second, event in enumerate(events)], header, JobFailed(name, "error", name, task)
 
-        async def steps(app, pilot, texts=texts):
-            for key in "42513" if size[0] < 100 else "1":
-                await pilot.press(key)
+
+@pytest.mark.parametrize("size", [(120, 36), (40, 10)])
+def test_a_hostile_name_anywhere_is_shown_as_text(size):
+    source = LiveSource()
+
+    async def steps(app, pilot):
+        for name in (each.encode("utf-8", "replace").decode() for each in HOSTILE):
+            log, header, failed = named(name)
+            for more in ([], [(9.0, failed)]):
+                source.put(player_at(1.0, written([*log, *more], header)).view())
+                for key in "42513" if size[0] < 100 else "1":
+                    await pilot.press(key)
+                    await settled(app, pilot)
+                    lines = text_of(app)
+                    check_widths(app)
+                    head = r"(STARTING|RUNNING phase \d/\d|FAILED)  [\d.ms]+(  ETA \S+( ±\S+)?)?$"
+                    assert re.search(head, lines[0]), name
+                    assert not re.search(UNSEEN, "".join(lines)), name
+                    assert len(lines) == size[1]
+            if name.startswith("["):
+                await pilot.press("5", "f")
                 await settled(app, pilot)
-                texts.append(text_of(app))
-                check_widths(app)
+                assert size[0] < 100 or name in "".join(text_of(app)), "markup is no markup here"
+                await pilot.press("f", "1")
 
-        seen, _ = shown(live(1.0, content), size=size, steps=steps)
-        assert seen.answer is None
-        for lines in texts:
-            assert re.search(r"(STARTING|RUNNING phase \d/\d|FAILED)  [\d.ms]+(  ETA \S+( ±\S+)?)?$", lines[0])
-            assert not re.search(UNSEEN, "".join(lines))
-            assert len(lines) == size[1]
-    if name.startswith("["):
-        _, lines = shown(live(1.0, written(log, header)), "5", "f")
-        assert name in "".join(lines), "markup is no markup here"
+    source.put(player_at(1.0, written(*named("first")[:2])).view())
+    seen, _ = shown(source, size=size, steps=steps)
+    assert seen.answer is None
 
 
 def test_rows_that_did_not_change_are_not_drawn_again():

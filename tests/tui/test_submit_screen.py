@@ -442,11 +442,6 @@ def test_escape_goes_back_and_what_was_written_is_there_the_next_time(folder):
     Writing(folder).show(steps=steps, format="raw", **GOOD)
 
 
-@pytest.mark.parametrize("key", ["ctrl+c", "ctrl+q"])
-def test_it_can_be_left_from_the_form(folder, key):
-    assert Writing(folder).show(key).stage.answer == "leave"
-
-
 def test_who_only_looks_is_offered_no_form(folder):
     stage = Stage(read_only=True, store=RoutingStore()).show("n")
     assert isinstance(stage.screen, JobsScreen)
@@ -546,13 +541,6 @@ def test_the_help_and_the_palette_name_what_keys_do(folder):
             assert re.search(rf"\S  +{words} ", form.text)
 
     Writing(folder).show(steps=steps, size=(120, 60))
-
-
-def test_every_binding_names_an_action_that_is_there():
-    for kind in (SubmitScreen, OneOf):
-        for binding in vars(kind)["BINDINGS"]:
-            name = binding.action.partition("(")[0]
-            assert hasattr(kind, f"action_{name}") or name.startswith("app."), binding
 
 
 # What comes from outside ----------------------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from tests.screenfault import WORDS as FAULT_WORDS
 from tests.screenfault import ScreenFault
 from tests.straggling import Hold
 
-MORE_TASKS, ENDLESS = ("--tiles", "3"), ("--tiles", "30")
+MORE_TASKS, ENDLESS = ("--tiles", "4"), ("--tiles", "30")
 """So that the run goes on when a key is typed, or a question answered, also on a busy machine."""
 
 
@@ -26,7 +26,7 @@ MORE_TASKS, ENDLESS = ("--tiles", "3"), ("--tiles", "30")
 def many(tmp_path_factory):
     """Files whose mean takes a while with P = 5, and that mean."""
     folder = tmp_path_factory.mktemp("m") / "many"
-    done = distsum("generate", str(folder), "--files", "3000", "--count", "300")
+    done = distsum("generate", str(folder), "--files", "1500", "--count", "300")
     assert done.returncode == 0, done.stderr
     summary("mean", str(folder), "-o", str(folder.parent / "expected.npy"), "--history", str(folder.parent / "history"))
     return folder, (folder.parent / "expected.npy").read_bytes()
@@ -52,7 +52,7 @@ def test_a_run_is_shown_to_its_end_and_summed_up_when_the_screen_is_left(many, s
         run.wait_until(lambda: any(map(whole.search, run.shown)), "a phase that is complete")
         run.type(b"q")
         assert run.finish() == 0
-        assert holds(run, "mean of 3,000 files of 300 numbers")
+        assert holds(run, "mean of 1,500 files of 300 numbers")
         assert not run.cursor_hidden
     assert (short_path / "o.npy").read_bytes() == many[1]
 
@@ -64,7 +64,7 @@ def test_a_run_that_is_left_goes_on_with_its_progress_as_lines(many, short_path)
         run.wait_until(lambda: holds(run, "The job runs in this process."), "the question")
         run.type(b"\x1b[B\r")
         assert run.finish() == 0
-        assert holds(run, "mean of 3,000 files of 300 numbers")
+        assert holds(run, "mean of 1,500 files of 300 numbers")
     assert (short_path / "o.npy").read_bytes() == many[1]
 
 
@@ -149,7 +149,7 @@ def test_a_run_goes_on_when_its_screen_fails_and_ends_as_it_would_have(many, sho
         words = f"distsum: {FAULT_WORDS}; the run goes on here, and Ctrl-C stops it"
         run.wait_until(lambda: holds(run, words), "the words")
         assert run.finish() == 0
-        assert holds(run, "mean of 3,000 files of 300 numbers")
+        assert holds(run, "mean of 1,500 files of 300 numbers")
         assert not any("Traceback" in line or "locals" in line for line in run.shown)
         assert not run.cursor_hidden
     assert (short_path / "o.npy").read_bytes() == many[1]
@@ -191,7 +191,7 @@ def test_a_stored_history_is_played_from_the_command_line(many, short_path):
     history = str(many[0].parent / "history")
     with Terminal("replay", history, "--speed", "100", cwd=short_path, columns=120, lines=36) as run:
         run.wait_until(lambda: holds(run, "DONE"), "the end of the history")
-        run.wait_until(lambda: holds(run, "3,000 files"), "what it is of")
+        run.wait_until(lambda: holds(run, "1,500 files"), "what it is of")
         run.type(b"q")
         assert run.finish() == 0
 

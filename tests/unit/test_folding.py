@@ -56,23 +56,104 @@ def expected(arrays: list[Any], tmp_path: Path) -> bytes:
 def test_short_tasks_store_nothing_on_the_way(job) -> None:
     tasks = job(checkpoint_seconds=3.0)
     result = tasks.fold(tasks.attempt())
-    assert tasks.stored_nested() == set()
+    assert not [uri for uri in tasks.store.put_uris if b"/children/" in uri]
     assert result.effort.checkpoint_seconds == 0.0
     assert result.effort.objects_written == 2
 
 
-def test_what_nodes_on_the_way_cost_is_told_as_a_part_of_storing(job, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_sums_on_the_way_cost_is_told_as_a_part_of_storing(job, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(checkpoints, "WORK_FOR_STORING", 0.0)
     tasks = job(checkpoint_seconds=0.0)
     effort = tasks.fold(tasks.attempt()).effort
     stored = [uri for uri in tasks.store.put_uris if b"/children/" in uri]
-    # Of the 5 nodes of 25 inputs the last is whole with the task, as are the last five inputs of each with that.
-    assert len(stored) == 4 + 5 * 4
+    # With each input but the last, that sum which it is in then.
+    assert len(stored) == 124
     assert len(stored) + 2 == effort.objects_written
     assert 0 < effort.checkpoint_seconds < effort.storing_seconds
-    assert effort.bytes_written == sum(os.path.getsize(uri) for uri in stored) + os.path.getsize(
+    assert effort.bytes_written == sum(len(tasks.store.contents[uri]) for uri in stored) + os.path.getsize(
         tasks.partial(1, 0, 0)
     ) + os.path.getsize(tasks.spec.output)
+
+
+def test_sums_that_are_replaced_are_removed_one_later_and_the_rest_with_the_task(
+    job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checkpoints, "WORK_FOR_STORING", 0.0)
+    tasks = job(checkpoint_seconds=0.0)
+    most = 0
+
+    def look(uri: bytes) -> None:
+        nonlocal most
+        stored = tasks.stored_sums(0, (0, 125))
+        most = max(most, len(stored))
+        # The children of the task's node are left for others.
+        of_use = set(checkpoints.highest(stored)) | {(0, 25)}
+        position = max((stop for _, stop in stored), default=0)
+        last = set(checkpoints.highest(each for each in stored if each[1] < position))
+        assert stored <= of_use | last
+
+    tasks.store.on_open = look
+    tasks.fold(tasks.attempt())
+    # One a level, those that one of them has just replaced, and the first child.
+    assert 3 <= most <= 7
+    assert tasks.stored_names() == set()
+
+
+def test_what_a_dead_worker_left_is_removed_by_who_makes_its_task(job) -> None:
+    tasks = job()
+    tasks.store_nested([(0, 0, 25), (0, 25, 45), (0, 25, 30), (0, 31, 32), (0, 50, 75)])
+    (left,) = tasks.stored_names() - {tasks.key(0, *node) for node in [(0, 25), (25, 45), (25, 30), (50, 75)]}
+    tasks.fold(tasks.attempt(resume=True))
+    assert tasks.stored_names() == {left}, "nothing begins in the middle of five inputs, so nobody would look for that"
+
+
+@pytest.mark.parametrize("fan_in", [5, 125])
+def test_an_attempt_starts_from_sums_that_are_no_whole_nodes(job, arrays, tmp_path, fan_in: int) -> None:
+    tasks = job(fan_in=fan_in)
+    sums = [(0, 75), (75, 95), (95, 98)] if fan_in == 5 else [(0, 98)]
+    tasks.store_nested([(0, *each) for each in sums])
+    attempt = tasks.attempt(resume=True)
+    result = tasks.fold(attempt)
+    assert tasks.opened_inputs() == list(range(98, 125))
+    assert result.effort.objects_read == 27 + len(sums)
+    assert attempt.taken == ([0, 1, 2] if fan_in == 5 else [])
+    np.save(tmp_path / "expected.npy", reference_reduce(arrays[:125], fan_in, "mean"))
+    assert tasks.result() == (tmp_path / "expected.npy").read_bytes()
+
+
+def test_a_bad_input_that_comes_after_a_sum_is_not_in_it(job, tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for index in (7, 27):
+        (tmp_path / f"{index:03}.npy").write_bytes(b"x")
+    tasks = job(on_bad_input="skip")
+    # That of the first 25 inputs is stored when 28 are finished.
+    due = iter([None] * 27 + [3])
+    monkeypatch.setattr(checkpoints.Checkpoints, "due", lambda *_: next(due, None))
+    attempt = tasks.attempt()
+    tasks.store.on_open = lambda uri: attempt.cancelled.set() if uri.endswith(b"050.npy") else None
+    with pytest.raises(TaskCancelledError):
+        tasks.fold(attempt)
+    assert tasks.stored_sums(0, (0, 125)) == {(0, 25)}
+    result = tasks.fold(tasks.attempt(resume=True))
+    assert [each.index for each in result.skipped] == [7, 27]
+    assert result.inputs == 123
+
+
+def test_a_sum_that_was_replaced_meanwhile_is_made_again_from_what_is_left(
+    job, arrays, tmp_path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tasks = job()
+    tasks.store_nested([(0, 0, 25), (0, 25, 45), (0, 25, 30)])
+    open_all = tasks.store.open_all
+
+    def open_all_and_remove(uris: list[bytes], size: int, ahead: int) -> Any:
+        yield from open_all(uris, size, ahead)
+        if uris == [tasks.nested(0, 0, 25)]:
+            os.unlink(tasks.nested(0, 25, 45))
+
+    monkeypatch.setattr(tasks.store, "open_all", open_all_and_remove)
+    tasks.fold(tasks.attempt(resume=True))
+    assert tasks.opened_inputs() == list(range(30, 125))
+    assert tasks.result() == expected(arrays[:125], tmp_path)
 
 
 def test_what_it_takes_to_learn_that_a_node_is_stored_is_told_as_reading(job) -> None:
@@ -233,18 +314,13 @@ def test_who_shares_a_task_stores_each_child_at_once_and_takes_those_that_others
 
     tasks.store.on_open = during
     result = tasks.fold(attempt)
-    assert {node for node in tasks.stored_nested() if node[1] - node[0] == 25} == {
-        (25, 50),
-        (50, 75),
-        (75, 100),
-        (100, 125),
-    }
     assert [uri for uri in tasks.store.put_uris if b"/children/" in uri] == [
         tasks.nested(0, low, low + 25) for low in (25, 50, 75)
     ]
     # Some of it was opened ahead, and none was added.
     assert result.effort.objects_read == 100 + 1
     assert result.effort.checkpoint_seconds > 0
+    assert tasks.stored_names() == set()
     assert tasks.result() == expected(arrays[:125], tmp_path)
 
 

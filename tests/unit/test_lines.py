@@ -7,15 +7,16 @@ import re
 import msgspec
 import pytest
 from distsum.tui.lines import header_lines, io_lines, log_lines, straggler_lines, worker_lines
-from distsum.tui.service_lines import JOB_COLUMNS, job_rows
+from distsum.tui.service_lines import JOB_COLUMNS, job_rows, overview_line, worker_rows
 from distsum.tui.table_lines import cell_line, places
 from rich.cells import cell_len as width_of
 
 from distsum.latency import Latencies, LatencyCounter
 from distsum.observe.history import History
 from distsum.observe.player import Player
+from distsum.observe.snapshot import PhaseProgress
 from distsum.observe.view import WorkerView
-from tests.following import NOW, running, worker
+from tests.following import NOW, running, service, worker
 from tests.recorded import Stored, recorded
 from tests.screens import WIDE
 
@@ -165,3 +166,81 @@ def test_a_slow_worker_is_marked_with_what_it_waits_for(late):
     assert lines[1].endswith("0.02x cpu!")
     assert not any("!" in line for line in lines[2:])
     assert len(set(map(len, lines))) == 1
+
+
+def test_a_silent_worker_stands_before_the_slow_ones_and_says_for_how_long(late):
+    slow = worker("slow", bytes_per_second=1e6)
+    usual = [worker(f"w{number}", bytes_per_second=1e8) for number in range(3)]
+    workers = tuple(WorkerView(each, "") for each in (slow, *usual))
+    frozen = WorkerView(worker("frozen", bytes_per_second=2e8), "", silent_seconds=130)
+    shown = msgspec.structs.replace(late, workers=(*workers, frozen))
+    first, second, *_ = worker_lines(shown, 60)
+    assert text(first) == "frozen ! silent for 2m10s, at phase 1 task 3013"
+    assert text(second).startswith("slow ")
+    assert text(worker_lines(shown, 60, "silent")[0]).startswith("frozen ")
+
+
+def test_a_lost_worker_says_when_it_was_heard_last(late):
+    now = late.snapshot.elapsed_seconds
+    lost = worker("w9", "lost", reason="no heartbeat for 21 s", heard_seconds=now - 44.0)
+    (line,) = worker_lines(msgspec.structs.replace(late, workers=(WorkerView(lost, ""),)), 60)
+    assert text(line) == "w9 lost, last heard 44s ago: no heartbeat for 21 s"
+
+
+def test_a_worker_that_has_done_nothing_of_the_job_says_so(late):
+    idle = worker("idle", "idle", tasks=0, bytes_per_second=0.0)
+    (line,) = worker_lines(msgspec.structs.replace(late, workers=(WorkerView(idle, ""),)), 60)
+    assert text(line).split() == ["idle", "no", "task"]
+
+
+def resumed(view):
+    """Return the view of a job of which an earlier run had done 400 of 500 tasks and 80 of 100 MB."""
+    phase = PhaseProgress(
+        1, 150, 75, reused=50, running=2, bytes_total=20_000_000, bytes_read=5_000_000, started_seconds=1.0,
+        tasks_planned=500, bytes_planned=100_000_000,
+    )  # fmt: skip
+    return msgspec.structs.replace(view, snapshot=msgspec.structs.replace(view.snapshot, phases=(phase,)))
+
+
+def test_what_was_stored_before_counts_as_done_and_is_told(late):
+    view = resumed(late)
+    _, bar = header_lines(view, 80)
+    assert " 85% 85.0/100 MB" in text(bar)
+    first, second, *_ = map(text, io_lines(view, 40))
+    assert first == "tasks 425/500 done, 2 running"
+    assert second.split() == ["400", "of", "them", "before", "this", "run"]
+    (row,) = job_rows([msgspec.structs.replace(running("7f3a90c1d2e4"), snapshot=view.snapshot)], NOW)
+    assert row.cells[3].text == " 85%"
+    assert row.details[0].startswith("425 of 500 tasks done, 2 running on ")
+    assert "; 400 were done before" in row.details[0]
+
+
+def test_what_ran_when_a_job_ended_is_told_as_that(late):
+    ended = msgspec.structs.replace(late, snapshot=msgspec.structs.replace(late.snapshot, finished=True))
+    assert text(io_lines(ended, 40)[0]).endswith(" running at its end")
+    assert text(io_lines(late, 40)[0]).endswith(" running")
+
+
+def test_a_job_of_which_no_worker_has_begun_a_task_waits(late):
+    (busy, waits) = (running("7f3a90c1d2e4"), running("9c00aa12b3c4", share=0.0))
+    phases = tuple(msgspec.structs.replace(each, running=0, started_seconds=None) for each in waits.snapshot.phases)
+    waits = msgspec.structs.replace(waits, snapshot=msgspec.structs.replace(waits.snapshot, phases=phases))
+    rows = job_rows([waits, busy], NOW)
+    assert [row.cells[0].text for row in rows] == ["▶ running", "· waiting"]
+    assert rows[1].details[0] == "0 of 208 tasks done, and none has begun: no worker has been free for it yet"
+    assert "1 running, 1 waiting" in text(overview_line(service([waits, busy]), NOW, 120))
+    shown = msgspec.structs.replace(late, snapshot=msgspec.structs.replace(late.snapshot, phases=phases))
+    assert " WAITING " in text(header_lines(shown, 120)[0])
+
+
+def test_the_list_of_workers_marks_who_is_silent_and_who_is_slow():
+    usual = [worker(f"a{number}") for number in range(3)]
+    slow, frozen = worker("b", bytes_per_second=1e6), worker("c", "idle", heard_seconds=NOW - 9.0)
+    gone = worker("d", "left", heard_seconds=NOW - 60.0, bytes_per_second=1e6)
+    rows = {row.key: row for row in worker_rows([*usual, slow, frozen, gone], NOW)}
+    assert list(rows) == ["c", "a0", "a1", "a2", "b", "d"]
+    assert rows["c"].cells[0].text == "! idle"
+    assert rows["c"].details[0] == "! nothing was heard of it for 9.0s, as if it was frozen"
+    assert rows["b"].cells[7].text == "!1.00 MB/s"
+    assert rows["b"].details[1].endswith("; 0.01x the median rate")
+    assert [key for key, row in rows.items() if row.cells[7].text.startswith("!")] == ["b"]

@@ -148,6 +148,8 @@ def test_what_became_of_each_task_is_drawn_and_counted():
     ]
     assert "4 not done, 1 failed" in found.text
     assert "FAILED" in found.text
+    assert "until it failed" in found.text
+    assert "until the last task was done" not in found.text
     assert "input 25: short" in found.text
     first = found.svgs[
         next(place for place, svg in enumerate(found.svgs) if "Phase 1" in (svg.get("aria-label") or ""))

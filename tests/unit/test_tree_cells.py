@@ -11,6 +11,7 @@ from distsum.tui.tree_cells import EMPTY, KINDS, MOST_PHASES, Window, about, map
 from hypothesis import given
 from hypothesis import strategies as st
 
+from distsum.observe.snapshot import PhaseProgress
 from distsum.observe.states import DONE, FAILED, NAMES, PhaseStates
 
 
@@ -33,6 +34,13 @@ def test_all_tasks_are_in_the_map_in_their_order_and_it_fits(tasks, width, heigh
             max(states[low : low + share], default=EMPTY) for low in range(place * each, (place + 1) * each, share)
         ]
         assert list(told) == (wanted if halves else wanted * 2)
+
+
+def test_a_row_counts_as_done_what_it_draws_as_done_also_what_an_earlier_run_has_stored():
+    states = [PhaseStates(1, bytes([DONE] * 407 + [0] * 93))]
+    told = PhaseProgress(1, tasks=150, done=57, reused=20)
+    (row,) = tree_cells(states, (told,), Window(1, 0, 500), 40, 9, halves=True).phases
+    assert row.counts == " 407/500"
 
 
 @pytest.mark.parametrize("height", [1, 2, 3, 5, 9, 30])

@@ -8,10 +8,15 @@ import msgspec
 
 from distsum.brokers.base import LEFT
 from distsum.messages import (
+    BackupDeclined,
     Effort,
+    Evidence,
     Heartbeat,
+    JobFailed,
+    JobStarted,
     TaskFailed,
     TaskId,
+    TaskRetried,
     TaskStarted,
     TaskSucceeded,
     WorkerFreed,
@@ -21,6 +26,9 @@ from distsum.messages import (
     WorkerRefused,
     WorkerResumed,
 )
+from distsum.observe.fold import JobTally
+from distsum.observe.snapshot import PhaseWork
+from distsum.observe.view import JobFold
 from distsum.observe.workers import WorkerStatus, WorkerTable
 
 TASK = TaskId("job", 1, 0, 0)
@@ -114,3 +122,67 @@ def test_only_the_last_of_those_that_are_gone_are_kept() -> None:
 def test_a_status_survives_the_way_to_a_client() -> None:
     (status,) = folded(joined("w")).values()
     assert msgspec.msgpack.decode(msgspec.msgpack.encode(status), type=WorkerStatus) == status
+
+
+def test_what_is_decided_about_a_worker_is_no_word_from_it() -> None:
+    evidence = Evidence(
+        elapsed_seconds=7.0, mean_seconds=None, left_seconds=None, copy_seconds=None, progress=0.0, slowness=None,
+        silent_seconds=7.0, done=0, tasks=1,
+    )  # fmt: skip
+    told = BackupDeclined(TASK, 1, "w", "silent", "no_idle_worker", evidence)
+    (status,) = folded(joined("w"), TaskStarted("w", TASK, 1), told, TaskRetried(TASK, 1, "w", "lost")).values()
+    assert status.heard_seconds == 1.0
+
+
+def test_what_is_found_stored_says_nothing_of_how_fast_a_worker_is() -> None:
+    stored = msgspec.structs.replace(succeeded("w", 80_000, 0.0001), reused=True)
+    (status,) = folded(joined("w"), stored).values()
+    assert (status.tasks, status.bytes_read, status.bytes_per_second) == (1, 80_000, 0.0)
+    (status,) = folded(joined("w"), stored, succeeded("w", 600, 1.0)).values()
+    (alone,) = folded(joined("w"), succeeded("w", 600, 1.0)).values()
+    assert status.bytes_per_second == alone.bytes_per_second > 0.0
+
+
+WORK = (PhaseWork(500, 2500, 2_500_000), PhaseWork(100, 500, 500_000))
+
+
+def fold(*events: Any, gaps: bool = False) -> JobFold:
+    """Return a fold of a job of which an earlier run has stored much, told of its start and of events."""
+    made = JobFold(JobTally(WORK, str), WORK, "/o", 0.0, gaps=gaps)
+    begin = JobStarted("job", "mean", 2500, (150, 30), (50, 0))
+    for second, event in enumerate([begin, joined("w"), *events]):
+        made.take(event, float(second))
+    return made
+
+
+def test_a_worker_that_is_silent_at_a_task_of_the_job_says_for_how_long_also_when_that_has_ended() -> None:
+    begun = TaskStarted("w", TASK, 1)
+    assert [each.silent_seconds for each in fold(begun).view(8.0).workers] == [0]
+    assert [each.silent_seconds for each in fold(begun).view(9.5).workers] == [7]
+    beats = Heartbeat("w", TASK, 300, 80)
+    assert [each.silent_seconds for each in fold(begun, beats).view(8.5).workers] == [0]
+    ended = fold(begun)
+    ended.take(JobFailed("job", "bad_input", "cut short"), 30.0)
+    assert [each.silent_seconds for each in ended.view(999.0).workers] == [28]
+
+
+def test_that_a_worker_is_lost_is_told_once_with_the_first_reason_until_it_joins_again() -> None:
+    lost = WorkerLost("w", "no heartbeat for 24 s"), WorkerLost("w", "is gone from the broker")
+    words = [line.words for line in fold(*lost).view(9.0).log if "lost" in line.words]
+    assert words == ["worker w is lost: no heartbeat for 24 s"]
+    words = [line.words for line in fold(*lost, joined("w"), lost[0]).view(9.0).log if "lost" in line.words]
+    assert len(words) == 2
+
+
+def test_no_silence_is_told_of_who_is_not_heard_by_the_job_or_where_events_are_missing() -> None:
+    begun = TaskStarted("w", TASK, 1)
+    assert [each.silent_seconds for each in fold().view(99.0).workers] == [0], "it idles"
+    elsewhere = Heartbeat("w", TaskId("other", 1, 0, 0), 300, 80)
+    assert [each.silent_seconds for each in fold(begun, elsewhere).view(99.0).workers] == [0]
+    assert [each.silent_seconds for each in fold(begun, gaps=True).view(99.0).workers] == [0]
+
+
+def test_what_an_earlier_run_has_stored_is_known_of_each_phase() -> None:
+    first, second = fold().view(2.0).snapshot.phases
+    assert (first.unneeded, first.reused, first.bytes_total, first.bytes_before) == (350, 50, 500_000, 2_000_000)
+    assert (second.unneeded, second.bytes_total, second.bytes_before) == (70, 150_000, 350_000)
