@@ -524,7 +524,8 @@ class TaskTracker:
         made = {child for backup in task.backups.values() for child in backup.children}
         wasted = attempt.bytes_read if attempt.child is not None else attempt.wasted_bytes(task.splits, taken - made)
         task.backups[account].wasted_bytes += wasted
-        self._losers[number] = Loser(task_id, worker, account, self._context.now(), attempt.bytes_read)
+        if worker in self._workers:  # or else its start has come after its end, and nobody will answer
+            self._losers[number] = Loser(task_id, worker, account, self._context.now(), attempt.bytes_read)
 
     def _stopped(self, number: int, bytes_read: int) -> None:
         """Tell what an attempt had read that was called back."""

@@ -202,7 +202,7 @@ class Run:
             start_seconds=draw.uniform(0.1, 2.0),
             heartbeat_seconds=self._heartbeat_seconds,
             object_seconds=draw.choice((0.0, 0.001, 0.001, 0.02, 0.3, 2.0)),
-            object_spread=draw.choice((0.0, 0.0, 1.0, 10.0)),
+            object_spread=draw.choice((0.0, 0.0, 1.0, 3.0)),
             failures=draw.choice((0.0, 0.0, 0.05, 0.3)),
         )
 
@@ -372,7 +372,7 @@ class Run:
     def _slow_store(self) -> None:
         """The store takes long for what it is asked, for a while."""
         store = self.cluster.store
-        store.slowness = self._draw.choice((10.0, 100.0))
+        store.slowness = self._draw.choice((3.0, 20.0))
         self.cluster.system.after(self._draw.uniform(0.1, 10.0), setattr, store, "slowness", 1.0)
 
     def _some_partials(self) -> list[TaskId]:

@@ -13,3 +13,10 @@ _BATCH = 150
 def test_every_promise_holds_after_every_message(first: int) -> None:
     for seed in range(first, first + _BATCH):
         Run(seed).go()
+
+
+# In 7003983 the tracker was told that a worker had begun a task after it was told that the worker had ended. When the
+# task was given up, it waited for that worker to give it up, too, for ever.
+@pytest.mark.parametrize("seed", [7003983])
+def test_what_a_seed_has_found_once_is_mended(seed: int) -> None:
+    Run(seed).go()
