@@ -129,6 +129,7 @@ def test_a_child_is_made_alone_and_the_whole_from_it(local_job, arrays, worker) 
     process.tell(run_task(local_job, 4, resume=True))
     done = process.expect(TaskSucceeded)
     assert (done.child, done.inputs, done.effort.objects_read) == (None, 30, 25 + 1)
+    assert (done.taken, done.taken_share) == ((1,), 5 / 30)
     with open(local_job.spec.output, "rb") as file:
         content = file.read()
     assert content[-800:] == reference_reduce(arrays, 5, "mean").tobytes()
