@@ -71,7 +71,9 @@ def recorded(files=4000, workers=16, exponent=1, output="s3://lab/run42/mean.npy
     speeds = {3: 0.06, 7: 0.4}
     for number in range(workers):
         failures = 0.05 if number == 5 else 0.0
-        cluster.add_worker(WorkerModel(f"h{number // 4}", speed=speeds.get(number, 1.0), failures=failures))
+        # They store what is on its way so seldom that a backup races late, which tests of screens look at.
+        model = WorkerModel(f"h{number // 4}", speed=speeds.get(number, 1.0), failures=failures, checkpoint_seconds=8.0)
+        cluster.add_worker(model)
     system.advance(2.0)
     cluster.submit(simulated_job("7f3a", files, exponent=exponent))
     victim = list(cluster.workers.values())[min(9, workers - 1)]
