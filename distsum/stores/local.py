@@ -11,7 +11,14 @@ import stat
 import time
 from typing import TYPE_CHECKING, Final, Self
 
-from distsum.errors import InputChangedError, InputListError, OutputError, StorageError, WorkDirBusyError
+from distsum.errors import (
+    DiskFullError,
+    InputChangedError,
+    InputListError,
+    OutputError,
+    StorageError,
+    WorkDirBusyError,
+)
 from distsum.latency import Latencies
 from distsum.manifest import Input
 from distsum.stores.base import Aged, Begun
@@ -330,7 +337,7 @@ def storage_error(verb: str, uri: bytes, error: OSError) -> StorageError:
             free = f", {byte_size(state.f_bavail * state.f_frsize)} free"
         except OSError:
             pass
-        return StorageError(
+        return DiskFullError(
             f"cannot {verb} {printable(uri)}: the disk mounted at {printable(mount)} is full{free}; "
             "make room and run the same command again, or choose another --work-dir"
         )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import numpy as np
 
-from distsum.errors import BadInputError, InexactError, PartialError
+from distsum.errors import BadInputError, DiskFullError, InexactError, PartialError
 from distsum.formats.registry import by_name
 from distsum.manifest import ManifestReader, NodeKeys
 from distsum.messages import Effort, JobSpec, Skipped
@@ -123,7 +123,12 @@ class JobFolder:
             began = perf_counter()
             planes, inputs = parts.accumulators.top()
             attempt.adding_seconds += perf_counter() - began
-            parts.partials.store(uri, planes, inputs, skipped, attempt)
+            try:
+                parts.partials.store(uri, planes, inputs, skipped, attempt)
+            except DiskFullError:
+                # Sums that were stored on the way may have taken the room, and are of no use now.
+                node.make_room()
+                parts.partials.store(uri, planes, inputs, skipped, attempt)
             node.remove_stored()
         else:
             inputs, skipped = stored.inputs, stored.skipped

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 import numpy as np
 
-from distsum.errors import PartialError
+from distsum.errors import PartialError, StorageError
 from distsum.partials import PartialHead, decode_head, head_bytes
 from distsum.worker.attempt import TaskCancelledError
 
@@ -76,7 +76,7 @@ class PartialIO:
             try:
                 return self._read_head(reader, attempt)[0]
             except PartialError:
-                self._store.delete(uri)
+                self._discard(uri, attempt)
                 return None
 
     def load(self, uri: bytes, attempt: Attempt) -> PartialHead | None:
@@ -90,8 +90,15 @@ class PartialIO:
         try:
             return self.merge(reader, attempt)
         except PartialError:
-            self._store.delete(uri)
+            self._discard(uri, attempt)
             return None
+
+    def _discard(self, uri: bytes, attempt: Attempt) -> None:
+        """Remove a damaged partial, if that can be done: whoever reads it finds that it is damaged."""
+        try:
+            self._store.delete(uri)
+        except StorageError as error:
+            attempt.warn(f"a damaged partial stays: {error}")
 
     def merge(self, reader: Reader, attempt: Attempt, weight: int = 0) -> PartialHead:
         """Add a partial to the lowest accumulator, and close it.
@@ -158,6 +165,7 @@ class PartialIO:
             attempt: Whose account it goes to.
 
         Raises:
+            DiskFullError: There is no room for it.
             StorageError: It cannot be stored.
             TaskCancelledError: The attempt is cancelled, or its job has ended.
         """
