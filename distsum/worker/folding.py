@@ -76,7 +76,9 @@ class JobFolder:
             manifest=ManifestReader(source),
             accumulators=accumulators,
             inputs=InputAdder(store, spec, accumulators, buffer),
-            partials=PartialIO(store, accumulators, planes, buffer, spec.max_open_files, spec_uri(spec.work, spec.job)),
+            partials=PartialIO(
+                store, accumulators, planes, buffer, spec.max_open_files, spec.work, spec_uri(spec.work, spec.job)
+            ),
         )
 
     def close(self) -> None:

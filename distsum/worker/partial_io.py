@@ -37,6 +37,7 @@ class PartialIO:
         planes: dtypes of their planes.
         buffer: What is read into before it is added; not used where nothing is there yet to add to.
         ahead: Partials that are opened at once.
+        work: The work folder.
         description: URI of the job's description, which is there as long as the job goes on.
 
     Attributes:
@@ -50,9 +51,11 @@ class PartialIO:
         planes: tuple[str, ...],
         buffer: npt.NDArray[np.uint8],
         ahead: int,
+        work: bytes,
         description: bytes,
     ) -> None:
         self._store = store
+        self._work = work
         self._description = description
         self._accumulators = accumulators
         self._planes = planes
@@ -193,7 +196,8 @@ class PartialIO:
         try:
             if self._store.exists(self._description):
                 return False
-            self._store.delete(uri)
+            # With what it lies in: a sweep sees no folder that is empty.
+            self._store.withdraw(uri, self._work)
             return True
         finally:
             self._store.heed(attempt.cancelled)

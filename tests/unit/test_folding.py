@@ -16,6 +16,7 @@ from distsum.errors import BadInputError, DiskFullError, StorageError
 from distsum.formats.base import Layout
 from distsum.formats.text import TextFormat
 from distsum.messages import RunTask, TaskId
+from distsum.partials import spec_uri
 from distsum.request import Options
 from distsum.stores.base import StoreInterruptedError
 from distsum.stores.local import LocalStore
@@ -252,6 +253,28 @@ def test_after_another_fault_sums_that_are_stored_stay_for_the_next_attempt(
     assert len(tasks.store.put_uris) == 30
     assert [warning.endswith(": 503 SlowDown") for warning in warnings] == [True]
     assert (0, 25) in tasks.stored_sums(0, (0, 50))
+
+
+@pytest.mark.parametrize("end", ["children", "partial"])
+def test_a_worker_that_comes_back_after_its_job_has_ended_leaves_no_empty_folder(
+    job, monkeypatch: pytest.MonkeyPatch, end: str
+) -> None:
+    monkeypatch.setattr(checkpoints, "WORK_FOR_STORING", 0.0)
+    tasks = job(checkpoint_seconds=0.0 if end == "children" else math.inf)
+    outcome = os.path.dirname(spec_uri(tasks.spec.work, tasks.spec.job)) + b"/outcome"
+
+    def put(uri: bytes, size: int) -> None:
+        tasks.store.on_put = lambda uri, size: None
+        tasks.store.delete_all(tasks.spec.work, set())
+        tasks.store.put(outcome, [b"how it ended"])
+
+    tasks.store.on_put = put
+    with pytest.raises(TaskCancelledError):
+        tasks.fold(tasks.attempt())
+    assert [path for path in Path(os.fsdecode(tasks.spec.work)).rglob("*") if path.name != "lock"] == [
+        Path(os.fsdecode(each))
+        for each in (os.path.dirname(os.path.dirname(outcome)), os.path.dirname(outcome), outcome)
+    ]
 
 
 def test_who_is_called_back_while_a_sum_is_stored_ends(job, monkeypatch: pytest.MonkeyPatch) -> None:
