@@ -18,10 +18,45 @@ from typing import TYPE_CHECKING, Final
 from distsum.tree import levels_above
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
 WORK_FOR_STORING: Final = 25.0
 """Times what storing a sum takes that making what is new in it must have taken: then it costs 4 % at the most."""
+
+UNKNOWN_STORING: Final = 0.32
+"""What storing is taken to take where nothing tells, as a part of the least work that is worth it: with 3 s, 0.96 s. So
+the first sum of a worker waits for eight times as much work, and costs 4 % even then."""
+
+
+class StoringTimes:
+    """What storing a partial took the last time, by which a worker tells what it will take; kept from job to job."""
+
+    def __init__(self) -> None:
+        self._bytes = 0
+        self._seconds: float | None = None
+
+    def note(self, size: int, seconds: float) -> None:
+        """Note what storing one of so many bytes took."""
+        self._bytes, self._seconds = size, seconds
+
+    def expected(self, size: int, least_seconds: float, byte_seconds: float) -> float:
+        """Return what storing one is likely to take.
+
+        A smaller one than the last takes no longer than that, and of a larger one what is more is not known: each byte
+        of it is taken to take twice as long as reading and adding one.
+
+        Args:
+            size: Its bytes.
+            least_seconds: Less work than this is not worth a request.
+            byte_seconds: What reading a byte and adding it took so far.
+        """
+        unknown = UNKNOWN_STORING * least_seconds
+        more = 2 * max(0, size - self._bytes) * byte_seconds
+        if self._seconds is None:
+            return max(unknown, more)
+        if size < self._bytes:
+            return min(self._seconds, max(unknown, self._seconds * size / self._bytes))
+        return self._seconds + more
 
 
 class Checkpoints:
@@ -56,17 +91,17 @@ class Checkpoints:
         self.lost_seconds = sum(self._unstored)
         self._since = now
 
-    def due(self, least_seconds: float, storing_seconds: float) -> int | None:
+    def due(self, least_seconds: float, storing_seconds: Callable[[], float]) -> int | None:
         """Return the level of the sum that is to be stored now: the one with the most work that is not; None for none.
 
         Args:
             least_seconds: Less than this in all is not worth a request.
-            storing_seconds: What storing one is likely to take: as long as the last time.
+            storing_seconds: Returns what storing one is likely to take.
         """
         if self.lost_seconds < least_seconds:
             return None  # nearly always, and this is asked after every child
         most = max(self._unstored)
-        return self._unstored.index(most) if most and most >= WORK_FOR_STORING * storing_seconds else None
+        return self._unstored.index(most) if most and most >= WORK_FOR_STORING * storing_seconds() else None
 
     def store(self, level: int, now: float) -> None:
         """Note that a sum is stored, and that the time which that took is no work."""

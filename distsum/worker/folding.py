@@ -18,6 +18,7 @@ from distsum.reductions import REDUCTIONS, cast
 from distsum.tree import Tree, levels_above
 from distsum.worker.accumulators import Accumulators
 from distsum.worker.adding import BadChildError, InputAdder
+from distsum.worker.checkpoints import StoringTimes
 from distsum.worker.nesting import NodeFold, Parts
 from distsum.worker.partial_io import PartialIO
 
@@ -53,9 +54,13 @@ class JobFolder:
         store: Where everything lies.
         spec: The job.
         peak_bytes: Tells the worker's peak memory, for its report.
+        times: What storing partials took in the jobs before, if anything is known of that.
     """
 
-    def __init__(self, store: Store, spec: JobSpec, peak_bytes: Callable[[], int]) -> None:
+    def __init__(
+        self, store: Store, spec: JobSpec, peak_bytes: Callable[[], int], times: StoringTimes | None = None
+    ) -> None:
+        times = times or StoringTimes()
         self._store = store
         self._spec = spec
         self._peak_bytes = peak_bytes
@@ -77,8 +82,16 @@ class JobFolder:
             accumulators=accumulators,
             inputs=InputAdder(store, spec, accumulators, buffer),
             partials=PartialIO(
-                store, accumulators, planes, buffer, spec.max_open_files, spec.work, spec_uri(spec.work, spec.job)
+                store,
+                accumulators,
+                planes,
+                buffer,
+                spec.max_open_files,
+                spec.work,
+                spec_uri(spec.work, spec.job),
+                times,
             ),
+            times=times,
         )
 
     def close(self) -> None:

@@ -12,7 +12,7 @@ from distsum.errors import DiskFullError, PartialError, StorageError
 from distsum.messages import Skipped
 from distsum.partials import children_uri, partial_uri
 from distsum.tree import levels_above, split
-from distsum.worker.checkpoints import Checkpoints, beginnings, highest, under_way
+from distsum.worker.checkpoints import Checkpoints, StoringTimes, beginnings, highest, under_way
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Iterator
@@ -49,6 +49,7 @@ class Parts:
     accumulators: Accumulators
     inputs: InputAdder
     partials: PartialIO
+    times: StoringTimes
 
 
 class NodeFold:
@@ -87,6 +88,8 @@ class NodeFold:
         self._stores = True
         self._known: dict[int, int] = {}
         self._checkpoints: Checkpoints
+        self._began: float
+        self._bytes_before: int
         self._looked: float
 
     def inputs(self, start: int, stop: int) -> tuple[int, int]:
@@ -117,7 +120,8 @@ class NodeFold:
         """
         attempt, accumulators = self._attempt, self._parts.accumulators
         attempt.begin(self._last - self._first)
-        self._looked = perf_counter()
+        self._began = self._looked = perf_counter()
+        self._bytes_before = attempt.bytes_read
         self._checkpoints = Checkpoints(self._parts.spec.exponent, self._looked)
         low, high = self._numbers
         accumulators.reset(high - low, self._finish_nested)
@@ -278,10 +282,17 @@ class NodeFold:
         if self._first + position == self._last:
             return
         least = parts.spec.checkpoint_seconds
-        while self._stores and (due := checkpoints.due(least, parts.partials.storing_seconds)) is not None:
+        while self._stores and (due := checkpoints.due(least, self._storing_seconds)) is not None:
             start, stop = under_way(position, due, parts.spec.fan_in)
             self._store(self._first + start, self._first + stop, *parts.accumulators.nested(due))
             checkpoints.store(due, perf_counter())
+
+    def _storing_seconds(self) -> float:
+        """Return what storing a sum is likely to take."""
+        parts = self._parts
+        read = self._attempt.bytes_read - self._bytes_before
+        byte_seconds = (perf_counter() - self._began) / read if read else 0.0
+        return parts.times.expected(parts.partials.whole_bytes(), parts.spec.checkpoint_seconds, byte_seconds)
 
     def _store(self, start: int, stop: int, planes: list[Array], inputs: int) -> None:
         """Store a sum, and remove those that the last one replaced; if it cannot be stored, store no more of them.
@@ -290,7 +301,7 @@ class NodeFold:
         do a node's children until the node is stored, for those who begin further on.
         """
         parts, attempt = self._parts, self._attempt
-        began, stored_before = perf_counter(), attempt.storing_seconds
+        began, stored_before, written_before = perf_counter(), attempt.storing_seconds, attempt.bytes_written
         low, high = (place - self._origin for place in self.inputs(start, stop))
         skipped = tuple(Skipped(each.index - low, each.reason) for each in self.skipped if low <= each.index < high)
         uri = self.nested_uri(self.key(start, stop))
@@ -310,7 +321,7 @@ class NodeFold:
                 and self._direct.get(each[0]) != each[1]
             ]
             # With its key, which may take a hash over many names of inputs.
-            parts.partials.storing_seconds = perf_counter() - began
+            parts.times.note(attempt.bytes_written - written_before, perf_counter() - began)
         took = perf_counter() - began
         attempt.storing_seconds = stored_before + took
         attempt.checkpoint_seconds += took

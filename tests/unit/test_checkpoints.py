@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from distsum.tree import carries
-from distsum.worker.checkpoints import WORK_FOR_STORING, Checkpoints, beginnings, highest, under_way
+from distsum.worker.checkpoints import WORK_FOR_STORING, Checkpoints, StoringTimes, beginnings, highest, under_way
 
 
 class Clocked:
@@ -29,7 +29,7 @@ class Clocked:
         self.children.append(seconds)
         position = len(self.children)
         self.checkpoints.close(1 + min(self._levels - 1, carries(position - 1, self._fan_in)), self.now)
-        while (level := self.checkpoints.due(3.0, self._storing)) is not None:
+        while (level := self.checkpoints.due(3.0, lambda: self._storing)) is not None:
             self.stored.append(under_way(position, level, self._fan_in))
             self.now += self._storing
             self.checkpoints.store(level, self.now)
@@ -111,6 +111,21 @@ def test_little_is_lost_at_any_moment_at_less_than_a_twentieth_of_the_work(
         assert lost == pytest.approx(clocked.checkpoints.lost_seconds)
         assert lost < max(3.0, levels * WORK_FOR_STORING * storing) + 1e-9
     assert len(clocked.stored) * storing <= sum(seconds) / 20
+
+
+def test_what_storing_takes_is_what_it_took_and_a_guess_before_that() -> None:
+    times = StoringTimes()
+    # Nothing is known: as much as makes the first one wait for 24 s, or twice as long as reading as many bytes.
+    assert times.expected(1000, 3.0, 0.0) * WORK_FOR_STORING == pytest.approx(24.0)
+    assert times.expected(1000, 3.0, 0.01) == pytest.approx(20.0)
+    times.note(1000, 0.9)
+    assert times.expected(1000, 3.0, 0.01) == 0.9
+    # Of a larger one the rest is not known; a smaller one may be as slow, but hardly where the last took very long.
+    assert times.expected(1100, 3.0, 0.01) == pytest.approx(0.9 + 2.0)
+    assert times.expected(10, 3.0, 0.01) == 0.9
+    times.note(1000, 10.0)
+    assert times.expected(500, 3.0, 0.01) == pytest.approx(5.0)
+    assert times.expected(1, 3.0, 0.01) == pytest.approx(0.96)
 
 
 class Stack:

@@ -7,7 +7,7 @@ import math
 import os
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 import pytest
@@ -20,11 +20,13 @@ from distsum.partials import spec_uri
 from distsum.request import Options
 from distsum.stores.base import StoreInterruptedError
 from distsum.stores.local import LocalStore
-from distsum.worker import checkpoints
+from distsum.worker import checkpoints, nesting, partial_io
 from distsum.worker.adding import BadChildError
 from distsum.worker.attempt import Attempt, TaskCancelledError, WatchedSource
+from distsum.worker.checkpoints import StoringTimes
 from distsum.worker.folding import JobFolder, NoSuchChildError
 from distsum.worker.nesting import ChildrenMissingError
+from distsum.worker.process import Worker
 from tests.foldedtasks import Tasks
 from tests.reference import reference_reduce
 from tests.sources import MemorySource
@@ -157,6 +159,77 @@ def test_a_sum_that_was_replaced_meanwhile_is_made_again_from_what_is_left(
     tasks.fold(tasks.attempt(resume=True))
     assert tasks.opened_inputs() == list(range(30, 125))
     assert tasks.result() == expected(arrays[:125], tmp_path)
+
+
+class Unused:
+    """A channel of a worker that is not run."""
+
+    def receive(self) -> NoReturn:
+        raise AssertionError
+
+    def report(self, message: object) -> NoReturn:
+        raise AssertionError
+
+    def finish(self, result: object) -> NoReturn:
+        raise AssertionError
+
+
+class Clock:
+    """A clock on which nothing takes time but opening inputs and storing partials."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, tasks: Tasks, input_seconds: float, put_seconds: float) -> None:
+        self.now = 0.0
+        self._input_seconds = input_seconds
+        self._put_seconds = put_seconds
+        for module in (nesting, partial_io):
+            monkeypatch.setattr(module, "perf_counter", lambda: self.now)
+        self.watch(tasks)
+
+    def watch(self, tasks: Tasks) -> None:
+        tasks.store.on_open = lambda uri: self._pass(self._input_seconds)
+        tasks.store.on_put = lambda uri, size: self._pass(self._put_seconds)
+
+    def _pass(self, seconds: float) -> None:
+        self.now += seconds
+
+
+@pytest.mark.parametrize("fan_in", [5, 125])
+@pytest.mark.parametrize("seconds", [5.4, 20.0, 24.0, 25.0, 30.0, 60.0, 600.0])
+def test_sums_cost_less_than_a_twentieth_of_the_first_task_that_a_worker_does(
+    job, monkeypatch: pytest.MonkeyPatch, seconds: float, fan_in: int
+) -> None:
+    tasks = job(checkpoint_seconds=3.0, fan_in=fan_in)
+    Clock(monkeypatch, tasks, seconds / 125, 0.9)
+    effort = tasks.fold(tasks.attempt()).effort
+    assert effort.checkpoint_seconds <= 0.05 * seconds
+    if not 20 < seconds < 60:
+        # The first one is worth it after 24 s.
+        assert (effort.checkpoint_seconds > 0) == (seconds > 24)
+
+
+@pytest.mark.parametrize("put_seconds", [0.01, 2.0])
+def test_a_worker_knows_from_the_job_before_what_storing_takes(
+    job, monkeypatch: pytest.MonkeyPatch, put_seconds: float
+) -> None:
+    before, tasks = job(files=5, partition=5), job(checkpoint_seconds=3.0)
+    clock = Clock(monkeypatch, before, 0.1, put_seconds)
+    times = StoringTimes()
+    JobFolder(before.store, before.spec, lambda: 0, times).fold(before.attempt(), 0.0)
+    clock.watch(tasks)
+    effort = JobFolder(tasks.store, tasks.spec, lambda: 0, times).fold(tasks.attempt(), 0.0).effort
+    # A task of 12.5 s, in which one that takes 2 s is never worth it, and one that takes 0.01 s after 3 s.
+    assert (effort.checkpoint_seconds == 0) == (put_seconds == 2.0)
+
+
+def test_a_worker_keeps_what_storing_takes_as_long_as_its_work_folder_is_the_same(job, tmp_path) -> None:
+    store = LocalStore()
+    worker = Worker("w", Unused(), store, 1.0, 0.0)
+    known = []
+    for folder in ("one", "one", "two"):
+        tasks = job(files=5, work_dir=str(tmp_path / folder))
+        known.append(worker._job_folder(tasks.attempt(first_attempt=len(known)))._parts.times)
+    assert known[0] is known[1]
+    assert known[1] is not known[2]
 
 
 class Disk:
