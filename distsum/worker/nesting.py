@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Final
 from distsum.errors import DiskFullError, PartialError, StorageError
 from distsum.messages import Skipped
 from distsum.partials import children_uri, partial_uri
-from distsum.tree import levels_above, split
-from distsum.worker.checkpoints import Checkpoints, StoringTimes, beginnings, highest, under_way
+from distsum.tree import split
+from distsum.worker.checkpoints import Checkpoints, StoringTimes, highest, sums, under_way
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Iterator
 
-    from distsum.manifest import GrowingKey, ManifestReader, NodeKeys
+    from distsum.manifest import ManifestReader, NodeKeys
     from distsum.messages import JobSpec
     from distsum.partials import PartialHead
     from distsum.stores.base import Reader, Store
@@ -220,29 +220,26 @@ class NodeFold:
         names = {name.decode() for name in self._parts.store.list(self._folder) if _KEY.fullmatch(name)}
         if not names:
             return
-        growing: dict[int, GrowingKey] = {}
-        children, fan_in = self._last - self._first, self._parts.spec.fan_in
-        for child, pieces in enumerate(self._identities()):
-            if child % fan_in == 0:
-                growing[child] = self._keys.growing()
-            for piece in pieces:
-                for each in growing.values():
-                    each.add(piece)
-            position = child + 1
-            for start in beginnings(position, children, fan_in):
-                if position - start < children and (key := growing[start].key()) in names:
-                    self._stored[self._first + start, self._first + position] = self.nested_uri(key)
-            # Those go on whose node does.
-            going = {0, *(position - position % fan_in**level for level in range(1, levels_above(children, fan_in)))}
-            growing = {start: each for start, each in growing.items() if start in going}
+        children = self._last - self._first
+        for start, stop, key in sums(self._identities(), children, self._parts.spec.fan_in, self._keys.growing):
+            if key in names:
+                self._stored[self._first + start, self._first + stop] = self.nested_uri(key)
         self._known = dict(self._stored_within(self._first, self._last))
 
     def _identities(self) -> Iterator[Iterable[bytes]]:
-        """Yield the packed records of each child's inputs."""
+        """Yield the packed records of each child's inputs, unless the attempt is cancelled meanwhile."""
         manifest = self._parts.manifest
         if self._phase == 1:
-            return ((record,) for record in manifest.records(*self.children))
-        return (manifest.pieces(*self.inputs(child, child + 1)) for child in range(*self.children))
+            for record in manifest.records(*self.children):
+                self._attempt.check()
+                yield (record,)
+            return
+        for child in range(*self.children):
+            yield map(self._checked, manifest.pieces(*self.inputs(child, child + 1)))
+
+    def _checked(self, piece: bytes) -> bytes:
+        self._attempt.check()
+        return piece
 
     def _stored_within(self, start: int, stop: int) -> Iterable[tuple[int, int]]:
         return highest(each for each in self._stored if start <= each[0] and each[1] <= stop)

@@ -15,6 +15,7 @@ import pytest
 from distsum.errors import BadInputError, DiskFullError, StorageError
 from distsum.formats.base import Layout
 from distsum.formats.text import TextFormat
+from distsum.manifest import GrowingKey
 from distsum.messages import RunTask, TaskId
 from distsum.partials import spec_uri
 from distsum.request import Options
@@ -348,6 +349,31 @@ def test_a_worker_that_comes_back_after_its_job_has_ended_leaves_no_empty_folder
         Path(os.fsdecode(each))
         for each in (os.path.dirname(os.path.dirname(outcome)), os.path.dirname(outcome), outcome)
     ]
+
+
+@pytest.mark.parametrize("phase", [1, 2])
+def test_who_is_called_back_while_it_looks_for_sums_ends(job, monkeypatch: pytest.MonkeyPatch, phase: int) -> None:
+    tasks = job(files=125, partition=125 if phase == 1 else 25)
+    tasks.store_nested([(0, 0, 25)])
+    attempt = tasks.attempt(phase, resume=True)
+    seen = []
+
+    def add(key: GrowingKey, piece: bytes) -> None:
+        seen.append(piece)
+        attempt.cancelled.set()
+
+    # The node's own key is made before.
+    listed = tasks.store.list
+
+    def list_and_watch(prefix: bytes) -> Any:
+        monkeypatch.setattr(GrowingKey, "add", add)
+        return listed(prefix)
+
+    monkeypatch.setattr(tasks.store, "list", list_and_watch)
+    with pytest.raises(TaskCancelledError):
+        tasks.fold(attempt)
+    assert len(seen) == 1
+    assert tasks.store.opened == []
 
 
 def test_who_is_called_back_while_a_sum_is_stored_ends(job, monkeypatch: pytest.MonkeyPatch) -> None:
