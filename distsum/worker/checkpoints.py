@@ -47,7 +47,7 @@ class StoringTimes:
         """Return what storing one is likely to take.
 
         A smaller one than the last takes no longer than that, and of a larger one what is more is not known: each byte
-        of it is taken to take twice as long as reading and adding one.
+        of it is taken to take as long as reading and adding one.
 
         Args:
             size: Its bytes.
@@ -55,7 +55,7 @@ class StoringTimes:
             byte_seconds: What reading a byte and adding it took so far.
         """
         unknown = UNKNOWN_STORING * least_seconds
-        more = 2 * max(0, size - self._bytes) * byte_seconds
+        more = max(0, size - self._bytes) * byte_seconds
         if self._seconds is None:
             return max(unknown, more)
         if size < self._bytes:

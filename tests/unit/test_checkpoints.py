@@ -116,13 +116,13 @@ def test_little_is_lost_at_any_moment_at_less_than_a_twentieth_of_the_work(
 
 def test_what_storing_takes_is_what_it_took_and_a_guess_before_that() -> None:
     times = StoringTimes()
-    # Nothing is known: as much as makes the first one wait for 24 s, or twice as long as reading as many bytes.
+    # Nothing is known: as much as makes the first one wait for 24 s, or as long as reading as many bytes.
     assert times.expected(1000, 3.0, 0.0) * WORK_FOR_STORING == pytest.approx(24.0)
-    assert times.expected(1000, 3.0, 0.01) == pytest.approx(20.0)
+    assert times.expected(1000, 3.0, 0.01) == pytest.approx(10.0)
     times.note(1000, 0.9)
     assert times.expected(1000, 3.0, 0.01) == 0.9
     # Of a larger one the rest is not known; a smaller one may be as slow, but hardly where the last took very long.
-    assert times.expected(1100, 3.0, 0.01) == pytest.approx(0.9 + 2.0)
+    assert times.expected(1100, 3.0, 0.01) == pytest.approx(0.9 + 1.0)
     assert times.expected(10, 3.0, 0.01) == 0.9
     times.note(1000, 10.0)
     assert times.expected(500, 3.0, 0.01) == pytest.approx(5.0)
