@@ -17,7 +17,8 @@
     │   ├── BadInputError             1   an input is damaged or unlike the others
     │   ├── InputChangedError         1   an input changed while the job ran
     │   ├── InexactError              1   an exact result does not fit the output dtype
-    │   ├── StorageError              1   a disk is full or failed
+    │   ├── StorageError              1   a disk or server failed
+    │   │   └── DiskFullError         1   there is no room on it
     │   ├── PartialError              1   a stored partial is missing or damaged (handled inside)
     │   ├── TaskAbandonedError        1   a task killed its worker on every delivery
     │   ├── NotServedError            1   no worker serves a place that a job needs (``--serve``)
@@ -126,6 +127,10 @@ class InexactError(JobError):
 
 class StorageError(JobError):
     """A disk is full, or reading or writing failed for good."""
+
+
+class DiskFullError(StorageError):
+    """There is no room on a disk for what was to be written."""
 
 
 class PartialError(JobError):

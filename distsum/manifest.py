@@ -194,6 +194,10 @@ class GrowingKey:
         """Add packed records."""
         self._digest.update(piece)
 
+    def copy(self) -> GrowingKey:
+        """Return one that goes on from here by itself."""
+        return GrowingKey(self._digest.copy())
+
     def key(self) -> str:
         """Return the key, 64 hexadecimal digits, of the node over what was added so far."""
         return self._digest.hexdigest()

@@ -39,6 +39,8 @@ class WatchedStore(LocalStore):
         put_uris: What was stored, in order.
         contents: And what is in it.
         on_open: Called before an input is opened.
+        on_put: Called before something is stored, with its bytes.
+        on_delete: Called before something is removed.
         removes: Whether it removes what it is told to.
     """
 
@@ -47,6 +49,8 @@ class WatchedStore(LocalStore):
         self.put_uris: list[bytes] = []
         self.contents: dict[bytes, bytes] = {}
         self.on_open: Callable[[bytes], None] = lambda uri: None
+        self.on_put: Callable[[bytes, int], None] = lambda uri, size: None
+        self.on_delete: Callable[[bytes], None] = lambda uri: None
         self.removes = True
 
     def open_input(self, entry: Input, offset: int = 0, size: int = 0, *, head: int = 0, hold: int = 0) -> LocalReader:
@@ -62,11 +66,14 @@ class WatchedStore(LocalStore):
             yield reader
 
     def put(self, uri: bytes, buffers: Sequence[Buffer]) -> int:
+        content = b"".join(buffers)
+        self.on_put(uri, len(content))
         self.put_uris.append(uri)
-        self.contents[uri] = b"".join(buffers)
+        self.contents[uri] = content
         return super().put(uri, buffers)
 
     def delete(self, uri: bytes) -> None:
+        self.on_delete(uri)
         if self.removes:
             super().delete(uri)
 

@@ -181,6 +181,10 @@ class Store(Protocol):
         """Remove an object; nothing happens if there is none."""
         ...
 
+    def withdraw(self, uri: bytes, folder: bytes) -> None:
+        """Remove an object that was put below a folder, and the folders between them that are empty then."""
+        ...
+
     def delete_all(self, prefix: bytes, kept: set[bytes]) -> None:
         """Remove what is below a folder but for these names relative to it, and then the folder if it is empty."""
         ...

@@ -11,7 +11,14 @@ import stat
 import time
 from typing import TYPE_CHECKING, Final, Self
 
-from distsum.errors import InputChangedError, InputListError, OutputError, StorageError, WorkDirBusyError
+from distsum.errors import (
+    DiskFullError,
+    InputChangedError,
+    InputListError,
+    OutputError,
+    StorageError,
+    WorkDirBusyError,
+)
 from distsum.latency import Latencies
 from distsum.manifest import Input
 from distsum.stores.base import Aged, Begun
@@ -27,6 +34,8 @@ if TYPE_CHECKING:
 _FULL: Final = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _MAX_BUFFERS: Final = 1024
 """Buffers that one call of the kernel takes at the most (IOV_MAX)."""
+_TRIES: Final = 10
+"""Times that a folder is made for a file, since others may remove it as long as it is empty."""
 _PART_SUFFIX: Final = b".distsum-part"
 _PART: Final = re.compile(rb"\.(.+)\.[0-9a-f]{8}" + re.escape(_PART_SUFFIX), re.DOTALL)
 _MOST_ADVISED: Final = 32 << 20
@@ -189,11 +198,13 @@ class LocalStore:
 
     def _create(self, path: bytes) -> int:
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
-        try:
-            return os.open(path, flags, 0o666)
-        except FileNotFoundError:
-            os.makedirs(os.path.dirname(path), exist_ok=True)
-            return os.open(path, flags, 0o666)
+        for _ in range(_TRIES):
+            with contextlib.suppress(FileNotFoundError):
+                return os.open(path, flags, 0o666)
+            # Whoever removes folders that are empty may do so between these lines.
+            with contextlib.suppress(FileNotFoundError):
+                os.makedirs(os.path.dirname(path), exist_ok=True)
+        return os.open(path, flags, 0o666)
 
     def delete(self, uri: bytes) -> None:
         """Remove a file if it is there; see ``Store``."""
@@ -203,6 +214,15 @@ class LocalStore:
             pass
         except OSError as error:
             raise storage_error("remove", uri, error) from error
+
+    def withdraw(self, uri: bytes, folder: bytes) -> None:
+        """Remove a file, and folders that were perhaps made for it; see ``Store``."""
+        self.delete(uri)
+        above = os.path.dirname(uri)
+        with contextlib.suppress(OSError):  # not empty, so it stays, or another has removed it
+            while above.startswith(folder + b"/"):
+                os.rmdir(above)
+                above = os.path.dirname(above)
 
     def delete_all(self, prefix: bytes, kept: set[bytes]) -> None:
         """Remove files, and folders that are empty then; see ``Store``."""
@@ -330,7 +350,7 @@ def storage_error(verb: str, uri: bytes, error: OSError) -> StorageError:
             free = f", {byte_size(state.f_bavail * state.f_frsize)} free"
         except OSError:
             pass
-        return StorageError(
+        return DiskFullError(
             f"cannot {verb} {printable(uri)}: the disk mounted at {printable(mount)} is full{free}; "
             "make room and run the same command again, or choose another --work-dir"
         )

@@ -162,6 +162,10 @@ class RoutingStore:
         """See ``Store``."""
         self.of(uri).delete(uri)
 
+    def withdraw(self, uri: bytes, folder: bytes) -> None:
+        """See ``Store``."""
+        self.of(uri).withdraw(uri, folder)
+
     def delete_all(self, prefix: bytes, kept: set[bytes]) -> None:
         """See ``Store``."""
         self.of(prefix).delete_all(prefix, kept)

@@ -294,6 +294,10 @@ class S3Store:
         bucket, key = split(uri)
         self._request("remove", uri, "delete_object", Bucket=bucket, Key=key)
 
+    def withdraw(self, uri: bytes, folder: bytes) -> None:
+        """Remove an object: there are no folders. See ``Store``."""
+        self.delete(uri)
+
     def delete_all(self, prefix: bytes, kept: set[bytes]) -> None:
         """Remove the objects below a folder, 1,000 a request; see ``Store``."""
         bucket, key = split(prefix.rstrip(b"/") + b"/", whole=False)

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 from distsum.messages import Effort
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from distsum.latency import Latencies
     from distsum.messages import RunTask
     from distsum.stores.base import Reader
@@ -47,6 +49,7 @@ class Attempt:
         adding_seconds: Spent adding.
         storing_seconds: Spent storing, also on the way.
         checkpoint_seconds: Of that, what sums on the way took.
+        warn: Told of what goes wrong, and does not keep the task from being done.
     """
 
     def __init__(self, message: RunTask) -> None:
@@ -71,6 +74,7 @@ class Attempt:
         self.adding_seconds = 0.0
         self.storing_seconds = 0.0
         self.checkpoint_seconds = 0.0
+        self.warn: Callable[[str], None] = _ignore
         self._children = 1
 
     def begin(self, children: int) -> None:
@@ -105,6 +109,10 @@ class Attempt:
             checkpoint_seconds=self.checkpoint_seconds,
             latencies=latencies,
         )
+
+
+def _ignore(warning: str) -> None:
+    """Do nothing with a warning: this worker logs nothing."""
 
 
 class WatchedSource:

@@ -18,10 +18,49 @@ from typing import TYPE_CHECKING, Final
 from distsum.tree import levels_above
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
+
+    from distsum.manifest import GrowingKey
 
 WORK_FOR_STORING: Final = 25.0
 """Times what storing a sum takes that making what is new in it must have taken: then it costs 4 % at the most."""
+
+UNKNOWN_STORING: Final = 0.32
+"""What storing is taken to take where nothing tells, as a part of the least work that is worth it: with 3 s, 0.96 s. So
+the first sum of a worker waits for eight times as much work, and costs 4 % even then."""
+
+_MOST_NEW_BYTES: Final = 1 << 16
+
+
+class StoringTimes:
+    """What storing a partial took the last time, by which a worker tells what it will take; kept from job to job."""
+
+    def __init__(self) -> None:
+        self._bytes = 0
+        self._seconds: float | None = None
+
+    def note(self, size: int, seconds: float) -> None:
+        """Note what storing one of so many bytes took."""
+        self._bytes, self._seconds = size, seconds
+
+    def expected(self, size: int, least_seconds: float, byte_seconds: float) -> float:
+        """Return what storing one is likely to take.
+
+        A smaller one than the last takes no longer than that, and of a larger one what is more is not known: each byte
+        of it is taken to take as long as reading and adding one.
+
+        Args:
+            size: Its bytes.
+            least_seconds: Less work than this is not worth a request.
+            byte_seconds: What reading a byte and adding it took so far.
+        """
+        unknown = UNKNOWN_STORING * least_seconds
+        more = max(0, size - self._bytes) * byte_seconds
+        if self._seconds is None:
+            return max(unknown, more)
+        if size < self._bytes:
+            return min(self._seconds, max(unknown, self._seconds * size / self._bytes))
+        return self._seconds + more
 
 
 class Checkpoints:
@@ -56,17 +95,17 @@ class Checkpoints:
         self.lost_seconds = sum(self._unstored)
         self._since = now
 
-    def due(self, least_seconds: float, storing_seconds: float) -> int | None:
+    def due(self, least_seconds: float, storing_seconds: Callable[[], float]) -> int | None:
         """Return the level of the sum that is to be stored now: the one with the most work that is not; None for none.
 
         Args:
             least_seconds: Less than this in all is not worth a request.
-            storing_seconds: What storing one is likely to take: as long as the last time.
+            storing_seconds: Returns what storing one is likely to take.
         """
         if self.lost_seconds < least_seconds:
             return None  # nearly always, and this is asked after every child
         most = max(self._unstored)
-        return self._unstored.index(most) if most and most >= WORK_FOR_STORING * storing_seconds else None
+        return self._unstored.index(most) if most and most >= WORK_FOR_STORING * storing_seconds() else None
 
     def store(self, level: int, now: float) -> None:
         """Note that a sum is stored, and that the time which that took is no work."""
@@ -85,26 +124,64 @@ def under_way(position: int, level: int, fan_in: int) -> tuple[int, int]:
     return position - position % (below * fan_in), position - position % below
 
 
-def beginnings(position: int, children: int, fan_in: int) -> Iterator[int]:
-    """Yield where the sums begin that end before the child at ``position``, and may be stored: the last ones first.
+def sums(
+    identities: Iterable[Iterable[bytes]], children: int, fan_in: int, begin: Callable[[], GrowingKey]
+) -> Iterator[tuple[int, int, str]]:
+    """Yield every sum that may be stored inside a node: where it begins and ends, and its key.
+
+    That of the lowest level changes with each child, and so does its key. Those above change with every R children, or
+    fewer, and take what is new at once: there are many inputs, and to go through all levels for each of them takes
+    longer than hashing. Over the first of its children a sum is what the one below it is, so it begins as a copy of it.
 
     Args:
-        position: From 1 to ``children``.
+        identities: What each child's inputs are, as packed records.
         children: How many the node has.
         fan_in: R.
+        begin: Begins a key.
 
-    >>> list(beginnings(4, 32, 5)), list(beginnings(5, 32, 5)), list(beginnings(30, 32, 5)), list(beginnings(32, 32, 5))
-    ([0], [0], [25], [30, 25, 0])
+    >>> from distsum.manifest import NodeKeys
+    >>> found = sums([[b"an input"]] * 7, 7, 3, NodeKeys(b"").growing)
+    >>> [(start, stop) for start, stop, _ in found]
+    [(0, 1), (0, 2), (0, 3), (3, 4), (3, 5), (3, 6), (0, 6), (6, 7)]
     """
-    before = position
-    for level in range(1, levels_above(children, fan_in) + 1):
-        span = int(fan_in ** (level - 1))
-        if position % span and position < children:
-            return
-        start = (position - 1) // (span * fan_in) * span * fan_in
-        if start < before:
-            yield start
-            before = start
+    if children < 2:
+        return
+    spans = [fan_in**level for level in range(levels_above(children, fan_in) + 1)]
+    growing = [begin() for _ in spans[1:]]
+    first = 0
+    above: list[int] = []
+    new: list[bytes] = []
+    new_bytes = 0
+    for child, pieces in enumerate(identities):
+        if child % fan_in == 0:
+            first = child
+            growing[0] = begin()
+            # Of those above, the ones that hold more than the one below.
+            above = [level for level in range(1, len(growing)) if first % spans[level + 1] >= spans[level]]
+        for piece in pieces:
+            growing[0].add(piece)
+            new.append(piece)
+            new_bytes += len(piece)
+        position = child + 1
+        whole = position % fan_in == 0 or position == children
+        if whole or new_bytes >= _MOST_NEW_BYTES:
+            added = b"".join(new)
+            for level in above:
+                growing[level].add(added)
+            new.clear()
+            new_bytes = 0
+        if position - first < children:
+            yield first, position, growing[0].key()
+        if not whole:
+            continue
+        for level in range(1, len(growing)):
+            if position % spans[level] and position < children:
+                break
+            start = child // spans[level + 1] * spans[level + 1]
+            if level not in above:
+                growing[level] = growing[level - 1].copy()
+            elif position - start < children:
+                yield start, position, growing[level].key()
 
 
 def highest(stored: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int]]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import numpy as np
 
-from distsum.errors import BadInputError, InexactError, PartialError
+from distsum.errors import BadInputError, DiskFullError, InexactError, PartialError
 from distsum.formats.registry import by_name
 from distsum.manifest import ManifestReader, NodeKeys
 from distsum.messages import Effort, JobSpec, Skipped
@@ -18,6 +18,7 @@ from distsum.reductions import REDUCTIONS, cast
 from distsum.tree import Tree, levels_above
 from distsum.worker.accumulators import Accumulators
 from distsum.worker.adding import BadChildError, InputAdder
+from distsum.worker.checkpoints import StoringTimes
 from distsum.worker.nesting import NodeFold, Parts
 from distsum.worker.partial_io import PartialIO
 
@@ -53,9 +54,13 @@ class JobFolder:
         store: Where everything lies.
         spec: The job.
         peak_bytes: Tells the worker's peak memory, for its report.
+        times: What storing partials took in the jobs before, if anything is known of that.
     """
 
-    def __init__(self, store: Store, spec: JobSpec, peak_bytes: Callable[[], int]) -> None:
+    def __init__(
+        self, store: Store, spec: JobSpec, peak_bytes: Callable[[], int], times: StoringTimes | None = None
+    ) -> None:
+        times = times or StoringTimes()
         self._store = store
         self._spec = spec
         self._peak_bytes = peak_bytes
@@ -76,7 +81,17 @@ class JobFolder:
             manifest=ManifestReader(source),
             accumulators=accumulators,
             inputs=InputAdder(store, spec, accumulators, buffer),
-            partials=PartialIO(store, accumulators, planes, buffer, spec.max_open_files, spec_uri(spec.work, spec.job)),
+            partials=PartialIO(
+                store,
+                accumulators,
+                planes,
+                buffer,
+                spec.max_open_files,
+                spec.work,
+                spec_uri(spec.work, spec.job),
+                times,
+            ),
+            times=times,
         )
 
     def close(self) -> None:
@@ -123,7 +138,12 @@ class JobFolder:
             began = perf_counter()
             planes, inputs = parts.accumulators.top()
             attempt.adding_seconds += perf_counter() - began
-            parts.partials.store(uri, planes, inputs, skipped, attempt)
+            try:
+                parts.partials.store(uri, planes, inputs, skipped, attempt)
+            except DiskFullError:
+                # Sums that were stored on the way may have taken the room, and are of no use now.
+                node.make_room()
+                parts.partials.store(uri, planes, inputs, skipped, attempt)
             node.remove_stored()
         else:
             inputs, skipped = stored.inputs, stored.skipped

@@ -8,16 +8,16 @@ from dataclasses import dataclass
 from time import perf_counter
 from typing import TYPE_CHECKING, Final
 
-from distsum.errors import PartialError
+from distsum.errors import DiskFullError, PartialError, StorageError
 from distsum.messages import Skipped
 from distsum.partials import children_uri, partial_uri
-from distsum.tree import levels_above, split
-from distsum.worker.checkpoints import Checkpoints, beginnings, highest, under_way
+from distsum.tree import split
+from distsum.worker.checkpoints import Checkpoints, StoringTimes, highest, sums, under_way
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Iterator
 
-    from distsum.manifest import GrowingKey, ManifestReader, NodeKeys
+    from distsum.manifest import ManifestReader, NodeKeys
     from distsum.messages import JobSpec
     from distsum.partials import PartialHead
     from distsum.stores.base import Reader, Store
@@ -49,6 +49,7 @@ class Parts:
     accumulators: Accumulators
     inputs: InputAdder
     partials: PartialIO
+    times: StoringTimes
 
 
 class NodeFold:
@@ -84,8 +85,11 @@ class NodeFold:
         self._direct = dict(split(*children, parts.spec.fan_in))
         self._stored: dict[tuple[int, int], bytes] = {}
         self._replaced: list[tuple[int, int]] = []
+        self._stores = True
         self._known: dict[int, int] = {}
         self._checkpoints: Checkpoints
+        self._began: float
+        self._bytes_before: int
         self._looked: float
 
     def inputs(self, start: int, stop: int) -> tuple[int, int]:
@@ -116,7 +120,8 @@ class NodeFold:
         """
         attempt, accumulators = self._attempt, self._parts.accumulators
         attempt.begin(self._last - self._first)
-        self._looked = perf_counter()
+        self._began = self._looked = perf_counter()
+        self._bytes_before = attempt.bytes_read
         self._checkpoints = Checkpoints(self._parts.spec.exponent, self._looked)
         low, high = self._numbers
         accumulators.reset(high - low, self._finish_nested)
@@ -215,29 +220,26 @@ class NodeFold:
         names = {name.decode() for name in self._parts.store.list(self._folder) if _KEY.fullmatch(name)}
         if not names:
             return
-        growing: dict[int, GrowingKey] = {}
-        children, fan_in = self._last - self._first, self._parts.spec.fan_in
-        for child, pieces in enumerate(self._identities()):
-            if child % fan_in == 0:
-                growing[child] = self._keys.growing()
-            for piece in pieces:
-                for each in growing.values():
-                    each.add(piece)
-            position = child + 1
-            for start in beginnings(position, children, fan_in):
-                if position - start < children and (key := growing[start].key()) in names:
-                    self._stored[self._first + start, self._first + position] = self.nested_uri(key)
-            # Those go on whose node does.
-            going = {0, *(position - position % fan_in**level for level in range(1, levels_above(children, fan_in)))}
-            growing = {start: each for start, each in growing.items() if start in going}
+        children = self._last - self._first
+        for start, stop, key in sums(self._identities(), children, self._parts.spec.fan_in, self._keys.growing):
+            if key in names:
+                self._stored[self._first + start, self._first + stop] = self.nested_uri(key)
         self._known = dict(self._stored_within(self._first, self._last))
 
     def _identities(self) -> Iterator[Iterable[bytes]]:
-        """Yield the packed records of each child's inputs."""
+        """Yield the packed records of each child's inputs, unless the attempt is cancelled meanwhile."""
         manifest = self._parts.manifest
         if self._phase == 1:
-            return ((record,) for record in manifest.records(*self.children))
-        return (manifest.pieces(*self.inputs(child, child + 1)) for child in range(*self.children))
+            for record in manifest.records(*self.children):
+                self._attempt.check()
+                yield (record,)
+            return
+        for child in range(*self.children):
+            yield map(self._checked, manifest.pieces(*self.inputs(child, child + 1)))
+
+    def _checked(self, piece: bytes) -> bytes:
+        self._attempt.check()
+        return piece
 
     def _stored_within(self, start: int, stop: int) -> Iterable[tuple[int, int]]:
         return highest(each for each in self._stored if start <= each[0] and each[1] <= stop)
@@ -266,7 +268,7 @@ class NodeFold:
         """Store a child of the node that is whole now, if others look for such."""
         stop = self._first + self._parts.accumulators.position
         start = stop - self._parts.spec.fan_in**level
-        if self._attempt.shared and self._direct.get(start) == stop < self._last:
+        if self._stores and self._attempt.shared and self._direct.get(start) == stop < self._last:
             self._store(start, stop, *self._parts.accumulators.nested(level))
             self._checkpoints.cover(level + 1, perf_counter())
 
@@ -278,48 +280,81 @@ class NodeFold:
         if self._first + position == self._last:
             return
         least = parts.spec.checkpoint_seconds
-        while (due := checkpoints.due(least, parts.partials.storing_seconds)) is not None:
+        while self._stores and (due := checkpoints.due(least, self._storing_seconds)) is not None:
             start, stop = under_way(position, due, parts.spec.fan_in)
             self._store(self._first + start, self._first + stop, *parts.accumulators.nested(due))
             checkpoints.store(due, perf_counter())
 
+    def _storing_seconds(self) -> float:
+        """Return what storing a sum is likely to take."""
+        parts = self._parts
+        read = self._attempt.bytes_read - self._bytes_before
+        byte_seconds = (perf_counter() - self._began) / read if read else 0.0
+        return parts.times.expected(parts.partials.whole_bytes(), parts.spec.checkpoint_seconds, byte_seconds)
+
     def _store(self, start: int, stop: int, planes: list[Array], inputs: int) -> None:
-        """Store a sum, and remove those that the last one replaced.
+        """Store a sum, and remove those that the last one replaced; if it cannot be stored, store no more of them.
 
         Those that this one replaces stay until the next is stored, since who begins now may be about to read them. So
         do a node's children until the node is stored, for those who begin further on.
         """
         parts, attempt = self._parts, self._attempt
-        began, stored_before = perf_counter(), attempt.storing_seconds
+        began, stored_before, written_before = perf_counter(), attempt.storing_seconds, attempt.bytes_written
         low, high = (place - self._origin for place in self.inputs(start, stop))
         skipped = tuple(Skipped(each.index - low, each.reason) for each in self.skipped if low <= each.index < high)
         uri = self.nested_uri(self.key(start, stop))
-        parts.partials.store(uri, planes, inputs, skipped, attempt)
-        self._stored[start, stop] = uri
-        self._remove(self._replaced)
-        self._replaced = [
-            each
-            for each in self._stored
-            if start <= each[0] and each[1] <= stop and each != (start, stop) and self._direct.get(each[0]) != each[1]
-        ]
+        try:
+            parts.partials.store(uri, planes, inputs, skipped, attempt)
+        except StorageError as error:
+            self._give_up(error)
+        else:
+            self._stored[start, stop] = uri
+            self._remove(self._replaced)
+            self._replaced = [
+                each
+                for each in self._stored
+                if start <= each[0]
+                and each[1] <= stop
+                and each != (start, stop)
+                and self._direct.get(each[0]) != each[1]
+            ]
+            # With its key, which may take a hash over many names of inputs.
+            parts.times.note(attempt.bytes_written - written_before, perf_counter() - began)
         took = perf_counter() - began
-        # With its key, which may take a hash over many names of inputs.
-        parts.partials.storing_seconds = took
         attempt.storing_seconds = stored_before + took
         attempt.checkpoint_seconds += took
 
+    def _give_up(self, error: StorageError) -> None:
+        """Store no more sums, since one could not be: the task is done without.
+
+        Whoever helps, and waits for a child of the node, makes that as well. Where the disk is full, what is stored of
+        what is in the accumulators goes, since others need the room for what must be stored. What is still to be read
+        stays, as does everything where the fault is another one: then a later attempt may start from it.
+        """
+        self._stores = False
+        self._attempt.warn(f"no more sums are stored inside this task, which goes on without them: {error}")
+        if isinstance(error, DiskFullError):
+            done = self._first + self._parts.accumulators.position
+            self._remove([each for each in self._stored if each[1] <= done])
+
     def _remove(self, nodes: Iterable[tuple[int, int]]) -> None:
-        for node in nodes:
-            # One that was found damaged is removed already.
-            if (uri := self._stored.pop(node, None)) is not None:
+        """Remove sums; those that cannot be go with the job."""
+        # One that was found damaged is removed already.
+        uris = [uri for node in nodes if (uri := self._stored.pop(node, None)) is not None]
+        self._delete(uris)
+
+    def _delete(self, uris: Iterable[bytes]) -> None:
+        try:
+            for uri in uris:
                 self._parts.store.delete(uri)
+        except StorageError as error:
+            # Where one cannot be removed others cannot, and each may take as long as a server is waited for. So no more
+            # are stored, either, which would be as many as the task has children.
+            self._stores = False
+            self._attempt.warn(f"sums that were stored inside this task stay until its job has ended: {error}")
 
     def remove_stored(self) -> None:
-        """Remove the sums inside the node that this attempt has stored, or found: the node itself is stored now.
-
-        Raises:
-            StorageError: One cannot be removed.
-        """
+        """Remove the sums inside the node that this attempt has stored, or found: the node itself is stored now."""
         if not self._stored:
             return
         began = perf_counter()
@@ -327,3 +362,13 @@ class NodeFold:
         took = perf_counter() - began
         self._attempt.storing_seconds += took
         self._attempt.checkpoint_seconds += took
+
+    def make_room(self) -> None:
+        """Remove the sums inside the node, and if it is a task's, those in all tasks of the job: all can do without.
+
+        What others are still writing has another name, and is left to them.
+        """
+        self.remove_stored()
+        if self._attempt.child is None:
+            names = [name for name in self._parts.store.list(self._folder) if _KEY.fullmatch(name)]
+            self._delete(self._folder + b"/" + name for name in names)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 import numpy as np
 
-from distsum.errors import PartialError
+from distsum.errors import PartialError, StorageError
 from distsum.partials import PartialHead, decode_head, head_bytes
 from distsum.worker.attempt import TaskCancelledError
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from distsum.stores.base import Reader, Store
     from distsum.worker.accumulators import Accumulators
     from distsum.worker.attempt import Attempt
+    from distsum.worker.checkpoints import StoringTimes
 
     Array = npt.NDArray[Any]
 
@@ -37,10 +38,9 @@ class PartialIO:
         planes: dtypes of their planes.
         buffer: What is read into before it is added; not used where nothing is there yet to add to.
         ahead: Partials that are opened at once.
+        work: The work folder.
         description: URI of the job's description, which is there as long as the job goes on.
-
-    Attributes:
-        storing_seconds: What storing a partial took the last time: what it will take again, since all have one size.
+        times: Told how long storing takes.
     """
 
     def __init__(
@@ -50,19 +50,22 @@ class PartialIO:
         planes: tuple[str, ...],
         buffer: npt.NDArray[np.uint8],
         ahead: int,
+        work: bytes,
         description: bytes,
+        times: StoringTimes,
     ) -> None:
         self._store = store
+        self._work = work
         self._description = description
         self._accumulators = accumulators
         self._planes = planes
         self._buffer = buffer
         self._ahead = ahead
-        self.storing_seconds = 0.0
+        self._times = times
 
     def open_all(self, uris: Sequence[bytes]) -> Generator[Reader | None]:
         """Yield readers of partials in order, None for one that is missing; the next ones are opened meanwhile."""
-        yield from self._store.open_all(uris, self._whole_bytes(), self._ahead)
+        yield from self._store.open_all(uris, self.whole_bytes(), self._ahead)
 
     def head(self, uri: bytes, attempt: Attempt) -> PartialHead | None:
         """Return the head of a stored partial, None if there is none; a damaged one is deleted.
@@ -76,7 +79,7 @@ class PartialIO:
             try:
                 return self._read_head(reader, attempt)[0]
             except PartialError:
-                self._store.delete(uri)
+                self._discard(uri, attempt)
                 return None
 
     def load(self, uri: bytes, attempt: Attempt) -> PartialHead | None:
@@ -84,14 +87,21 @@ class PartialIO:
 
         A damaged one is deleted, and what was read of it is as good as nothing: the accumulator is still empty.
         """
-        (reader,) = self._store.open_all([uri], self._whole_bytes(), 1)
+        (reader,) = self._store.open_all([uri], self.whole_bytes(), 1)
         if reader is None:
             return None
         try:
             return self.merge(reader, attempt)
         except PartialError:
-            self._store.delete(uri)
+            self._discard(uri, attempt)
             return None
+
+    def _discard(self, uri: bytes, attempt: Attempt) -> None:
+        """Remove a damaged partial, if that can be done: whoever reads it finds that it is damaged."""
+        try:
+            self._store.delete(uri)
+        except StorageError as error:
+            attempt.warn(f"a damaged partial stays: {error}")
 
     def merge(self, reader: Reader, attempt: Attempt, weight: int = 0) -> PartialHead:
         """Add a partial to the lowest accumulator, and close it.
@@ -158,6 +168,7 @@ class PartialIO:
             attempt: Whose account it goes to.
 
         Raises:
+            DiskFullError: There is no room for it.
             StorageError: It cannot be stored.
             TaskCancelledError: The attempt is cancelled, or its job has ended.
         """
@@ -168,12 +179,14 @@ class PartialIO:
         head = PartialHead(inputs, length if inputs else 0, self._planes, skipped)
         digests = [hashlib.sha256(view).digest() for view in views] or [hashlib.sha256().digest()] * len(planes)
         head = msgspec.structs.replace(head, digest=head.expected_digest(digests))
-        attempt.bytes_written += self._store.put(uri, [head.encoded(), *views])
+        size = self._store.put(uri, [head.encoded(), *views])
+        attempt.bytes_written += size
         if self._removed_as_late(uri, attempt):
             raise TaskCancelledError
         attempt.objects_written += 1
-        self.storing_seconds = perf_counter() - began
-        attempt.storing_seconds += self.storing_seconds
+        took = perf_counter() - began
+        self._times.note(size, took)
+        attempt.storing_seconds += took
 
     def _removed_as_late(self, uri: bytes, attempt: Attempt) -> bool:
         """Remove what was just stored if the job has ended, also where the attempt is cancelled; return whether it was.
@@ -185,13 +198,14 @@ class PartialIO:
         try:
             if self._store.exists(self._description):
                 return False
-            self._store.delete(uri)
+            # With what it lies in: a sweep sees no folder that is empty.
+            self._store.withdraw(uri, self._work)
             return True
         finally:
             self._store.heed(attempt.cancelled)
 
-    def _whole_bytes(self) -> int:
-        """Bytes of a partial of this tile, unless inputs were skipped."""
+    def whole_bytes(self) -> int:
+        """Return the bytes of a partial of this tile, unless inputs were skipped."""
         numbers = len(self._accumulators.lowest[0])
         return _FIRST_HEAD_BYTES + numbers * sum(np.dtype(plane).itemsize for plane in self._planes)
 

@@ -37,6 +37,7 @@ from distsum.stores.base import StoreInterruptedError
 from distsum.wording import byte_size, exact_byte_size, printable
 from distsum.worker.adding import BadChildError
 from distsum.worker.attempt import Attempt, TaskCancelledError
+from distsum.worker.checkpoints import StoringTimes
 from distsum.worker.folding import JobFolder, NoSuchChildError
 from distsum.worker.nesting import ChildrenMissingError
 
@@ -92,6 +93,7 @@ class Worker:
         self._sent_away_status = sent_away_status
         self._inbox: queue.SimpleQueue[Attempt] = queue.SimpleQueue()
         self._folder: tuple[tuple[str, bytes, int], JobFolder] | None = None
+        self._times = b"", StoringTimes()  # of partials in the last job's work folder
         self._attempts: list[Attempt] = []  # the running one, and one that may have arrived meanwhile
         self._running: Attempt | None = None
         self._draw = random.Random()  # noqa: S311 - spreads workers in time, and keeps no secret
@@ -226,7 +228,10 @@ class Worker:
                     "of a fleet's file)",
                     "memory",
                 )
-            self._folder = key, JobFolder(self._store, spec, self._peak_bytes)
+            if self._times[0] != attempt.work:
+                # It may lie on another disk, or server.
+                self._times = attempt.work, StoringTimes()
+            self._folder = key, JobFolder(self._store, spec, self._peak_bytes, self._times[1])
         return self._folder[1]
 
     def _forget_job(self) -> None:

@@ -31,6 +31,7 @@ class TaskLog:
     def begins(self, attempt: Attempt) -> None:
         """An attempt begins."""
         self._subject.work_on(attempt.task, attempt.number)
+        attempt.warn = log.warning
         log.debug("%s begins; it is delivery %d", task_words(attempt.child), attempt.delivery)
 
     def ends(self, attempt: Attempt, result: TaskSucceeded | TaskFailed) -> None:

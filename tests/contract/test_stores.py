@@ -279,6 +279,40 @@ def test_a_folder_is_removed_but_for_what_is_kept(case: Case) -> None:
     assert list(case.store.list(case.uri(b""))) == [b"workshop/d"]
 
 
+def test_what_is_withdrawn_takes_the_folders_with_it_that_were_made_for_it(case: Case) -> None:
+    work = case.uri(b"work")
+    for name in (b"jobs/one/outcome", b"jobs/one/children/a", b"jobs/one/children/b", b"partials/ab/c"):
+        case.store.put(work + b"/" + name, [b"x"])
+    case.store.withdraw(work + b"/jobs/one/children/a", work)
+    assert case.store.exists(work + b"/jobs/one/children/b")
+    for _ in range(2):
+        case.store.withdraw(work + b"/jobs/one/children/b", work)
+        case.store.withdraw(work + b"/partials/ab/c", work)
+    assert list(case.store.list(work)) == [b"jobs/one/outcome"]
+    if not work.startswith(b"s3:"):
+        # Nothing is left but what holds that.
+        assert [folder for folder, _, _ in os.walk(work)] == [work, work + b"/jobs", work + b"/jobs/one"]
+        case.store.withdraw(work + b"/jobs/one/outcome", work)
+        assert os.listdir(work) == [], "the work folder itself stays"
+
+
+def test_a_folder_that_another_removes_while_it_is_empty_is_made_again(tmp_path, monkeypatch) -> None:
+    make = os.mkdir
+    made = []
+
+    def make_and_remove(folder: bytes, mode: int) -> None:
+        make(folder, mode)
+        made.append(folder)
+        if len(made) < 4:
+            os.rmdir(folder)
+
+    monkeypatch.setattr(os, "mkdir", make_and_remove)
+    uri = os.fsencode(tmp_path / "ab" / "c")
+    LocalStore().put(uri, [b"x"])
+    assert LocalStore().exists(uri)
+    assert len(made) == 4
+
+
 def test_a_folder_is_held_by_one_at_a_time(case: Case) -> None:
     folder = case.uri(b"a/work")
     for _ in range(2):

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from distsum.tree import carries
-from distsum.worker.checkpoints import WORK_FOR_STORING, Checkpoints, beginnings, highest, under_way
+from distsum.worker.checkpoints import WORK_FOR_STORING, Checkpoints, StoringTimes, highest, sums, under_way
 
 
 class Clocked:
@@ -29,7 +30,7 @@ class Clocked:
         self.children.append(seconds)
         position = len(self.children)
         self.checkpoints.close(1 + min(self._levels - 1, carries(position - 1, self._fan_in)), self.now)
-        while (level := self.checkpoints.due(3.0, self._storing)) is not None:
+        while (level := self.checkpoints.due(3.0, lambda: self._storing)) is not None:
             self.stored.append(under_way(position, level, self._fan_in))
             self.now += self._storing
             self.checkpoints.store(level, self.now)
@@ -113,6 +114,64 @@ def test_little_is_lost_at_any_moment_at_less_than_a_twentieth_of_the_work(
     assert len(clocked.stored) * storing <= sum(seconds) / 20
 
 
+def test_what_storing_takes_is_what_it_took_and_a_guess_before_that() -> None:
+    times = StoringTimes()
+    # Nothing is known: as much as makes the first one wait for 24 s, or as long as reading as many bytes.
+    assert times.expected(1000, 3.0, 0.0) * WORK_FOR_STORING == pytest.approx(24.0)
+    assert times.expected(1000, 3.0, 0.01) == pytest.approx(10.0)
+    times.note(1000, 0.9)
+    assert times.expected(1000, 3.0, 0.01) == 0.9
+    # Of a larger one the rest is not known; a smaller one may be as slow, but hardly where the last took very long.
+    assert times.expected(1100, 3.0, 0.01) == pytest.approx(0.9 + 1.0)
+    assert times.expected(10, 3.0, 0.01) == 0.9
+    times.note(1000, 10.0)
+    assert times.expected(500, 3.0, 0.01) == pytest.approx(5.0)
+    assert times.expected(1, 3.0, 0.01) == pytest.approx(0.96)
+
+
+class Collected:
+    """A key that says what went into it, and counts how often something did."""
+
+    added = 0
+
+    def __init__(self, content: bytes = b"") -> None:
+        self._content = content
+
+    def add(self, piece: bytes) -> None:
+        type(self).added += 1
+        self._content += piece
+
+    def copy(self) -> Collected:
+        return Collected(self._content)
+
+    def key(self) -> bytes:
+        return self._content
+
+
+def all_sums(children: int, fan_in: int, piece_bytes: int = 4) -> list[tuple[int, int, bytes]]:
+    pieces = [child.to_bytes(4, "little") * (piece_bytes // 4) for child in range(children)]
+    begin: Any = Collected
+    found: list[Any] = list(sums(([piece] for piece in pieces), children, fan_in, begin))
+    assert all(key == b"".join(pieces[start:stop]) for start, stop, key in found)
+    return found
+
+
+@given(children=st.integers(1, 150), fan_in=st.sampled_from([2, 3, 5, 200]), piece_bytes=st.sampled_from([4, 20_000]))
+def test_the_key_of_each_sum_is_that_of_its_inputs_and_none_comes_twice(
+    children: int, fan_in: int, piece_bytes: int
+) -> None:
+    ranges = [(start, stop) for start, stop, _ in all_sums(children, fan_in, piece_bytes)]
+    assert len(ranges) == len(set(ranges))
+    assert (0, children) not in ranges, "which is the node itself"
+
+
+def test_to_find_sums_among_many_inputs_each_is_hashed_about_once() -> None:
+    Collected.added = 0
+    all_sums(5**5, 5)
+    # Once with the lowest sum, and then five at a time with each level above.
+    assert Collected.added < 5**5 * (1 + 4 / 5)
+
+
 class Stack:
     """The sums under way as lists of the children in them, carried as an odometer does."""
 
@@ -140,6 +199,9 @@ def test_ranges_are_those_of_the_sums(children: int, fan_in: int) -> None:
     while fan_in**levels < children:
         levels += 1
     stack = Stack(fan_in, levels)
+    ends_at: dict[int, set[int]] = {position: set() for position in range(1, children + 1)}
+    for start, stop, _ in all_sums(children, fan_in):
+        ends_at[stop].add(start)
     for child in range(children - 1):
         level = stack.add(child)
         position = child + 1
@@ -147,19 +209,19 @@ def test_ranges_are_those_of_the_sums(children: int, fan_in: int) -> None:
             low, high = under_way(position, each, fan_in)
             assert stack.sums[each - 1] == list(range(low, high))
         # What has just changed ends here; where it was one node alone it may also be that of the level below.
-        begins = list(beginnings(position, children, fan_in))
+        begins = ends_at[position]
         assert stack.sums[level - 1][0] in begins
         for start in begins:
             assert any(span >= position - start for span in (fan_in**each for each in range(levels + 1)))
     # With the last child each node that it ends is whole, however few children it has.
     ends = {(children - 1) // fan_in**level * fan_in**level for level in range(1, levels + 1)}
-    assert set(beginnings(children, children, fan_in)) == (ends if children > 1 else set())
+    assert ends_at[children] == (ends - {0} if children > 1 else set())
 
 
 @given(files=st.integers(2, 60), fan_in=st.integers(2, 5), draw=st.data())
 def test_stored_sums_are_found_once_in_order_and_only_the_highest(files: int, fan_in: int, draw: st.DataObject) -> None:
-    sums = [(start, stop) for stop in range(1, files + 1) for start in beginnings(stop, files, fan_in)]
-    stored = set(draw.draw(st.lists(st.sampled_from(sums))))
+    ranges = [(start, stop) for start, stop, _ in all_sums(files, fan_in)]
+    stored = set(draw.draw(st.lists(st.sampled_from(ranges))))
     found = list(highest(stored))
     assert found == sorted(found)
     assert all(high <= low for (_, high), (low, _) in itertools.pairwise(found))

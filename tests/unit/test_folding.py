@@ -5,29 +5,35 @@ from __future__ import annotations
 import itertools
 import math
 import os
-from typing import TYPE_CHECKING, Any
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 import pytest
 
-from distsum.errors import BadInputError
+from distsum.errors import BadInputError, DiskFullError, StorageError
 from distsum.formats.base import Layout
 from distsum.formats.text import TextFormat
+from distsum.manifest import GrowingKey
 from distsum.messages import RunTask, TaskId
+from distsum.partials import spec_uri
 from distsum.request import Options
+from distsum.stores.base import StoreInterruptedError
 from distsum.stores.local import LocalStore
-from distsum.worker import checkpoints
+from distsum.worker import checkpoints, nesting, partial_io
 from distsum.worker.adding import BadChildError
 from distsum.worker.attempt import Attempt, TaskCancelledError, WatchedSource
+from distsum.worker.checkpoints import StoringTimes
 from distsum.worker.folding import JobFolder, NoSuchChildError
 from distsum.worker.nesting import ChildrenMissingError
+from distsum.worker.process import Worker
 from tests.foldedtasks import Tasks
 from tests.reference import reference_reduce
 from tests.sources import MemorySource
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
 
 @pytest.fixture
@@ -153,6 +159,293 @@ def test_a_sum_that_was_replaced_meanwhile_is_made_again_from_what_is_left(
     monkeypatch.setattr(tasks.store, "open_all", open_all_and_remove)
     tasks.fold(tasks.attempt(resume=True))
     assert tasks.opened_inputs() == list(range(30, 125))
+    assert tasks.result() == expected(arrays[:125], tmp_path)
+
+
+class Unused:
+    """A channel of a worker that is not run."""
+
+    def receive(self) -> NoReturn:
+        raise AssertionError
+
+    def report(self, message: object) -> NoReturn:
+        raise AssertionError
+
+    def finish(self, result: object) -> NoReturn:
+        raise AssertionError
+
+
+class Clock:
+    """A clock on which nothing takes time but opening inputs and storing partials."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, tasks: Tasks, input_seconds: float, put_seconds: float) -> None:
+        self.now = 0.0
+        self._input_seconds = input_seconds
+        self._put_seconds = put_seconds
+        for module in (nesting, partial_io):
+            monkeypatch.setattr(module, "perf_counter", lambda: self.now)
+        self.watch(tasks)
+
+    def watch(self, tasks: Tasks) -> None:
+        tasks.store.on_open = lambda uri: self._pass(self._input_seconds)
+        tasks.store.on_put = lambda uri, size: self._pass(self._put_seconds)
+
+    def _pass(self, seconds: float) -> None:
+        self.now += seconds
+
+
+@pytest.mark.parametrize("fan_in", [5, 125])
+@pytest.mark.parametrize("seconds", [5.4, 20.0, 24.0, 25.0, 30.0, 60.0, 600.0])
+def test_sums_cost_less_than_a_twentieth_of_the_first_task_that_a_worker_does(
+    job, monkeypatch: pytest.MonkeyPatch, seconds: float, fan_in: int
+) -> None:
+    tasks = job(checkpoint_seconds=3.0, fan_in=fan_in)
+    Clock(monkeypatch, tasks, seconds / 125, 0.9)
+    effort = tasks.fold(tasks.attempt()).effort
+    assert effort.checkpoint_seconds <= 0.05 * seconds
+    if not 20 < seconds < 60:
+        # The first one is worth it after 24 s.
+        assert (effort.checkpoint_seconds > 0) == (seconds > 24)
+
+
+@pytest.mark.parametrize("put_seconds", [0.01, 2.0])
+def test_a_worker_knows_from_the_job_before_what_storing_takes(
+    job, monkeypatch: pytest.MonkeyPatch, put_seconds: float
+) -> None:
+    before, tasks = job(files=5, partition=5), job(checkpoint_seconds=3.0)
+    clock = Clock(monkeypatch, before, 0.1, put_seconds)
+    times = StoringTimes()
+    JobFolder(before.store, before.spec, lambda: 0, times).fold(before.attempt(), 0.0)
+    clock.watch(tasks)
+    effort = JobFolder(tasks.store, tasks.spec, lambda: 0, times).fold(tasks.attempt(), 0.0).effort
+    # A task of 12.5 s, in which one that takes 2 s is never worth it, and one that takes 0.01 s after 3 s.
+    assert (effort.checkpoint_seconds == 0) == (put_seconds == 2.0)
+
+
+def test_a_worker_keeps_what_storing_takes_as_long_as_its_work_folder_is_the_same(job, tmp_path) -> None:
+    store = LocalStore()
+    worker = Worker("w", Unused(), store, 1.0, 0.0)
+    known = []
+    for folder in ("one", "one", "two"):
+        tasks = job(files=5, work_dir=str(tmp_path / folder))
+        known.append(worker._job_folder(tasks.attempt(first_attempt=len(known)))._parts.times)
+    assert known[0] is known[1]
+    assert known[1] is not known[2]
+
+
+class Disk:
+    """A disk with room for some partials of 40 numbers in the work folder, for sums and nodes alike."""
+
+    def __init__(self, tasks: Tasks, partials: int) -> None:
+        self.refused: list[bytes] = []
+        self._tasks = tasks
+        self._bytes = partials * (256 + 40 * 8)
+        tasks.store.on_put = self._put
+
+    def _put(self, uri: bytes, size: int) -> None:
+        work = os.fsdecode(self._tasks.spec.work)
+        used = sum(path.stat().st_size for path in Path(work).rglob("*") if re.fullmatch("[0-9a-f]{64}", path.name))
+        if used + size > self._bytes:
+            self.refused.append(uri)
+            raise DiskFullError("the disk is full")
+
+
+def watched(attempt: Attempt) -> list[str]:
+    """Return a list that takes the attempt's warnings."""
+    warnings: list[str] = []
+    attempt.warn = warnings.append
+    return warnings
+
+
+@pytest.mark.parametrize("room", [1, 2, 3, 4])
+def test_where_the_disk_is_full_a_task_is_done_without_sums_on_the_way(
+    job, arrays, tmp_path, monkeypatch: pytest.MonkeyPatch, room: int
+) -> None:
+    monkeypatch.setattr(checkpoints, "WORK_FOR_STORING", 0.0)
+    tasks = job(checkpoint_seconds=0.0)
+    disk = Disk(tasks, room)
+    attempt = tasks.attempt()
+    warnings = watched(attempt)
+    tasks.fold(attempt)
+    assert [os.path.dirname(uri) for uri in disk.refused] == [os.path.dirname(tasks.nested(0, 0, 5))]
+    assert [warning.endswith(": the disk is full") for warning in warnings] == [True]
+    # Those that were stored go when they take the room.
+    assert tasks.stored_names() == set()
+    assert tasks.result() == expected(arrays[:125], tmp_path)
+
+
+def test_sums_that_are_still_to_be_read_stay_where_the_disk_is_full(job, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checkpoints, "WORK_FOR_STORING", 0.0)
+    tasks = job(checkpoint_seconds=0.0)
+    tasks.store_nested([(0, 0, 25), (0, 50, 75)])
+    disk = Disk(tasks, 2)
+    seen = []
+    tasks.store.on_open = lambda uri: seen.append(tasks.stored_sums(0, (0, 75))) if uri.endswith(b"040.npy") else None
+    tasks.fold(tasks.attempt(resume=True))
+    assert len(disk.refused) == 1
+    assert seen == [{(50, 75)}]
+    assert tasks.opened_inputs() == [*range(25, 50), *range(75, 125)]
+
+
+def test_a_tasks_node_has_the_room_that_sums_in_other_tasks_take(job, arrays, tmp_path) -> None:
+    tasks = job(partition=25)
+    tasks.store_nested([(0, 25, 45), (0, 50, 70)])
+    unfinished = tasks.nested(0, 0, 25) + b".tmp1234"
+    tasks.store.put(unfinished, [b"what another is about to store"])
+    disk = Disk(tasks, 2)
+    tasks.fold(tasks.attempt())
+    assert disk.refused == [tasks.partial(1, 0, 0)]
+    assert list(tasks.store.list(os.path.dirname(unfinished))) == [os.path.basename(unfinished)]
+    assert os.path.exists(tasks.partial(1, 0, 0))
+
+
+def test_a_childs_node_takes_no_room_of_what_others_have_stored(job) -> None:
+    tasks = job()
+    tasks.store_nested([(0, 0, 25), (0, 50, 75)])
+    Disk(tasks, 2)
+    with pytest.raises(DiskFullError):
+        tasks.fold(tasks.attempt(child=1))
+    assert tasks.stored_sums(0, (0, 75)) == {(0, 25), (50, 75)}
+
+
+def test_after_another_fault_sums_that_are_stored_stay_for_the_next_attempt(
+    job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checkpoints, "WORK_FOR_STORING", 0.0)
+    tasks = job(checkpoint_seconds=0.0)
+
+    def put(uri: bytes, size: int) -> None:
+        if len(tasks.store.put_uris) == 30:
+            raise StorageError("503 SlowDown")
+
+    tasks.store.on_put = put
+    attempt = tasks.attempt()
+    warnings = watched(attempt)
+    tasks.store.on_open = lambda uri: attempt.cancelled.set() if uri.endswith(b"050.npy") else None
+    with pytest.raises(TaskCancelledError):
+        tasks.fold(attempt)
+    assert len(tasks.store.put_uris) == 30
+    assert [warning.endswith(": 503 SlowDown") for warning in warnings] == [True]
+    assert (0, 25) in tasks.stored_sums(0, (0, 50))
+
+
+@pytest.mark.parametrize("end", ["children", "partial"])
+def test_a_worker_that_comes_back_after_its_job_has_ended_leaves_no_empty_folder(
+    job, monkeypatch: pytest.MonkeyPatch, end: str
+) -> None:
+    monkeypatch.setattr(checkpoints, "WORK_FOR_STORING", 0.0)
+    tasks = job(checkpoint_seconds=0.0 if end == "children" else math.inf)
+    outcome = os.path.dirname(spec_uri(tasks.spec.work, tasks.spec.job)) + b"/outcome"
+
+    def put(uri: bytes, size: int) -> None:
+        tasks.store.on_put = lambda uri, size: None
+        tasks.store.delete_all(tasks.spec.work, set())
+        tasks.store.put(outcome, [b"how it ended"])
+
+    tasks.store.on_put = put
+    with pytest.raises(TaskCancelledError):
+        tasks.fold(tasks.attempt())
+    assert [path for path in Path(os.fsdecode(tasks.spec.work)).rglob("*") if path.name != "lock"] == [
+        Path(os.fsdecode(each))
+        for each in (os.path.dirname(os.path.dirname(outcome)), os.path.dirname(outcome), outcome)
+    ]
+
+
+@pytest.mark.parametrize("phase", [1, 2])
+def test_who_is_called_back_while_it_looks_for_sums_ends(job, monkeypatch: pytest.MonkeyPatch, phase: int) -> None:
+    tasks = job(files=125, partition=125 if phase == 1 else 25)
+    tasks.store_nested([(0, 0, 25)])
+    attempt = tasks.attempt(phase, resume=True)
+    seen = []
+
+    def add(key: GrowingKey, piece: bytes) -> None:
+        seen.append(piece)
+        attempt.cancelled.set()
+
+    # The node's own key is made before.
+    listed = tasks.store.list
+
+    def list_and_watch(prefix: bytes) -> Any:
+        monkeypatch.setattr(GrowingKey, "add", add)
+        return listed(prefix)
+
+    monkeypatch.setattr(tasks.store, "list", list_and_watch)
+    with pytest.raises(TaskCancelledError):
+        tasks.fold(attempt)
+    assert len(seen) == 1
+    assert tasks.store.opened == []
+
+
+def test_who_is_called_back_while_a_sum_is_stored_ends(job, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checkpoints, "WORK_FOR_STORING", 0.0)
+    tasks = job(checkpoint_seconds=0.0)
+
+    def put(uri: bytes, size: int) -> None:
+        raise StoreInterruptedError
+
+    tasks.store.on_put = put
+    with pytest.raises(StoreInterruptedError):
+        tasks.fold(tasks.attempt())
+    assert max(tasks.opened_inputs()) == 4
+
+
+@pytest.mark.parametrize("least", [0.0, math.inf])
+def test_sums_that_cannot_be_removed_fail_no_task(
+    job, arrays, tmp_path, monkeypatch: pytest.MonkeyPatch, least: float
+) -> None:
+    monkeypatch.setattr(checkpoints, "WORK_FOR_STORING", 0.0)
+    tasks = job(checkpoint_seconds=least)
+
+    def delete(uri: bytes) -> None:
+        raise StorageError("read-only")
+
+    tasks.store.on_delete = delete
+    attempt = tasks.attempt()
+    attempt.shared = least > 0
+    warnings = watched(attempt)
+    tasks.fold(attempt)
+    assert {warning.partition(": ")[2] for warning in warnings} == {"read-only"}
+    # Without removing, no more than a few are stored.
+    assert len(tasks.stored_names()) == (4 if least else 3)
+    assert tasks.result() == expected(arrays[:125], tmp_path)
+
+
+def test_a_damaged_sum_that_cannot_be_removed_is_made_again(job, arrays, tmp_path) -> None:
+    tasks = job()
+    tasks.store_nested([(0, 25, 50)])
+    path = os.fsdecode(tasks.nested(0, 25, 50))
+    os.truncate(path, os.path.getsize(path) - 1)
+
+    def delete(uri: bytes) -> None:
+        raise StorageError("read-only")
+
+    tasks.store.on_delete = delete
+    attempt = tasks.attempt(resume=True)
+    warnings = watched(attempt)
+    tasks.fold(attempt)
+    assert warnings
+    assert tasks.result() == expected(arrays[:125], tmp_path)
+
+
+def test_helpers_make_what_a_task_that_they_share_could_not_store(job, arrays, tmp_path) -> None:
+    tasks = job()
+    disk = Disk(tasks, 1)
+    attempt = tasks.attempt()
+    attempt.shared = True
+    warnings = watched(attempt)
+    helper = JobFolder(LocalStore(), tasks.spec, lambda: 0)
+    done = []
+
+    def during(uri: bytes) -> None:
+        if uri.endswith(b"/090.npy"):
+            done.append(helper.fold(tasks.attempt(child=1), 0.0).reused)
+            done.append(helper.fold(tasks.attempt(child=4), 0.0).reused)
+
+    tasks.store.on_open = during
+    result = tasks.fold(attempt)
+    assert done == [False, False]
+    assert result.effort.objects_read == 100 + 1
+    assert len(warnings) == len([uri for uri in disk.refused if b"/children/" in uri]) == 1
     assert tasks.result() == expected(arrays[:125], tmp_path)
 
 

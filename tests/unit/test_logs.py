@@ -63,6 +63,24 @@ def test_lines_that_do_not_know_of_the_attempt_at_hand_concern_it_until_it_ends(
     assert objects(stream)[3]["level"] == "warning"
 
 
+def test_what_goes_wrong_and_does_not_keep_a_task_from_being_done_is_a_warning():
+    subject = Subject("w")
+    stream = begun(LogStyle(as_json=True), subject=subject)
+    attempt = Attempt(RunTask(TASK, b"work", attempt=5))
+    attempt.warn("as nobody logs it yet")
+    TaskLog(subject).begins(attempt)
+    attempt.warn("no more 100% sums are stored")
+    (line,) = objects(stream)
+    assert [line[name] for name in ("level", "message", *FIELDS)] == [
+        "warning",
+        "no more 100% sums are stored",
+        "job1",
+        "2/0/7",
+        "5",
+        "w",
+    ]
+
+
 @pytest.mark.parametrize("as_json", [False, True])
 def test_a_secret_is_in_no_line_and_no_traceback(as_json):
     stream = begun(LogStyle(as_json=as_json), secrets=["s3cret/canary", ""])
