@@ -25,9 +25,10 @@ if TYPE_CHECKING:
 WORK_FOR_STORING: Final = 25.0
 """Times what storing a sum takes that making what is new in it must have taken: then it costs 4 % at the most."""
 
-UNKNOWN_STORING: Final = 0.32
-"""What storing is taken to take where nothing tells, as a part of the least work that is worth it: with 3 s, 0.96 s. So
-the first sum of a worker waits for eight times as much work, and costs 4 % even then."""
+UNKNOWN_STORING: Final = 1 / 15
+"""What storing is taken to take where nothing tells, as a part of the least work that is worth it: with 3 s, 0.2 s. So
+the first sum of a worker waits for 5 s of work, and costs 4 % if it takes as long as that. Who expects more loses more
+with a worker that is new, as all are that come and go."""
 
 _MOST_NEW_BYTES: Final = 1 << 16
 

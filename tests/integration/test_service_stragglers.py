@@ -130,9 +130,8 @@ def test_who_follows_a_killed_worker_reads_only_the_files_that_are_in_no_stored_
         number = input_number(request)
         if number is None:
             return None
-        # 0.7 s each, one after the other, up to the one before which the worker is killed: since it has stored nothing
-        # yet, it waits for 24 s of work.
-        return Fault(hold=hold) if number == 50 else Fault(stall=128 + 8 * COUNT - 20, drip_seconds=0.035)
+        # A fifth of a second each, one after the other, up to the one before which the worker is killed.
+        return Fault(hold=hold) if number == 50 else Fault(stall=128 + 8 * COUNT - 20, drip_seconds=0.01)
 
     service.worker_s3.choose = slowly
     # One task, and no node inside it.

@@ -116,8 +116,8 @@ def test_little_is_lost_at_any_moment_at_less_than_a_twentieth_of_the_work(
 
 def test_what_storing_takes_is_what_it_took_and_a_guess_before_that() -> None:
     times = StoringTimes()
-    # Nothing is known: as much as makes the first one wait for 24 s, or as long as reading as many bytes.
-    assert times.expected(1000, 3.0, 0.0) * WORK_FOR_STORING == pytest.approx(24.0)
+    # Nothing is known: as much as makes the first one wait for 5 s, or as long as reading as many bytes.
+    assert times.expected(1000, 3.0, 0.0) * WORK_FOR_STORING == pytest.approx(5.0)
     assert times.expected(1000, 3.0, 0.01) == pytest.approx(10.0)
     times.note(1000, 0.9)
     assert times.expected(1000, 3.0, 0.01) == 0.9
@@ -126,7 +126,7 @@ def test_what_storing_takes_is_what_it_took_and_a_guess_before_that() -> None:
     assert times.expected(10, 3.0, 0.01) == 0.9
     times.note(1000, 10.0)
     assert times.expected(500, 3.0, 0.01) == pytest.approx(5.0)
-    assert times.expected(1, 3.0, 0.01) == pytest.approx(0.96)
+    assert times.expected(1, 3.0, 0.01) == pytest.approx(0.2)
 
 
 class Collected:
