@@ -288,7 +288,7 @@ class Service:
             case AssignTask():
                 self._broker.assign(message.worker, message.message)
             case PauseWorker():
-                self._broker.pause(message.worker)
+                self._broker.pause(message.worker, message.told)
             case ResumeWorker():
                 self._broker.resume(message.worker)
 
