@@ -161,6 +161,7 @@ class Service:
             StorageError: The work folder cannot be read.
         """
         self._fault = asyncio.get_running_loop().create_future()
+        self._fault.add_done_callback(note_fault)
         self._system = system = AsyncioSystem(self._take_event, self._set_fault)
         self._steering = Steering(system.deliver, self._tracker_settings.speculation)
         self._answers.begin(system.deliver, self._steering)
@@ -250,6 +251,8 @@ class Service:
     def _set_fault(self, error: BaseException) -> None:
         if not self._fault.done():
             self._fault.set_exception(error)
+        else:
+            log.warning("while this master ends: %s", error)
 
     def _spawn(self, coroutine: Coroutine[None, None, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(coroutine)
@@ -500,6 +503,12 @@ class Service:
         except DamagedRecordError as error:
             log.warning("%s; the fleet has as many workers as its file says", error)
             return None
+
+
+def note_fault(fault: asyncio.Future[None]) -> None:
+    """Take note of what ends a master, which it may not wait for any more when it was asked to end just before."""
+    if not fault.cancelled() and (error := fault.exception()) is not None:
+        log.debug("this master ends: %s", error)
 
 
 async def _told_nobody(_key: str, _frame: bytes) -> bool:
