@@ -64,6 +64,7 @@ if TYPE_CHECKING:
     from distsum.brokers.base import Broker
     from distsum.jobs import Job
     from distsum.messages import FromBroker, FromWorker
+    from distsum.observe.history import Recorder
     from distsum.request import Summary
     from distsum.service.answers import ServiceBroker
     from distsum.stores.base import Store
@@ -214,7 +215,9 @@ class Service:
         await self._broker.close()
 
     async def _say_farewell(self) -> None:
-        """Store that this master has ended, and the histories of its jobs for the next one."""
+        """Store that this master has ended, and the histories of its jobs for the next one, unless that is there."""
+        if not await self.still_serves():
+            return
         await asyncio.to_thread(self._records.end_serving, self._token)
         for served in self._jobs.served.values():
             await kept_history.store(served, self._records)
@@ -420,7 +423,8 @@ class Service:
             await served.keeping
         # Before the outcome: nobody looks for it afterwards.
         if served.recorder is not None:
-            await self._quietly(partial(self._records.put_history, name, served.recorder), name)
+            await self._serving.wait()
+            await self._quietly(partial(self._put_history, served.recorder, name), name)
             served.recorder.close()
         attempt = 0
         while True:
@@ -435,6 +439,11 @@ class Service:
                 attempt += 1
             else:
                 return
+
+    def _put_history(self, recorder: Recorder, name: str) -> None:
+        """Store a job's whole history, unless another master has served since: that one's is newer."""
+        if self._records.still_serves(self._token):
+            self._records.put_history(name, recorder)
 
     async def _tidy(self, job: Job, outcome: Outcome, name: str) -> None:
         """Remove what a job has left; should this process end before, the next master does it."""
