@@ -265,6 +265,7 @@ class TaskTracker:
         if known.resting is not None:
             del self._resting[worker]
             known.paused, known.resting = False, None
+            self._context.send(WORKERS, ResumeWorker(worker))  # or the broker would pause it again when it is back
         if known.paused or known.failures:
             known.running = known.assigned = None
             self._absent[worker] = known
@@ -373,6 +374,7 @@ class TaskTracker:
         if worker in self._absent:
             # Remembered all the same: it may come and say that it is paused.
             self._absent[worker] = KnownWorker(self._absent[worker].host, self._context.now())
+            self._context.send(WORKERS, ResumeWorker(worker))  # since the broker may not know that it is away
         if (known := self._workers.get(worker)) is not None and known.paused:
             known.failures, known.failing = 0, ()
             self._take_again(worker, known)

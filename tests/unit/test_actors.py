@@ -453,8 +453,9 @@ def test_a_worker_that_is_resumed_while_it_is_away_takes_tasks_when_it_comes_bac
     system = system_with(spec(500), workers=2)
     quarantine(system, "w1", "w2")
     system.tell(TRACKER, WorkerLost("w1", "is gone from the broker"))
-    system.tell(TRACKER, ResumeWorker("w1"))
     system.take(WORKERS)
+    system.tell(TRACKER, ResumeWorker("w1"))
+    assert pauses(system) == [ResumeWorker("w1")], "the broker may not know that it is away"
     system.tell(TRACKER, msgspec.structs.replace(joined("w1"), paused="it failed", quarantined=True))
     assert pauses(system) == [ResumeWorker("w1")], "it does not know yet"
     assert quarantines(system) == []
@@ -556,6 +557,18 @@ def test_one_that_lets_others_go_first_can_be_paused_for_good() -> None:
     system.tell(TRACKER, TaskStarted("w2", task, 1))
     assert pauses(system) == []
     assert WorkerPaused("w1", "asked for", quarantined=False) in system.events
+
+
+def test_one_that_is_lost_while_it_lets_others_go_first_takes_tasks_when_it_is_back() -> None:
+    system = system_with(spec(500), workers=2)
+    for _ in range(2):
+        fail(system, "w1", 0)
+    assert len(pauses(system)) == 1
+    system.tell(TRACKER, WorkerLost("w1", "no heartbeat"))
+    assert pauses(system) == [ResumeWorker("w1")], "the broker may not know that it is away, and pause it again"
+    system.tell(TRACKER, joined("w1"))
+    assert pauses(system) == []
+    assert not system.actors[TRACKER]._workers["w1"].paused
 
 
 def test_a_task_that_only_one_who_lets_others_go_first_may_do_waits_for_it() -> None:
