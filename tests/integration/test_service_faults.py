@@ -624,22 +624,6 @@ def test_a_master_that_stood_still_while_another_served_forgets_what_it_knew(ser
     service.check_nothing_is_left(run.job, another.job)
 
 
-def test_a_master_that_stood_still_and_is_asked_to_end_says_nothing_of_a_fault(service):
-    while service.masters:
-        assert service.masters.pop().end() == 0
-    still = service.start_master(DISTSUM_BROKER=f"{service.url}?heartbeat=1")
-    other = service.start_master("waiting for its end")
-    still.popen.send_signal(signal.SIGSTOP)
-    other.wait_for("ready")
-    still.popen.terminate()
-    still.popen.send_signal(signal.SIGCONT)
-    assert still.popen.wait(30) == 0
-    service.masters.remove(still)
-    assert "ended; jobs go on" in still.said
-    assert "Traceback" not in still.said
-    assert "never retrieved" not in still.said
-
-
 # Cancelling -----------------------------------------------------------------------------------------------------------
 
 
