@@ -449,7 +449,7 @@ class _Run:
                 case AssignTask():
                     broker.assign(message.worker, message.message)
                 case PauseWorker():
-                    broker.pause(message.worker)
+                    broker.pause(message.worker, message.told)
                 case ResumeWorker():
                     broker.resume(message.worker)
 

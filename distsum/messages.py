@@ -152,8 +152,15 @@ class Shutdown(Message, frozen=True):
 ToWorker = RunTask | CancelTask | ShareTask | Introduce | Shutdown
 
 
-class PauseTasks(Message, frozen=True):
-    """Take no more tasks until ``ResumeTasks``, or until you are asked to introduce yourself. Between channels."""
+class PauseTasks(Message, frozen=True, omit_defaults=True):
+    """Take no more tasks until ``ResumeTasks``. Between channels.
+
+    With a ``reason`` that lasts, whoever serves, and is told whenever the worker introduces itself. Without one it ends
+    with that, too: it only lets others go first, and the next master knows nothing of it.
+    """
+
+    reason: str = ""
+    quarantined: bool = False
 
 
 class ResumeTasks(Message, frozen=True):
@@ -167,8 +174,11 @@ class Ping(Message, frozen=True):
 # Worker to process ----------------------------------------------------------------------------------------------------
 
 
-class WorkerJoined(Message, frozen=True):
-    """A worker is there, and takes tasks. ``baseline_bytes`` is its resident memory after its imports."""
+class WorkerJoined(Message, frozen=True, omit_defaults=True):
+    """A worker is there, and takes tasks. ``baseline_bytes`` is its resident memory after its imports.
+
+    One that takes none, since a master has paused it, says why (``paused``), so that the next master knows it.
+    """
 
     worker: str
     host: str
@@ -177,6 +187,8 @@ class WorkerJoined(Message, frozen=True):
     protocol: int
     baseline_bytes: int
     start_seconds: float
+    paused: str = ""
+    quarantined: bool = False
 
 
 class TaskStarted(Message, frozen=True):
@@ -491,10 +503,20 @@ class CheckStragglers(Message, frozen=True):
 
 
 class PauseWorker(Message, frozen=True):
-    """Hand no more tasks to a worker, for this reason; it finishes the one it has."""
+    """Hand no more tasks to a worker, for this reason; it finishes the one it has.
+
+    ``quarantined`` it is for failures in a row. It ``rests`` where it only lets others go first.
+    """
 
     worker: str
     reason: str
+    quarantined: bool = False
+    rests: bool = False
+
+    @property
+    def told(self) -> PauseTasks:
+        """What the worker is told."""
+        return PauseTasks() if self.rests else PauseTasks(self.reason, self.quarantined)
 
 
 class ResumeWorker(Message, frozen=True):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import signal
 import subprocess
 import tempfile
 import time
@@ -67,6 +68,16 @@ class Node(rabbitmq.Node):
         node = self._processes.pop()
         node.kill()
         node.wait()
+
+    @contextlib.contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Have the node stand still: connections stay, and nobody answers."""
+        node = self._processes[-1]
+        node.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            node.send_signal(signal.SIGCONT)
 
     def control(self, *arguments: str) -> str:
         """Run ``rabbitmqctl`` on this node."""

@@ -30,6 +30,9 @@ class KnownWorker(msgspec.Struct):
         running: The task and attempt that it works on.
         assigned: The attempt that it was handed past the queue and has not answered for.
         paused: Whether it is handed no tasks.
+        reason: Why.
+        quarantined: Whether that is for failures in a row.
+        resting: The task that others are to try first, which is all that it is paused for.
         dismissed: Why it is sent away when it has finished.
         failures: How many of its attempts failed one after the other.
         failing: At which tasks; of more than two only the first two.
@@ -43,6 +46,9 @@ class KnownWorker(msgspec.Struct):
     running: tuple[TaskId, int] | None = None
     assigned: tuple[TaskId, int] | None = None
     paused: bool = False
+    reason: str = ""
+    quarantined: bool = False
+    resting: TaskId | None = None
     dismissed: str | None = None
     failures: int = 0
     failing: tuple[TaskId, ...] = ()
@@ -155,7 +161,9 @@ class OutTask(msgspec.Struct):
         made: Those of them that helpers have made.
         left: Those that were made for backups that are over, each with the bytes that were read for that.
         helped: Whether an attempt at it may take what others have made, so that what it takes tells nothing.
-        failures: Attempts that have failed.
+        failures: Failed attempts that count against it.
+        repeats: Those that do not: others could still try it that are not known to fail.
+        failed_on: Workers that have failed it, each with its host.
         backups: The backups that are under way, by their attempts' numbers.
         declined: Attempts for which a backup was declined, each with the reason, and backups for which a helper was,
             each with the child, so that it is told once.
@@ -170,6 +178,8 @@ class OutTask(msgspec.Struct):
     left: dict[int, int] = {}
     helped: bool = False
     failures: int = 0
+    repeats: int = 0
+    failed_on: dict[str, str] = {}
     backups: dict[int, Backup] = {}
     declined: set[tuple[int, str | int]] = set()
 
@@ -177,6 +187,23 @@ class OutTask(msgspec.Struct):
     def whole(self) -> dict[int, Attempt]:
         """Attempts that make the node itself."""
         return {number: attempt for number, attempt in self.attempts.items() if attempt.child is None}
+
+    def is_repeat(self, worker: str, host: str, workers: Mapping[str, KnownWorker]) -> bool:
+        """Whether a failure says nothing new of the task, since it has failed there before and not yet elsewhere.
+
+        As long as workers of other hosts could try it that is so of a host: what is wrong there (a password, a mount)
+        is wrong for all of its workers.
+
+        Args:
+            worker: Who has failed.
+            host: Where that runs.
+            workers: All there are.
+        """
+        taking = [(name, each.host) for name, each in workers.items() if not each.paused]
+        hosts = set(self.failed_on.values())
+        if host in hosts and any(other not in hosts for _, other in taking):
+            return True
+        return worker in self.failed_on and any(name not in self.failed_on for name, _ in taking)
 
     def child_bytes(self, child: int) -> int:
         """Return what a helper has told to have read for a child; 0 where none has made it."""

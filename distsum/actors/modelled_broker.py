@@ -124,9 +124,11 @@ class ModelledBroker:
             case PauseWorker():
                 if (channel := self._channels.get(message.worker)) is not None:
                     channel.paused = True
+                    channel.worker.paused = message.told
             case ResumeWorker():
                 if (channel := self._channels.get(message.worker)) is not None:
                     channel.paused = False
+                    channel.worker.paused = None
                     self._list_idle(channel)
                     self._hand_out()
             case KillWorker():
@@ -176,6 +178,7 @@ class ModelledBroker:
 
     def join(self, channel: Channel, message: msgspec.Struct) -> None:
         """Take a worker's introduction; from then on it is handed tasks."""
+        channel.paused = channel.worker.paused is not None
         self._send_up(channel, self._joined, channel, message)
 
     def report(self, channel: Channel, message: msgspec.Struct) -> None:

@@ -17,6 +17,7 @@ from distsum.messages import (
     FailureKind,
     Heartbeat,
     Introduce,
+    PauseTasks,
     RunTask,
     ShareTask,
     Shutdown,
@@ -164,6 +165,7 @@ class ModelledWorker:
     Attributes:
         frozen: Whether it is stopped (as by SIGSTOP): it does nothing, and does not know.
         attempts: Attempts begun.
+        paused: What it was told when it was paused; None where it takes tasks.
         holds: What is held for attempts, by their numbers.
         failed: How many of its attempts failed of themselves, by task.
         busy_seconds: Time with an attempt under way.
@@ -190,6 +192,7 @@ class ModelledWorker:
         self.busy_seconds = 0.0
         self.worked_seconds = 0.0
         self.committed_seconds = 0.0
+        self.paused: PauseTasks | None = None
         self.holds: dict[int, Holding] = {}
         self.failed: dict[TaskId, int] = {}
         self._system = system
@@ -325,13 +328,17 @@ class ModelledWorker:
     def _connect(self) -> None:
         if self.gone or self.frozen or self._partitioned or self._channel is not None:
             return
+        introduction = self._introduction()
         channel = self._channel = self._broker.connect(self)
-        self._broker.join(channel, self._introduction())
+        self._broker.join(channel, introduction)
         undelivered, self._undelivered = self._undelivered, []
         for result in undelivered:
             self._broker.finish(channel, result)
 
     def _introduction(self) -> WorkerJoined:
+        if self.paused is not None and not self.paused.reason:
+            self.paused = None  # it only rests, of which another master knows nothing
+        told = self.paused or PauseTasks()
         return WorkerJoined(
             self.name,
             host=self.model.host,
@@ -340,6 +347,8 @@ class ModelledWorker:
             protocol=PROTOCOL,
             baseline_bytes=0,
             start_seconds=self.model.start_seconds,
+            paused=told.reason,
+            quarantined=told.quarantined,
         )
 
     def _beat(self) -> None:

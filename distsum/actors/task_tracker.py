@@ -74,6 +74,10 @@ if TYPE_CHECKING:
     from distsum.actors.actor import Context
     from distsum.messages import BackupOutcome
 
+_ABSENT_KEPT = 1000
+"""Workers that are gone of which it is remembered why they were paused, and what they failed."""
+_MOST_REPEATS = 4
+"""So many times ``max_attempts`` a task may fail where it has failed before, while others could try it."""
 _LOOK_SECONDS = 0.05
 """Stragglers are looked for so long after something has happened that could make one."""
 
@@ -88,7 +92,8 @@ class TrackerSettings(msgspec.Struct, frozen=True):
     Attributes:
         tasks_queued_per_worker: Tasks kept at the broker for each worker beyond the one it runs. Few, so that each is
             decided late; not none, so that no worker waits for a round trip.
-        max_attempts: How often a task may fail, or take its worker down, before its job fails.
+        max_attempts: How often a task may fail, or take its worker down, before its job fails. While others could try
+            it, failures on one host count once, and those of one worker.
         lease_seconds: Silence after which a worker counts as lost.
         retry_storage: Whether a failure to read or write is tried again: on other hosts it may not come back, on one
             machine it would.
@@ -124,6 +129,9 @@ class TaskTracker:
         self._known = Known({}, {}, {}, Rates())
         self._workers = self._known.workers
         self._tasks = self._known.tasks
+        self._absent: dict[str, KnownWorker] = {}
+        """Lost workers that were paused or had failed last; they may come back under their names."""
+        self._resting: dict[str, TaskId] = {}
         self._losers: dict[int, Loser] = {}
         """Attempts that were called back and have not answered, by their numbers."""
         self._refusals: dict[tuple[str, str], set[str]] = {}
@@ -169,12 +177,14 @@ class TaskTracker:
                 self._check_leases()
             case _:
                 self._obey(message)
+        if self._resting:
+            self._end_rests()
         self._tell_slots()
 
     def _obey(self, message: msgspec.Struct) -> None:
         match message:
             case PauseWorker():
-                self._pause(message.worker, message.reason, quarantined=False)
+                self._pause(message.worker, message.reason)
             case ResumeWorker():
                 self._resume(message.worker)
             case DismissWorker():
@@ -194,6 +204,11 @@ class TaskTracker:
         assert self._slots == told or not (self._slots or self._workers)
         assert all(task.whole and task.failures < settings.max_attempts for task in self._tasks.values())
         assert all(worker.paused for worker in self._workers.values() if worker.dismissed is not None)
+        resting = {name: each.resting for name, each in self._workers.items() if each.resting is not None}
+        assert self._resting == resting
+        assert all(self._workers[name].paused and task in self._tasks for name, task in resting.items())
+        assert len(self._absent) <= _ABSENT_KEPT
+        assert self._workers.keys().isdisjoint(self._absent)
         attempts = [attempt for task in self._tasks.values() for attempt in task.attempts.values()]
         assert known.queued == sum(attempt.queued for attempt in attempts)
         assert known.backups == sum(len(task.backups) for task in self._tasks.values())
@@ -227,12 +242,39 @@ class TaskTracker:
             # It has only lost its connection for a while, and goes on with what it had.
             known.heard_seconds = self._context.now()
             if known.paused:
-                self._context.send(WORKERS, PauseWorker(message.worker, "still paused"))
+                self._send_pause(message.worker, known)
                 return
-        else:
-            self._taking += 1
-            self._workers[message.worker] = KnownWorker(message.host, self._context.now())
+            self._context.emit(message)
+            if message.paused:
+                self._context.send(WORKERS, ResumeWorker(message.worker))  # as was said while it could not hear it
+            return
+        before = self._absent.pop(message.worker, None)
+        known = KnownWorker(message.host, self._context.now())
+        self._taking += 1
+        self._workers[message.worker] = known
         self._context.emit(message)
+        if before is None:
+            if message.paused:
+                self._pause(message.worker, message.paused, quarantined=message.quarantined)
+            return
+        known.failures, known.failing, known.failing_since = before.failures, before.failing, before.failing_since
+        if before.paused:
+            self._pause(message.worker, before.reason, quarantined=before.quarantined)
+            known.dismissed = before.dismissed
+        elif message.paused:
+            self._context.send(WORKERS, ResumeWorker(message.worker))
+
+    def _remember(self, worker: str, known: KnownWorker) -> None:
+        """Remember what was decided of a lost worker: that its connection ends, or the broker, tells nothing of it."""
+        if known.resting is not None:
+            del self._resting[worker]
+            known.paused, known.resting = False, None
+            self._context.send(WORKERS, ResumeWorker(worker))  # or the broker would pause it again when it is back
+        if known.paused or known.failures:
+            known.running = known.assigned = None
+            self._absent[worker] = known
+            if len(self._absent) > _ABSENT_KEPT:
+                del self._absent[next(iter(self._absent))]
 
     def _lose(self, message: WorkerLost) -> None:
         if (known := self._workers.pop(message.worker, None)) is not None:
@@ -241,6 +283,7 @@ class TaskTracker:
             for held in dict.fromkeys((known.running, known.assigned)):
                 if held is not None:
                     self._return(message.worker, *held)
+            self._remember(message.worker, known)
         for number in [number for number, loser in self._losers.items() if loser.worker == message.worker]:
             del self._losers[number]
         silent = self._context.now() - known.heard_seconds if known is not None else 0.0
@@ -313,24 +356,52 @@ class TaskTracker:
         if task not in self._tasks and not any(each.job == task.job for each in self._tasks):
             self._context.send(WORKERS, TellWorker(worker, CancelTask(task, attempt)))
 
-    def _pause(self, worker: str, reason: str, *, quarantined: bool) -> None:
-        if (known := self._workers.get(worker)) is not None and not known.paused:
-            known.paused = True
-            self._taking -= 1
-            self._context.send(WORKERS, PauseWorker(worker, reason))
-            self._context.emit(WorkerPaused(worker, reason, quarantined))
+    def _pause(self, worker: str, reason: str, *, quarantined: bool = False, resting: TaskId | None = None) -> None:
+        """Pause a worker, unless it is; one that only rests is paused for more than that now."""
+        known = self._workers.get(worker)
+        if known is None or (known.paused and (known.resting is None or resting is not None)):
+            return
+        self._taking -= not known.paused
+        known.paused, known.reason, known.quarantined, known.resting = True, reason, quarantined, resting
+        if resting is not None:
+            self._resting[worker] = resting
+        else:
+            self._resting.pop(worker, None)
+        self._send_pause(worker, known)
+        self._context.emit(WorkerPaused(worker, reason, quarantined))
+
+    def _send_pause(self, worker: str, known: KnownWorker) -> None:
+        rests = known.resting is not None
+        self._context.send(WORKERS, PauseWorker(worker, known.reason, known.quarantined, rests))
 
     def _resume(self, worker: str) -> None:
+        if worker in self._absent:
+            # Remembered all the same: it may come and say that it is paused.
+            self._absent[worker] = KnownWorker(self._absent[worker].host, self._context.now())
+            self._context.send(WORKERS, ResumeWorker(worker))  # since the broker may not know that it is away
         if (known := self._workers.get(worker)) is not None and known.paused:
-            known.paused = False
-            self._taking += 1
-            known.dismissed = None
             known.failures, known.failing = 0, ()
-            self._context.send(WORKERS, ResumeWorker(worker))
-            self._context.emit(WorkerResumed(worker))
+            self._take_again(worker, known)
+
+    def _take_again(self, worker: str, known: KnownWorker) -> None:
+        known.paused, known.resting, known.dismissed = False, None, None
+        self._resting.pop(worker, None)
+        self._taking += 1
+        self._context.send(WORKERS, ResumeWorker(worker))
+        self._context.emit(WorkerResumed(worker))
+
+    def _end_rests(self) -> None:
+        """Have those take tasks again whose task others have begun, or cannot: then it is as good as any."""
+        for worker, task_id in list(self._resting.items()):
+            known, task = self._workers[worker], self._tasks.get(task_id)
+            if task is not None and task.is_repeat(worker, known.host, self._workers):
+                runners = {each.worker for each in task.whole.values() if each.worker is not None}
+                if runners <= task.failed_on.keys():
+                    continue
+            self._take_again(worker, known)
 
     def _dismiss(self, message: DismissWorker) -> None:
-        self._pause(message.worker, message.reason, quarantined=False)
+        self._pause(message.worker, message.reason)
         if (known := self._workers.get(message.worker)) is not None:
             known.dismissed = message.reason
             self._heard(message.worker, known.running)
@@ -345,11 +416,14 @@ class TaskTracker:
         known.failures += 1
         if task not in known.failing:
             known.failing = (*known.failing, task)[:2]
-        enough = known.failures >= self._settings.quarantine_failures and len(known.failing) > 1
         others_succeed = self._successes > known.failing_since
-        if enough and others_succeed and self._taking > (not known.paused):
+        if self._fails_all(known) and others_succeed and self._taking > (not known.paused):
             told = f"{known.failures} attempts failed in a row, the last with: {reason}"
             self._pause(worker, told, quarantined=True)
+
+    def _fails_all(self, known: KnownWorker) -> bool:
+        """Whether a worker's last attempts have failed, at more than one task."""
+        return known.failures >= self._settings.quarantine_failures and len(known.failing) > 1
 
     def _cancel(self, job: str) -> None:
         for name, worker in self._workers.items():
@@ -564,16 +638,38 @@ class TaskTracker:
         if message.kind == "not_served":
             self._hand_on(message, task)
             return
-        task.failures += 1
         may_pass = message.kind == "error" or (message.kind == "storage" and self._settings.retry_storage)
         if may_pass:
             self._judge(message.worker, message.task, message.reason)
-        if may_pass and task.failures < self._settings.max_attempts:
-            self._context.emit(TaskRetried(message.task, message.worker, task.failures + 1, message.reason))
+        rests = self._count_failure(message, task)
+        most = self._settings.max_attempts
+        if may_pass and task.failures < most and task.repeats < _MOST_REPEATS * most:
+            tries = task.failures + task.repeats
+            self._context.emit(TaskRetried(message.task, message.worker, tries + 1, message.reason))
+            if rests:  # before it is published, so that it is not handed out there again
+                told = "it has failed a task again that others are to try first"
+                self._pause(message.worker, told, resting=message.task)
             self._publish_if_none(message.task, task)
             return
         self._settle(message.task, "moot")
         self._context.send(MASTER, TaskGaveUp(message.task, message.kind, message.reason, message.index))
+
+    def _count_failure(self, message: TaskFailed, task: OutTask) -> bool:
+        """Count a failure, and return whether its worker should let others go first.
+
+        One that fails at once is always free, and so is handed what it has failed before all others.
+        """
+        known = self._workers.get(message.worker)
+        host = known.host if known is not None else message.worker
+        if not task.is_repeat(message.worker, host, self._workers):
+            task.failures += 1
+            task.failed_on[message.worker] = host
+            return False
+        task.repeats += 1
+        again = message.worker in task.failed_on
+        task.failed_on[message.worker] = host
+        # Where it is only the host's second failure at this task, the worker may be as good as any.
+        return again or (known is not None and self._fails_all(known))
 
     def _hand_on(self, message: TaskFailed, task: OutTask) -> None:
         """Hand a task out again that a worker may not do, unless no worker that takes tasks may go to that place.
@@ -582,7 +678,10 @@ class TaskTracker:
         """
         refusals = self._refusals.setdefault((message.task.job, message.place), set())
         refusals.add(message.worker)
-        if task.whole or any(not each.paused and name not in refusals for name, each in self._workers.items()):
+        if task.whole or any(
+            name not in refusals and (not each.paused or each.resting is not None)
+            for name, each in self._workers.items()
+        ):
             self._context.emit(TaskRetried(message.task, message.worker, task.failures + 1, message.reason))
             self._publish_if_none(message.task, task)
             return

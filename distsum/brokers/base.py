@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from distsum.messages import FromBroker, FromWorker, RunTask, TaskFailed, TaskSucceeded, ToWorker
+    from distsum.messages import FromBroker, FromWorker, PauseTasks, RunTask, TaskFailed, TaskSucceeded, ToWorker
 
     Deliver = Callable[[FromWorker | FromBroker], None]
 
@@ -68,7 +68,7 @@ class Broker(Protocol):
         """Send a message to every worker there is."""
         ...
 
-    def pause(self, worker: str) -> None:
+    def pause(self, worker: str, why: PauseTasks, /) -> None:
         """Hand no more tasks to a worker; it keeps the one it has."""
         ...
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import socket
 
     from distsum.brokers.base import Deliver
-    from distsum.messages import ToWorker
+    from distsum.messages import PauseTasks, ToWorker
 
 DELIVERY_LIMIT: Final = 4
 
@@ -92,8 +92,8 @@ class LocalBroker:
         for connection in list(self._connections.values()):
             self._write(connection, message)
 
-    def pause(self, worker: str) -> None:
-        """Hand no more tasks to a worker; see ``Broker``."""
+    def pause(self, worker: str, _why: PauseTasks, /) -> None:
+        """Hand no more tasks to a worker; see ``Broker``. It is not told: it lives no longer than this broker."""
         if (connection := self._connections.get(worker)) is not None:
             connection.paused = True
             if worker in self._idle:

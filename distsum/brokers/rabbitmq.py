@@ -164,7 +164,7 @@ class RabbitBroker:
         self._tasks: dict[TaskId, _Task] = {}
         self._workers: dict[str, float] = {}  # and when each was last heard
         self._joined: set[str] = set()
-        self._paused: set[str] = set()
+        self._paused: dict[str, PauseTasks] = {}
         self._ahead: dict[str, float] = {}
         self._redelivered = 0
         self.was_connected = False
@@ -215,14 +215,14 @@ class RabbitBroker:
         """Send to all workers; see ``Broker``."""
         self._put(_Outgoing(CONTROL_EXCHANGE, EVERY_WORKER, seal(message)))
 
-    def pause(self, worker: str) -> None:
+    def pause(self, worker: str, why: PauseTasks, /) -> None:
         """Hand no more tasks to a worker; see ``Broker``."""
-        self._paused.add(worker)
-        self._send_control(worker, PauseTasks())
+        self._paused[worker] = why
+        self._send_control(worker, why)
 
     def resume(self, worker: str) -> None:
         """Hand tasks to a paused worker again; see ``Broker``."""
-        self._paused.discard(worker)
+        self._paused.pop(worker, None)
         self._send_control(worker, ResumeTasks())
 
     def purge(self, job: str) -> None:
@@ -400,9 +400,9 @@ class RabbitBroker:
         await session.consume(telemetry, on_telemetry, prefetch=None)
         await self._check_consumers(session)
         await session.publish(CONTROL_EXCHANGE, EVERY_WORKER, seal(Introduce()), persistent=False)
-        for worker in self._paused:
-            # Who introduces itself takes tasks, since a new process knows of no pause.
-            await session.publish(CONTROL_EXCHANGE, worker_key(worker), seal(PauseTasks()), persistent=False)
+        for worker, why in self._paused.items():
+            # It may not have arrived, or be one that ends when a worker introduces itself.
+            await session.publish(CONTROL_EXCHANGE, worker_key(worker), seal(why), persistent=False)
         missed = self._loop.time() + _RECONNECTION_SECONDS
         self._workers = dict.fromkeys(self._workers, missed)
 
@@ -486,7 +486,13 @@ class RabbitBroker:
                 self._tell(message)
             if isinstance(message, WorkerJoined):
                 self._joined.add(message.worker)
+                self._match_pause(message)
         await delivery.acknowledge()
+
+    def _match_pause(self, message: WorkerJoined) -> None:
+        """Tell a worker that has been away again whether it is paused."""
+        if (why := self._paused.get(message.worker)) is not None:
+            self._send_control(message.worker, why)
 
     def _take_off(self, message: TaskSucceeded | TaskFailed) -> None:
         """Forget a task that is done, or the attempt at it that the queue has handed out; not for one assigned."""
@@ -550,7 +556,7 @@ class RabbitBroker:
     def _lose_worker(self, worker: str, reason: str) -> None:
         self._workers.pop(worker, None)
         self._ahead.pop(worker, None)
-        self._paused.discard(worker)
+        self._paused.pop(worker, None)
         if worker not in self._joined:
             return
         self._joined.remove(worker)

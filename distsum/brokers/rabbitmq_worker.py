@@ -133,7 +133,7 @@ class RabbitWorkerChannel:
         self._joined: WorkerJoined | None = None
         self._held: _Held | None = None
         self._assigned: set[int] = set()
-        self._paused = False
+        self._paused: PauseTasks | None = None
 
     # Calls from any thread --------------------------------------------------------------------------------------------
 
@@ -354,8 +354,14 @@ class RabbitWorkerChannel:
             await self._take_tasks(session)
 
     async def _introduce(self, session: Session) -> None:
-        if self._joined is not None:
-            await session.publish(RESULTS_EXCHANGE, RESULTS, seal(self._joined))
+        if self._joined is None:
+            return
+        told = self._joined
+        if self._paused is not None and self._paused.reason:
+            told = msgspec.structs.replace(told, paused=self._paused.reason, quarantined=self._paused.quarantined)
+        else:
+            self._paused = None  # Whoever hears this may not be who asked for it.
+        await session.publish(RESULTS_EXCHANGE, RESULTS, seal(told))
 
     def _offer_telemetry(self, message: FromWorker) -> None:
         # A full queue means that the broker is away; what is old then is worth less than nothing.
@@ -431,7 +437,7 @@ class RabbitWorkerChannel:
     async def _take_tasks(self, session: Session) -> None:
         """Consume tasks, unless we do, may not yet, or still work on one that an earlier session brought."""
         async with self._taking:
-            may = self._joined is not None and not self._paused and not self._drained.is_set()
+            may = self._joined is not None and self._paused is None and not self._drained.is_set()
             if not (may and self._free) or self._consuming is session:
                 return
             self._consuming = session
@@ -442,7 +448,7 @@ class RabbitWorkerChannel:
             self._consumer = await session.consume(TASKS, on_task, prefetch=1)
 
     async def _take_task(self, session: Session, delivery: Delivery) -> None:
-        if self._drained.is_set() or self._paused or self._assigned:
+        if self._drained.is_set() or self._paused is not None or self._assigned:
             await delivery.give_back()
             return
         try:
@@ -467,12 +473,13 @@ class RabbitWorkerChannel:
         match message:
             case Introduce():
                 await self._introduce(session)
-                await self._resume(session)
+                await self._take_tasks(session)
             case PauseTasks():
-                self._paused = True
+                self._paused = message
                 await self._stop_taking()
             case ResumeTasks():
-                await self._resume(session)
+                self._paused = None
+                await self._take_tasks(session)
             case Ping():
                 pass
             case RunTask():
@@ -487,10 +494,6 @@ class RabbitWorkerChannel:
         self._assigned.add(message.attempt)
         self._inbox.put(message)
         await self._stop_taking()
-
-    async def _resume(self, session: Session) -> None:
-        self._paused = False
-        await self._take_tasks(session)
 
     async def _stop_taking(self) -> None:
         async with self._taking:

@@ -62,6 +62,7 @@ _RARE_SHARE: Final = 8
 """The last eighth of the room is for what is rare."""
 _FIRST_LINE: Final = re.compile(rb"distsum history (\d{1,9}) protocol (\d{1,9}) by distsum ([^\n ]{1,80})\n")
 _LINE_BYTES: Final = 160
+_UNFINISHED: Final = "but for its last seconds"
 
 
 class HistoryHeader(msgspec.Struct, frozen=True, kw_only=True, tag="header"):
@@ -110,6 +111,8 @@ class HistoryHeader(msgspec.Struct, frozen=True, kw_only=True, tag="header"):
         if not self.resumed:
             return None
         told = "is not told" if self.earlier is None else "is told of stragglers only"
+        if self.earlier is not None and self.earlier.remark is not None:
+            told = f"{told}, {self.earlier.remark}"
         return f"an earlier master had begun the job, and what it did {told}"
 
     @property
@@ -312,6 +315,7 @@ class History:
         header: What it is of.
         version: Of the distsum that has written it, harmless to show.
         remark: What is to be known of it, in a sentence, once its events have been gone through; None of a whole one.
+        unfinished: Whether that is only that it has no end: it was stored while its job ran.
 
     Raises:
         HistoryError: It is no history, one of another version, or damaged where it begins.
@@ -322,6 +326,7 @@ class History:
         self._reader = reader
         self._name = printable(reader.uri)
         self.remark: str | None = None
+        self.unfinished = False
         first = reader.read(0, _LINE_BYTES)
         found = _FIRST_LINE.match(first)
         if found is None:
@@ -355,7 +360,7 @@ class History:
         Raises:
             StorageError: It cannot be read.
         """
-        self.remark = None
+        self.remark, self.unfinished = None, False
         place = self._begin
         played = 0
         try:
@@ -371,6 +376,7 @@ class History:
                     played += 1
         except _DamagedError as error:
             self.remark = f"the history is incomplete: {error}; {counted(played, 'event')} before that were played"
+            self.unfinished = isinstance(error, _NoEndError)
             return
         if block.dropped:
             self.remark = (
@@ -385,6 +391,8 @@ class History:
         if len(head) == 8 and size > _MOST_BLOCK_BYTES:
             raise _DamagedError(f"it is damaged at byte {place:,}")
         packed = self._reader.read(place + 8, size) if len(head) == 8 else b""
+        if not head:
+            raise _NoEndError(f"it ends in the middle, at byte {place:,}")
         if len(head) < 8 or len(packed) < size:
             raise _DamagedError(f"it ends in the middle, at byte {place + len(head) + len(packed):,}")
         if zlib.crc32(packed).to_bytes(4, "little") != head[4:]:
@@ -454,6 +462,8 @@ def tally_of(header: HistoryHeader, uri_of: Callable[[int], bytes] = lambda inde
 def ledger_of(history: History) -> LedgerReport:
     """Return the ledger that a history comes to, as ``Replay`` does, but nothing else, and in a tenth of the time.
 
+    Its remark is for the header of the next one, whose sentence it ends.
+
     Raises:
         StorageError: It cannot be read.
     """
@@ -473,11 +483,24 @@ def ledger_of(history: History) -> LedgerReport:
         cut=ledger.cut,
         bytes_read=bytes_read,
         began_seconds=header.began_seconds,
+        remark=_lacking(history),
     )
+
+
+def _lacking(history: History) -> str | None:
+    """Return what a history lacks, which has been gone through, and the one before it, as the end of a sentence."""
+    before = history.header.earlier.remark if history.header.earlier is not None else None
+    own = _UNFINISHED if history.unfinished else history.remark and f"and not all of that: {history.remark}"
+    # Of each master only the last seconds are missing, which need be said but once.
+    return ", ".join(dict.fromkeys(each for each in (before, own) if each)) or None
 
 
 class _DamagedError(Exception):
     """A history cannot be read from here on; the text says why."""
+
+
+class _NoEndError(_DamagedError):
+    """A history ends after a whole block, as one does that is stored while its job runs."""
 
 
 def _why(error: OSError) -> str:

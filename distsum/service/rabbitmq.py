@@ -20,7 +20,7 @@ from distsum.service import messages as channel
 from distsum.service.client import ServiceClient
 from distsum.service.queue_figures import QueueFigures
 from distsum.service.scaling import Scaling
-from distsum.service.server import Service
+from distsum.service.server import Service, note_fault
 from distsum.wording import printable
 
 if TYPE_CHECKING:
@@ -111,10 +111,13 @@ async def _serve_term(
         UnreachableError: There is no broker, or it does not let us in.
     """
     failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    failed.add_done_callback(note_fault)
 
     def fail(error: BaseException) -> None:
         if not failed.done():
             failed.set_exception(error)
+        else:
+            log.warning("while this master ends: %s", error)
 
     def held(is_held: bool) -> None:  # noqa: FBT001 - called by the broker only
         service.set_serving(is_held)
@@ -165,6 +168,7 @@ async def _serve_term(
             if each.done() and not each.cancelled():
                 each.result()
     finally:
+        failed.cancel()  # Nobody waits for it any more, also where it was this process that was asked to end.
         if metrics is not None:
             metrics.detach()
         try:

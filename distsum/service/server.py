@@ -64,6 +64,7 @@ if TYPE_CHECKING:
     from distsum.brokers.base import Broker
     from distsum.jobs import Job
     from distsum.messages import FromBroker, FromWorker
+    from distsum.observe.history import Recorder
     from distsum.request import Summary
     from distsum.service.answers import ServiceBroker
     from distsum.stores.base import Store
@@ -161,6 +162,7 @@ class Service:
             StorageError: The work folder cannot be read.
         """
         self._fault = asyncio.get_running_loop().create_future()
+        self._fault.add_done_callback(note_fault)
         self._system = system = AsyncioSystem(self._take_event, self._set_fault)
         self._steering = Steering(system.deliver, self._tracker_settings.speculation)
         self._answers.begin(system.deliver, self._steering)
@@ -213,7 +215,9 @@ class Service:
         await self._broker.close()
 
     async def _say_farewell(self) -> None:
-        """Store that this master has ended, and the histories of its jobs for the next one."""
+        """Store that this master has ended, and the histories of its jobs for the next one, unless that is there."""
+        if not await self.still_serves():
+            return
         await asyncio.to_thread(self._records.end_serving, self._token)
         for served in self._jobs.served.values():
             await kept_history.store(served, self._records)
@@ -250,6 +254,8 @@ class Service:
     def _set_fault(self, error: BaseException) -> None:
         if not self._fault.done():
             self._fault.set_exception(error)
+        else:
+            log.warning("while this master ends: %s", error)
 
     def _spawn(self, coroutine: Coroutine[None, None, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(coroutine)
@@ -288,7 +294,7 @@ class Service:
             case AssignTask():
                 self._broker.assign(message.worker, message.message)
             case PauseWorker():
-                self._broker.pause(message.worker)
+                self._broker.pause(message.worker, message.told)
             case ResumeWorker():
                 self._broker.resume(message.worker)
 
@@ -417,7 +423,8 @@ class Service:
             await served.keeping
         # Before the outcome: nobody looks for it afterwards.
         if served.recorder is not None:
-            await self._quietly(partial(self._records.put_history, name, served.recorder), name)
+            await self._serving.wait()
+            await self._quietly(partial(self._put_history, served.recorder, name), name)
             served.recorder.close()
         attempt = 0
         while True:
@@ -432,6 +439,11 @@ class Service:
                 attempt += 1
             else:
                 return
+
+    def _put_history(self, recorder: Recorder, name: str) -> None:
+        """Store a job's whole history, unless another master has served since: that one's is newer."""
+        if self._records.still_serves(self._token):
+            self._records.put_history(name, recorder)
 
     async def _tidy(self, job: Job, outcome: Outcome, name: str) -> None:
         """Remove what a job has left; should this process end before, the next master does it."""
@@ -500,6 +512,12 @@ class Service:
         except DamagedRecordError as error:
             log.warning("%s; the fleet has as many workers as its file says", error)
             return None
+
+
+def note_fault(fault: asyncio.Future[None]) -> None:
+    """Take note of what ends a master, which it may not wait for any more when it was asked to end just before."""
+    if not fault.cancelled() and (error := fault.exception()) is not None:
+        log.debug("this master ends: %s", error)
 
 
 async def _told_nobody(_key: str, _frame: bytes) -> bool:

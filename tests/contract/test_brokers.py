@@ -28,6 +28,7 @@ from distsum.messages import (
     CancelTask,
     Effort,
     Heartbeat,
+    PauseTasks,
     RunTask,
     Shutdown,
     TaskDeadLettered,
@@ -350,7 +351,7 @@ def test_a_paused_worker_finishes_and_gets_no_more_until_it_is_resumed(case: Cal
             made.broker.publish(RunTask(task(0), b"/work"))
             assert (await paused.receive()).task == task(0)
             for worker in (paused, idle):
-                made.broker.pause(worker.name)
+                made.broker.pause(worker.name, PauseTasks("asked for"))
             await paused.succeed(task(0))
             await made.expect(TaskSucceeded)
             made.broker.publish(RunTask(task(1), b"/work"))
@@ -362,7 +363,7 @@ def test_a_paused_worker_finishes_and_gets_no_more_until_it_is_resumed(case: Cal
             made.broker.publish(RunTask(task(2), b"/work"))
             made.broker.resume(paused.name)
             assert (await paused.receive()).task == task(2)
-            made.broker.pause("nobody")
+            made.broker.pause("nobody", PauseTasks("asked for"))
             made.broker.resume("nobody")
 
     asyncio.run(body())

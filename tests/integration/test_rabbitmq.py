@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
+import os
 import socket
 import subprocess
 import sys
@@ -37,10 +39,13 @@ from distsum.brokers.topology import (
     TASKS_EXCHANGE,
     TELEMETRY_EXCHANGE,
 )
-from distsum.errors import BrokerBusyError, DistsumError, UnreachableError
+from distsum.errors import BrokerBusyError, DistsumError, SupersededError, UnreachableError
 from distsum.messages import (
     PROTOCOL,
+    CancelTask,
     Heartbeat,
+    Introduce,
+    PauseTasks,
     RunTask,
     TaskDeadLettered,
     TaskStarted,
@@ -48,6 +53,8 @@ from distsum.messages import (
     WorkerJoined,
     WorkerLost,
 )
+from distsum.service.rabbitmq import serve
+from distsum.stores.local import LocalStore
 from tests.faultproxy import Line
 from tests.serving import DEADLINE_SECONDS, Serving, receive, serving, success, task
 
@@ -99,6 +106,43 @@ def test_what_an_earlier_process_left_is_dropped(rabbitmq, vhost, address):
             assert (await receive(worker)).task == task(1)
 
     asyncio.run(body())
+
+
+@pytest.mark.parametrize("moment", ["just before", "afterwards"])
+def test_a_master_that_is_asked_to_end_while_another_follows_it_tells_of_no_fault_that_nobody_heard(
+    address, tmp_path, monkeypatch, caplog, moment
+):
+    made = []
+
+    class Followed(RabbitBroker):
+        def __init__(self, *arguments, **settings):
+            super().__init__(*arguments, **settings)
+            made.append(self)
+
+        async def close(self):
+            if moment == "afterwards":
+                self._on_failure(SupersededError("it was served by another process"))
+            await super().close()
+
+    async def body():
+        told, ready = [], asyncio.Event()
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context))
+        master = asyncio.create_task(serve(address, LocalStore(), os.fsencode(tmp_path), on_ready=ready.set))
+        await asyncio.wait_for(ready.wait(), DEADLINE_SECONDS)
+        if moment == "just before":
+            made[0]._on_failure(SupersededError("it was served by another process"))
+        master.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await master
+        return told
+
+    monkeypatch.setattr("distsum.service.rabbitmq.RabbitBroker", Followed)
+    with caplog.at_level(logging.DEBUG):
+        told = asyncio.run(body())
+    made.clear()
+    gc.collect()
+    assert told == []
+    assert "it was served by another process" in caplog.text, "it is told, and not with a traceback"
 
 
 # What cannot be reached -----------------------------------------------------------------------------------------------
@@ -415,6 +459,50 @@ def test_a_worker_that_drains_finishes_its_task_takes_no_other_and_says_that_it_
                 await receive(worker)
             other = await made.worker("other")
             assert await receive(other) == RunTask(task(1), b"/work", delivery=1)
+
+    asyncio.run(body())
+
+
+def test_a_paused_worker_says_so_to_whoever_asks_and_takes_nothing_until_it_is_resumed(address):
+    async def body():
+        why = PauseTasks("it has failed", quarantined=True)
+        async with serving(address) as first:
+            worker = await first.worker("w")
+            await first.expect(WorkerJoined)
+            first.broker.pause("w", why)
+            first.broker.send("w", Introduce())
+            told = await first.expect(WorkerJoined)
+            assert (told.paused, told.quarantined) == ("it has failed", True)
+            await first.broker.close()
+            async with serving(address) as second:
+                told = await second.expect(WorkerJoined)
+                assert (told.paused, told.quarantined) == ("it has failed", True), "the next one learns it, too"
+                second.broker.publish(RunTask(task(0), b"/work"))
+                other = await second.worker("x")
+                assert (await receive(other)).task == task(0)
+                second.broker.publish(RunTask(task(1), b"/work"))
+                second.broker.send("w", CancelTask(task(7)))
+                assert await receive(worker) == CancelTask(task(7)), "it has taken no task before that"
+                second.broker.resume("w")
+                assert (await receive(worker)).task == task(1)
+
+    asyncio.run(body())
+
+
+def test_a_worker_that_only_rests_takes_tasks_when_it_is_asked_who_it_is(address):
+    async def body():
+        async with serving(address) as made:
+            worker = await made.worker("w")
+            await made.expect(WorkerJoined)
+            made.broker.pause("w", PauseTasks())
+            made.broker.send("w", CancelTask(task(7)))
+            assert await receive(worker) == CancelTask(task(7))
+            await made.broker.close()
+            async with serving(address) as second:
+                told = await second.expect(WorkerJoined)
+                assert (told.paused, told.quarantined) == ("", False)
+                second.broker.publish(RunTask(task(0), b"/work"))
+                assert (await receive(worker)).task == task(0)
 
     asyncio.run(body())
 

@@ -261,6 +261,25 @@ def test_a_master_that_dies_while_it_finishes_a_job_has_it_finished_by_the_next(
     assert summary.tasks_reused == summary.tasks
 
 
+@pytest.mark.parametrize("end", ["leaves", "ends the job"])
+def test_a_master_that_another_has_followed_does_not_replace_what_that_has_stored_of_a_job(
+    tmp_path: Path, inputs: list[bytes], end: str
+) -> None:
+    work = tmp_path / "work"
+    with serving(work, workers=0) as made:
+        job = submitted(made, inputs, tmp_path / "out.npy")
+        wait_until(lambda: made.client.status(job).state == "running", "a job that runs")
+        # As one does while this process is stopped.
+        Records(LocalStore(), os.fsencode(work)).begin_serving(b"another")
+        history = work / "jobs" / job / "history"
+        history.write_bytes(b"newer")
+        if end == "ends the job":
+            made.client.cancel(job)
+            wait_until(lambda: made.client.status(job).state == "cancelled", "the end of the job")
+    assert history.read_bytes() == b"newer"
+    assert (work / "serving").read_bytes() == b"another"
+
+
 def test_what_a_dying_master_left_half_written_loses_no_job(
     tmp_path: Path, inputs: list[bytes], expected: bytes
 ) -> None:

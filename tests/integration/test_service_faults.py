@@ -278,6 +278,47 @@ def test_a_broker_that_is_killed_and_started_is_served_by_one_master_again(servi
         assert master.end() == 0
 
 
+def test_a_broker_that_stands_still_ends_no_quarantine(service, disturb):
+    for each in (*service.workers, *service.masters):
+        assert each.end() == 0
+    service.workers.clear()
+    service.masters.clear()
+    impatient = {"DISTSUM_BROKER": f"{service.url}?heartbeat=1"}
+    master = service.start_master(**impatient)
+    service.start_worker(**impatient)
+    bad = service.start_worker(1, AWS_SECRET_ACCESS_KEY="wrong", **impatient)
+    jobs = []
+    deadline = time.monotonic() + 30
+    while not service.names("quarantined"):
+        assert time.monotonic() < deadline, "a worker that fails everything is not quarantined"
+        jobs.append(service.submit_here(f"out/bad-{len(jobs)}.npy"))
+        service.client.wait(jobs[-1], 30)
+    (quarantined,) = service.names("quarantined")
+    connected = bad.said.count("connected again")
+    with disturb(check=False) as run:
+        with service.node.frozen():
+            # All are given up then.
+            wait_until(lambda: master.said.count("no heartbeat for") >= 3, "the master to miss its workers")
+        bad.wait_for("connected again", connected + 1)
+        wait_until(lambda: len(service.names("idle", "busy", "quarantined")) == 3, "the workers")
+        assert service.names("quarantined") == [quarantined]
+    (status,) = [each for each in service.statuses() if each.worker == quarantined]
+    assert (status.state, status.tasks, status.failures) == ("quarantined", 0, 0), "since it came back"
+    # A master that comes after keeps it, too.
+    assert master.end() == 0
+    service.masters.remove(master)
+    service.start_master(**impatient)
+    wait_until(lambda: len(service.names("idle", "quarantined")) == 3, "the workers")
+    assert service.names("quarantined") == [quarantined]
+    assert service.run("workers", "--resume", quarantined).returncode == 0
+    wait_until(lambda: quarantined in service.names("idle"), "one that is resumed")
+    service.check_nothing_is_left(*jobs, run.job)
+    for each in (*service.workers, *service.masters):
+        assert each.end() == 0
+    service.workers.clear()
+    service.masters.clear()
+
+
 def test_connections_that_are_closed_are_made_again(service, disturb):
     closed = 0
     with disturb(followed=True):

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from distsum.cli.service import ledger_report_lines
 from distsum.errors import HistoryError, StorageError
 from distsum.messages import (
     PROTOCOL,
@@ -364,6 +365,38 @@ def test_what_a_recorder_has_stored_so_far_can_be_played_up_to_there_while_it_go
     with LocalStore().open(bytes(tmp_path / "h")) as reader:
         history = History(reader)
         assert (list(history.events()), history.remark) == (LOG[:51], None)
+
+
+def test_what_an_earlier_master_could_not_tell_is_said_by_the_next_ones(whole, tmp_path):
+    begun = "an earlier master had begun the job, and what it did is told of stragglers only"
+
+    def next_header(content):
+        earlier = ledger_of(History(Stored(content)))
+        return header(200, resumed=True, earlier=earlier)
+
+    def so_far(of):
+        recorder = Recorder(of)
+        recorder.take(*reversed(LOG[0]))
+        recorder.store_so_far(LocalStore(), bytes(tmp_path / "h"), recorder.reach())
+        recorder.close()
+        return (tmp_path / "h").read_bytes()
+
+    assert next_header(whole).remark == begun
+    unfinished = next_header(so_far(header(200)))
+    assert unfinished.remark == f"{begun}, but for its last seconds"
+    again = next_header(so_far(unfinished))
+    assert again.remark == unfinished.remark, "of two it is said once"
+    damaged = bytearray(so_far(unfinished))
+    damaged[-1] ^= 1
+    told = next_header(bytes(damaged)).remark
+    assert told.startswith(f"{begun}, but for its last seconds, and not all of that: the history is incomplete: it is")
+    assert told.endswith("; 0 events before that were played")
+    cut = next_header(so_far(header(200))[:-1]).remark
+    assert "not all of that: the history is incomplete: it ends in the middle" in cut
+    report = Replay(History(Stored(written(LOG, again)))).ledger_report()
+    assert report.remark == again.remark
+    (line,) = [line for line in ledger_report_lines(report) if "last seconds" in line]
+    assert line == again.remark
 
 
 def test_a_recorder_leaves_one_whole_file(tmp_path):

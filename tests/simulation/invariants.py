@@ -18,7 +18,10 @@ from distsum.messages import (
     JobSucceeded,
     SpeculationSwitched,
     TaskId,
+    TaskStarted,
     TaskSucceeded,
+    WorkerPaused,
+    WorkerResumed,
 )
 from tests.simulation.memory import MemoryBound
 
@@ -46,6 +49,10 @@ REASONS: Final = {
     "none": set(),
 }
 """For which each policy copies an attempt of itself."""
+
+
+QUARANTINE_SECONDS: Final = 1.0
+"""In which what was on its way to a worker has reached it."""
 
 
 class Invariants:
@@ -318,3 +325,24 @@ class Invariants:
             failures = sum(worker.failed.get(task, 0) for worker in cluster.workers.values())
             final = outcome.kind == "storage" and not cluster.retries_storage
             assert failures >= (1 if final else cluster.max_attempts), f"{task} was given up after {failures} failures"
+
+
+class BadWorkerInvariants(Invariants):
+    """Watches a cluster of which some workers fail everything: they harm no job, and are given nothing any more."""
+
+    def __init__(self, cluster: SimulatedCluster) -> None:
+        super().__init__(cluster)
+        self.quarantined: dict[str, float] = {}
+
+    def take_event(self, event: msgspec.Struct) -> None:
+        """Nobody begins a task who is quarantined; nothing ends that."""
+        super().take_event(event)
+        now = self._system.clock
+        assert not isinstance(event, JobFailed), f"job {event.job} fails, and others could have done it"
+        if isinstance(event, WorkerPaused) and event.quarantined:
+            self.quarantined.setdefault(event.worker, now)
+        elif isinstance(event, WorkerResumed):
+            assert event.worker not in self.quarantined, f"{event.worker} is resumed, and nobody has asked for that"
+        elif isinstance(event, TaskStarted) and event.worker in self.quarantined:
+            since = now - self.quarantined[event.worker]
+            assert since < QUARANTINE_SECONDS, f"{event.worker} begins a task {since:.1f} s after its quarantine began"

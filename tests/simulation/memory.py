@@ -26,8 +26,8 @@ _TILE_NUMBERS: Final = 1 << 20
 _NUMBER_BYTES: Final = 8
 _WAITING: Final = 2
 """Attempts that wait at a worker: one from the queue, and one that it was handed past it."""
-_WORKER_ENTRIES: Final = 7
-"""The worker itself; its running, assigned and failing tasks, two of each."""
+_WORKER_ENTRIES: Final = 8
+"""The worker itself; its running, assigned and failing tasks, two of each; the task that it lets others try first."""
 _COUNTED_EVERY: Final = 50
 """Looks, and whenever a job has ended, since to count takes as long as all that is looked at else."""
 
@@ -114,7 +114,9 @@ class MemoryBound:
         for name, count in losers.items():
             assert name in tracker._workers, f"{name} is gone, and is waited for"
             assert count <= _WAITING + 1, f"{name} is to give up {count} attempts"
+        assert len(tracker._absent) <= len(self._cluster.workers) - workers
         for task_id, task in tracker._tasks.items():
+            assert len(task.failed_on) <= task.failures + task.repeats, f"{task_id} knows more failures than there were"
             for number, _ in task.declined:
                 assert number in task.attempts, f"of {task_id} it is remembered what has ended long ago"
         # Each task has an attempt from the queue, and each worker one more at the most; each of these may be told of in
@@ -123,6 +125,8 @@ class MemoryBound:
         attempts = tasks + workers
         most = workers * (_WORKER_ENTRIES + _WAITING + 1) + tasks + attempts * (3 + 4 + 3 * children)
         most += 2 * len(tracker._known.phases)
+        # Of those that are gone: each with its failing tasks. And of each task who has failed it.
+        most += (1 + 2) * len(tracker._absent) + sum(len(task.failed_on) for task in tracker._tasks.values())
         found = entries(tracker)
         assert found <= most, f"the tracker holds {found} things for {workers} workers and {tasks} tasks, over {most}"
 

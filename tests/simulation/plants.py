@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from distsum.actors.actor import MASTER, phase_address
+from distsum.actors.actor import MASTER, WORKERS, phase_address
 from distsum.actors.attempts import Attempt
 from distsum.actors.master import Master
 from distsum.actors.modelled_worker import ModelledWorker
 from distsum.actors.phase import READY, STORED, WAITING, Phase
 from distsum.actors.speculation import SpeculationSettings
 from distsum.actors.task_tracker import TaskTracker
-from distsum.messages import CancelJob, PhaseCompleted, TaskFailed, TaskSucceeded, TellWorker, WorkerLost
+from distsum.messages import CancelJob, PhaseCompleted, ResumeWorker, TaskFailed, TaskSucceeded, TellWorker, WorkerLost
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -56,6 +56,25 @@ class CountsFailuresTwice(TaskTracker):
             task.attempts[message.attempt] = Attempt()
             self._known.queued += 1
         super()._failed(message)
+
+
+class ForgetsQuarantines(TaskTracker):
+    """A worker that was lost begins anew when it comes back."""
+
+    def _join(self, message: Any) -> None:
+        if message.worker not in self._workers:
+            self._absent.pop(message.worker, None)
+            message = msgspec.structs.replace(message, paused="", quarantined=False)
+            self._context.send(WORKERS, ResumeWorker(message.worker))
+        super()._join(message)
+
+
+class CountsEveryFailure(TaskTracker):
+    """However often one worker fails a task that others could do, each time counts."""
+
+    def _count_failure(self, message: TaskFailed, task: Any) -> bool:
+        task.failures += 1
+        return False
 
 
 class BelievesEveryCancellation(TaskTracker):
@@ -439,6 +458,8 @@ PLANTS: Final[Mapping[str, Mapping[type, type]]] = {
         TakesEverySuccess,
         TakesOldSuccesses,
         CountsFailuresTwice,
+        ForgetsQuarantines,
+        CountsEveryFailure,
         BelievesEveryCancellation,
         KeepsTasksOfEndedJobs,
         NeverForgetsWorkers,

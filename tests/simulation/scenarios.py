@@ -19,7 +19,7 @@ from distsum.actors.speculation_words import HEEDED, RANGES, check_silence, spec
 from distsum.actors.task_tracker import TrackerSettings
 from distsum.messages import DismissWorker, PauseWorker, ResumeWorker, SwitchSpeculation, TaskId, TaskStarted
 from distsum.wording import printable
-from tests.simulation.invariants import Invariants
+from tests.simulation.invariants import BadWorkerInvariants, Invariants
 from tests.simulation.plants import PLANTS
 
 if TYPE_CHECKING:
@@ -36,6 +36,8 @@ SLOW_HOST_SHARE: Final = 0.05
 SLOW_HOST_TIMES: Final = 2.0
 SLOW_HOST_SECONDS: Final = 20.0
 """What a slow host may cost at most: so many times what a healthy cluster takes, and this."""
+BAD_WORKERS_SHARE: Final = 0.04
+"""Of the runs: in them all attempts of some workers fail, and the broker is away for a while."""
 _HEARTBEAT_SECONDS: Final = {True: 0.5, False: 2.0}
 """Of workers, if they are embedded and if not."""
 _VALUES: Final = {
@@ -73,9 +75,14 @@ class Run:
         self._submissions_to_come = 0
         self._plant = plant
         self._draw = draw = random.Random(seed)
-        self._slow_host = draw.random() < SLOW_HOST_SHARE
+        kind = draw.random()
+        self._slow_host = kind < SLOW_HOST_SHARE
+        self._bad_workers = kind >= 1.0 - BAD_WORKERS_SHARE
         if self._slow_host:
             self._build_slow_host()
+            return
+        if self._bad_workers:
+            self._build_bad_workers()
             return
         embedded = draw.random() < 0.4
         self._speculation = self._speculation_settings(embedded=embedded)
@@ -146,6 +153,35 @@ class Run:
         self._most_seconds = SLOW_HOST_TIMES * (healthy.system.clock - 3.0) + SLOW_HOST_SECONDS
         self.cluster = cluster(speed, self._plant)
         self.invariants = Invariants(self.cluster, calm=True)
+
+    def _build_bad_workers(self) -> None:
+        """Some workers fail everything, and all lose the broker: one of them, or all of one host."""
+        draw = self._draw
+        self._spread, self._scale = 0.5, draw.uniform(0.3, 2.0)
+        self.cluster = SimulatedCluster(
+            draw,
+            broker=BrokerModel(embedded=False, delay_seconds=(0.001, 0.003)),
+            tracker=TrackerSettings(retry_storage=True),
+            work_seconds=self._work_seconds,
+            replacements=PLANTS[self._plant] if self._plant else None,
+        )
+        alone = draw.random() < 0.5
+        for host in range(draw.randint(2, 6)):
+            self.cluster.add_worker(WorkerModel("h" if alone else f"h{host}"))
+        for _ in range(1 if alone else draw.randint(1, 4)):
+            self.cluster.add_worker(WorkerModel("h" if alone else "bad", speed=draw.choice((1.0, 20.0)), failures=1.0))
+        self.invariants = BadWorkerInvariants(self.cluster)
+        system = self.cluster.system
+        for name, when in (("job1", 3.0), ("job2", 20.0)):
+            system.at(when, self.cluster.submit, simulated_job(name, draw.choice((60, 100, 150)), fan_in=5))
+        system.at(20.0 + draw.uniform(0.0, 10.0), self._fault, "broker", self._cut_broker)
+
+    def _cut_broker(self) -> None:
+        """The broker is away, for longer than some connections live."""
+        away = self._draw.uniform(3.0, 30.0)
+        for worker in self.cluster.living():
+            worker.partition()
+            self.cluster.system.after(away, worker.heal)
 
     def go(self) -> None:
         """Run to the end.

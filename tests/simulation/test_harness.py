@@ -9,6 +9,7 @@ import sys
 
 import pytest
 
+from tests.simulation.invariants import BadWorkerInvariants
 from tests.simulation.plants import PLANTS
 from tests.simulation.scenarios import Run, SimulationError
 
@@ -45,6 +46,19 @@ def test_a_slow_host_has_fewer_workers_than_the_first_phase_has_tasks() -> None:
         hosts = [worker.model.host for worker in run.cluster.workers.values()]
         assert hosts.count("h0") < run.cluster.store.tree("job1").width(1)
     assert len(slow_hosts) >= 10
+
+
+def test_runs_with_bad_workers_have_some_quarantined_before_the_broker_is_away() -> None:
+    runs = [run for run in map(Run, range(400)) if run._bad_workers]
+    before = 0
+    for run in runs:
+        run.go()
+        (told,) = run.faults
+        away = float(told.split()[0])
+        assert isinstance(run.invariants, BadWorkerInvariants)
+        before += any(since < away for since in run.invariants.quarantined.values())
+    assert len(runs) >= 8
+    assert before >= len(runs) / 2
 
 
 def test_a_job_that_is_submitted_again_as_it_ends_is_waited_for() -> None:

@@ -307,11 +307,11 @@ def test_a_worker_that_fails_again_and_again_is_quarantined_and_can_be_resumed()
     for index in (0, 1):
         fail(system, "w1", index)
     system.tell(TRACKER, succeeded(TaskId("job", 1, 0, 4), worker="w1"))
-    for index in (0, 1):
+    for index in (2, 3):
         fail(system, "w1", index)
     system.tell(TRACKER, succeeded(TaskId("job", 1, 0, 5), worker="w2"))
     assert system.take(WORKERS) == [], "a success in between sets the count back"
-    fail(system, "w1", 2)
+    fail(system, "w1", 1)
     (paused,) = system.take(WORKERS)
     assert isinstance(paused, PauseWorker)
     assert paused.worker == "w1"
@@ -329,7 +329,7 @@ def test_one_bad_task_quarantines_nobody_and_the_last_worker_is_never_paused() -
     system = system_with(spec(500), workers=2)
     for _ in range(3):
         fail(system, "w1", 0)
-    assert system.take(WORKERS) == []
+    assert not any(isinstance(event, WorkerPaused) and event.quarantined for event in system.events)
     system = system_with(spec(500), workers=1)
     for index in (0, 1, 0, 1):
         fail(system, "w1", index)
@@ -414,6 +414,170 @@ def test_a_paused_worker_that_reconnects_stays_paused() -> None:
     system.take(WORKERS)
     system.tell(TRACKER, joined("w1"))
     assert [type(message) for message in system.take(WORKERS)] == [PauseWorker]
+
+
+def quarantine(system: SteppingSystem, worker: str, good: str, first: int = 0) -> None:
+    for index in (first, first + 1):
+        fail(system, worker, index)
+    system.tell(TRACKER, succeeded(TaskId("job", 1, 0, first + 3), worker=good))
+    fail(system, worker, first + 2)
+    assert quarantines(system) == [worker]
+
+
+def quarantines(system: SteppingSystem) -> list[str]:
+    """Return who was quarantined since the last call."""
+    events, system.events[:] = list(system.events), []
+    return [event.worker for event in events if isinstance(event, WorkerPaused) and event.quarantined]
+
+
+def pauses(system: SteppingSystem) -> list[Any]:
+    return [message for message in system.take(WORKERS) if isinstance(message, PauseWorker | ResumeWorker)]
+
+
+def test_a_quarantine_outlives_the_connection_until_the_worker_is_resumed() -> None:
+    system = system_with(spec(500), workers=2)
+    quarantine(system, "w1", "w2")
+    (before,) = pauses(system)
+    for _ in range(2):
+        system.tell(TRACKER, WorkerLost("w1", "is gone from the broker"))
+        system.tell(TRACKER, joined("w1"))
+        assert pauses(system) == [before]
+        assert quarantines(system) == ["w1"], "whoever looks sees it again"
+    system.tell(TRACKER, ResumeWorker("w1"))
+    system.tell(TRACKER, WorkerLost("w1", "is gone from the broker"))
+    system.tell(TRACKER, joined("w1"))
+    assert pauses(system) == [ResumeWorker("w1")]
+
+
+def test_a_worker_that_is_resumed_while_it_is_away_takes_tasks_when_it_comes_back() -> None:
+    system = system_with(spec(500), workers=2)
+    quarantine(system, "w1", "w2")
+    system.tell(TRACKER, WorkerLost("w1", "is gone from the broker"))
+    system.take(WORKERS)
+    system.tell(TRACKER, ResumeWorker("w1"))
+    assert pauses(system) == [ResumeWorker("w1")], "the broker may not know that it is away"
+    system.tell(TRACKER, msgspec.structs.replace(joined("w1"), paused="it failed", quarantined=True))
+    assert pauses(system) == [ResumeWorker("w1")], "it does not know yet"
+    assert quarantines(system) == []
+
+
+def test_failures_before_a_connection_was_lost_count_afterwards() -> None:
+    system = system_with(spec(500), workers=2)
+    for index in (0, 1):
+        fail(system, "w1", index)
+    system.tell(TRACKER, WorkerLost("w1", "is gone from the broker"))
+    system.tell(TRACKER, succeeded(TaskId("job", 1, 0, 3), worker="w2"))
+    system.tell(TRACKER, joined("w1"))
+    assert quarantines(system) == []
+    fail(system, "w1", 2)
+    assert quarantines(system) == ["w1"]
+
+
+@pytest.mark.parametrize("quarantined", [True, False])
+def test_a_new_master_keeps_what_an_earlier_one_has_paused(quarantined: Any) -> None:
+    system = system_with(spec(500), workers=1)
+    system.tell(TRACKER, msgspec.structs.replace(joined("w2"), paused="so it was", quarantined=quarantined))
+    assert pauses(system) == [PauseWorker("w2", "so it was", quarantined)]
+    assert WorkerPaused("w2", "so it was", quarantined) in system.events
+    system.tell(TRACKER, ResumeWorker("w2"))
+    assert pauses(system) == [ResumeWorker("w2")]
+
+
+def test_what_one_worker_alone_fails_again_and_again_fails_no_job_and_others_try_it_first() -> None:
+    system = system_with(spec(500), workers=3)
+    task = published(system)[0]
+    for _ in range(3):
+        fail(system, "w1", 0)
+        assert published(system) == [task]
+    assert system.take(CLIENT) == []
+    (rests,) = pauses(system)
+    assert (rests.worker, rests.rests, rests.quarantined) == ("w1", True, False)
+    assert rests.told.reason == "", "a master that comes after knows nothing of it"
+    system.tell(TRACKER, TaskStarted("w2", task, 1))
+    assert pauses(system) == [ResumeWorker("w1")]
+    system.tell(TRACKER, succeeded(task, worker="w2"))
+    assert system.take(CLIENT) == []
+
+
+def test_what_fails_on_every_worker_is_given_up() -> None:
+    system = system_with(spec(500), workers=2)
+    for worker in ("w1", "w1", "w2", "w1"):
+        fail(system, worker, 0)
+        assert system.take(CLIENT) == []
+    fail(system, "w2", 0)
+    ((failure),) = system.take(CLIENT)
+    assert (failure.kind, failure.task) == ("error", TaskId("job", 1, 0, 0))
+
+
+def test_the_workers_of_one_host_count_once_while_others_could_try_it() -> None:
+    system = system_with(spec(500), workers=6)
+    system.tell(TRACKER, msgspec.structs.replace(joined("other"), host="other"))
+    for worker in ("w1", "w2", "w3", "w4", "w5", "w6"):
+        fail(system, worker, 0)
+    assert system.take(CLIENT) == []
+    assert pauses(system) == [], "a task that is at fault itself must not stop a host"
+    system.tell(TRACKER, PauseWorker("other", "asked for"))
+    for worker in ("w1", "w2", "w3"):
+        assert system.take(CLIENT) == []
+        fail(system, worker, 0)
+    assert [failure.task for failure in system.take(CLIENT)] == [TaskId("job", 1, 0, 0)]
+
+
+def test_a_task_that_fails_on_one_host_without_end_is_given_up_though_others_never_try_it() -> None:
+    system = system_with(spec(500), workers=30)
+    system.tell(TRACKER, msgspec.structs.replace(joined("other"), host="other"))
+    for number in range(1, 18):
+        assert system.take(CLIENT) == []
+        fail(system, f"w{number}", 0)
+    assert [failure.task for failure in system.take(CLIENT)] == [TaskId("job", 1, 0, 0)]
+
+
+@pytest.mark.parametrize("how", ["lost", "paused", "cancelled"])
+def test_nobody_waits_for_others_to_try_a_task_that_cannot_or_need_not(how: str) -> None:
+    system = system_with(spec(500), workers=2)
+    for _ in range(2):
+        fail(system, "w1", 0)
+    assert len(pauses(system)) == 1
+    message = {
+        "lost": WorkerLost("w2", "ended"),
+        "paused": PauseWorker("w2", "asked for"),
+        "cancelled": CancelJob("job"),
+    }[how]
+    system.tell(MASTER if how == "cancelled" else TRACKER, message)
+    assert ResumeWorker("w1") in pauses(system)
+
+
+def test_one_that_lets_others_go_first_can_be_paused_for_good() -> None:
+    system = system_with(spec(500), workers=2)
+    task = TaskId("job", 1, 0, 0)
+    for _ in range(2):
+        fail(system, "w1", 0)
+    system.tell(TRACKER, PauseWorker("w1", "asked for"))
+    system.take(WORKERS)
+    system.tell(TRACKER, TaskStarted("w2", task, 1))
+    assert pauses(system) == []
+    assert WorkerPaused("w1", "asked for", quarantined=False) in system.events
+
+
+def test_one_that_is_lost_while_it_lets_others_go_first_takes_tasks_when_it_is_back() -> None:
+    system = system_with(spec(500), workers=2)
+    for _ in range(2):
+        fail(system, "w1", 0)
+    assert len(pauses(system)) == 1
+    system.tell(TRACKER, WorkerLost("w1", "no heartbeat"))
+    assert pauses(system) == [ResumeWorker("w1")], "the broker may not know that it is away, and pause it again"
+    system.tell(TRACKER, joined("w1"))
+    assert pauses(system) == []
+    assert not system.actors[TRACKER]._workers["w1"].paused
+
+
+def test_a_task_that_only_one_who_lets_others_go_first_may_do_waits_for_it() -> None:
+    system = system_with(spec(500), workers=2)
+    _, second, *_ = published(system)
+    for _ in range(2):
+        fail(system, "w1", 0)
+    refuse(system, "w2", second)
+    assert system.take(CLIENT) == []
 
 
 def test_a_failure_that_is_told_twice_counts_once() -> None:
