@@ -261,6 +261,17 @@ def test_without_colours_signs_are_drawn(monkeypatch):
     assert any(GLYPHS[0] * 20 in line for line in lines)
 
 
+@pytest.mark.parametrize(("term", "colorterm", "signs"), [
+    ("screen", "", True), ("linux", "", True), ("xterm-16color", "", True),
+    ("tmux-256color", "", False), ("screen", "truecolor", False),
+])  # fmt: skip
+def test_with_16_colours_signs_are_drawn_and_with_more_the_colours(term, colorterm, signs, monkeypatch):
+    monkeypatch.setenv("TERM", term)
+    monkeypatch.setenv("COLORTERM", colorterm)
+    _, lines = shown(live(0.5))
+    assert any(GLYPHS[0] * 20 in line for line in lines) is signs
+
+
 def test_t_goes_through_the_themes_and_the_map_has_their_colours():
     seen = []
 
