@@ -138,8 +138,9 @@ def header_lines(view: JobView | None, width: int) -> tuple[Line, Line]:
     state = state_words(view)
     end = f"  {clock_words(snapshot.elapsed_seconds)}"
     if view.estimate is not None:
-        end += f"  ETA {clock_words(view.estimate.seconds)}"
-        if width >= 80:
+        rough = ("about " if width >= 80 else "~") if view.estimate.is_rough else ""
+        end += f"  ETA {rough}{clock_words(view.estimate.seconds)}"
+        if width >= 80 and not rough:
             end += f" ±{clock_words(view.estimate.margin_seconds)}"
     elif not snapshot.finished:
         end += "  ETA -"

@@ -14,6 +14,7 @@ from rich.cells import cell_len as width_of
 from distsum.latency import Latencies, LatencyCounter
 from distsum.observe.history import History
 from distsum.observe.player import Player
+from distsum.observe.rates import Estimate
 from distsum.observe.snapshot import PhaseProgress
 from distsum.observe.view import WorkerView
 from tests.following import NOW, running, service, worker
@@ -48,7 +49,7 @@ def done():
 def test_a_header_tells_state_time_and_eta_whatever_is_in_the_name_of_the_result(name, width, late, done):
     first, _ = header_lines(msgspec.structs.replace(late, output=name), width)
     assert width_of(text(first)) == width
-    assert re.search(r"RUNNING phase \d/6  [\d.ms]+  ETA [\d.ms]+( ±[\d.ms]+)?$", text(first))
+    assert re.search(r"RUNNING phase \d/6  [\d.ms]+  ETA (about |~)?[\d.ms]+( ±[\d.ms]+)?$", text(first))
     first, _ = header_lines(msgspec.structs.replace(done, output=name), width)
     assert width_of(text(first)) == width
     assert re.search(r"DONE  [\d.ms]+$", text(first))
@@ -61,11 +62,22 @@ def test_a_header_of_many_phases_tells_state_time_and_eta_in_40_columns(late):
         msgspec.structs.replace(phase, phase=number, tasks=9, done=9 * (number < 11))
         for number, phase in enumerate(phases, start=1)
     )
-    estimate = msgspec.structs.replace(late.estimate, seconds=3599.0)
+    estimate = Estimate(3599.0, 3599.0)
     snapshot = msgspec.structs.replace(snapshot, phases=phases, elapsed_seconds=3599.0)
     first, _ = header_lines(msgspec.structs.replace(late, snapshot=snapshot, estimate=estimate), 40)
-    assert text(first).endswith("RUNNING 11/12  59m59s  ETA 59m59s")
+    assert text(first).endswith("RUNNING 11/12  59m59s  ETA ~59m59s")
     assert width_of(text(first)) == 40
+
+
+@pytest.mark.parametrize(("margin", "wide", "narrow"), [
+    (9.95, "ETA 42s ±10s", "ETA 42s"),
+    (41.0, "ETA 42s ±41s", "ETA 42s"),
+    (42.0, "ETA about 42s", "ETA ~42s"),
+    (99.0, "ETA about 42s", "ETA ~42s"),
+])  # fmt: skip
+def test_a_margin_that_is_not_below_the_eta_is_not_told_as_if_it_were_measured(margin, wide, narrow, late):
+    view = msgspec.structs.replace(late, estimate=Estimate(42.0, margin))
+    assert [text(header_lines(view, width)[0]).split("  ")[-1] for width in (80, 40)] == [wide, narrow]
 
 
 @pytest.mark.parametrize("width", [30, 42, 80])
