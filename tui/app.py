@@ -184,8 +184,9 @@ class ScreenApp(App[Leaving]):
 
     def get_system_commands(self, screen: Screen[None]) -> Iterable[SystemCommand]:
         """Offer what keys do on a screen now, and what Textual can do on any."""
-        # Textual's own list of keys is another than that of our help, and hides half of what is shown.
-        yield from (each for each in super().get_system_commands(screen) if each.title != "Keys")
+        # Textual's own list of keys is another than that of our help, and hides half of what is shown; a pane alone is
+        # what `f` shows, with the tabs that lead to the others.
+        yield from (each for each in super().get_system_commands(screen) if each.title not in {"Keys", "Maximize"})
         offered: set[str] = set()
         for active in screen.active_bindings.values():
             binding = active.binding

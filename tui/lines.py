@@ -163,9 +163,8 @@ def _bar_line(view: JobView, width: int) -> Line:
     unit, factor = size_unit(max(total, read))
     share = share_done(view)
     figures = f" {int(share * 100):3}% {digits(read / factor)}/{digits(total / factor)} {unit}"
-    rate = f" {size_words(_recent(view.read_rates))}/s"
-    if width >= 60 and not view.snapshot.finished:
-        figures += rate
+    if width >= 60 and not view.snapshot.finished and any(phase.bytes_read for phase in phases):
+        figures += f" {size_words(_recent(view.read_rates))}/s"
     room = max(0, width - len(figures))
     filled = int(share * room)
     return Span("━" * filled, "good"), Span("─" * (room - filled), "dim"), Span(figures, "strong")

@@ -556,6 +556,7 @@ def test_the_help_and_the_palette_name_what_keys_do(where, words):
     stage = Stage()
     stage.show(*where, steps=lambda pilot: offered(stage))
     assert set(words) <= stage.offered.keys()
+    assert "Maximize" not in stage.offered, "it would hide the tabs, and no key brings them back"
 
 
 def test_the_help_has_one_line_for_each_thing_to_do_and_nothing_of_textual():

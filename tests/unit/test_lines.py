@@ -245,6 +245,22 @@ def test_a_job_of_which_no_worker_has_begun_a_task_waits(late):
     assert " WAITING " in text(header_lines(shown, 120)[0])
 
 
+def test_a_rate_is_told_once_something_has_been_read(late):
+    phases = tuple(msgspec.structs.replace(each, bytes_read=0) for each in late.snapshot.phases)
+    nothing_read = msgspec.structs.replace(
+        late, snapshot=msgspec.structs.replace(late.snapshot, phases=phases), read_rates=()
+    )
+    assert "/s" not in text(header_lines(nothing_read, 80)[1])
+    stalled = msgspec.structs.replace(late, read_rates=(0.0,) * 100)
+    assert text(header_lines(stalled, 80)[1]).endswith(" 0 B/s")
+
+
+def test_of_a_worker_is_told_for_how_long_this_master_has_known_it():
+    # It may have been there before this master was.
+    (row,) = worker_rows([worker("w", joined_seconds=NOW - 65.0)], NOW)
+    assert "which has 1 slot; known for 1m05s" in "\n".join(row.details)
+
+
 def test_the_list_of_workers_marks_who_is_silent_and_who_is_slow():
     usual = [worker(f"a{number}") for number in range(3)]
     slow, frozen = worker("b", bytes_per_second=1e6), worker("c", "idle", heard_seconds=NOW - 9.0)
