@@ -7,7 +7,7 @@ import time
 from statistics import median
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
-from distsum.observe.ledger import LEDGER_MARKS, ledger_lines, task_words, totals_words
+from distsum.observe.ledger import LEDGER_MARKS, ledger_lines, task_words, totals_parts
 from distsum.observe.rates import BACKUP_MARK, FAILED_MARK, SLICE_SECONDS
 from distsum.observe.workers import GONE
 from distsum.wording import counted, digits, printable, size_unit, size_words
@@ -311,14 +311,20 @@ def _recent(rates: Sequence[float]) -> float:
     return sum(last) / len(last) if last else 0.0
 
 
-def straggler_title(view: JobView) -> str:
-    """Return whether stragglers get backups now, and what they have come to."""
+def straggler_title(view: JobView, width: int) -> str:
+    """Return whether stragglers get backups now, and what they have come to, as much of it as there is room for."""
     report = view.ledger
     some = report.totals.started or report.totals.declined
-    totals = totals_words(report.totals, report.bytes_read) if some else "none so far"
-    if view.snapshot.speculation is None or view.snapshot.finished:
-        return totals
-    return f"backups {'on' if view.snapshot.speculation else 'OFF'} ── {totals}"
+    parts = totals_parts(report.totals, report.bytes_read) if some else ["none so far"]
+    switch = ""
+    if view.snapshot.speculation is not None and not view.snapshot.finished:
+        switch = f"backups {'on' if view.snapshot.speculation else 'OFF'}"
+    shorter = [[*parts[:count], "…"] for count in range(len(parts) - 1, 0, -1)]
+    for some_parts in (parts, *shorter, [parts[0].partition(" = ")[0], "…"]):
+        words = " ── ".join(filter(None, (switch, "; ".join(some_parts))))
+        if width_of(words) <= width:
+            return words
+    return switch or "…"
 
 
 def straggler_lines(view: JobView, width: int, wanted: str = "") -> list[Line]:

@@ -272,6 +272,27 @@ def test_with_16_colours_signs_are_drawn_and_with_more_the_colours(term, colorte
     assert any(GLYPHS[0] * 20 in line for line in lines) is signs
 
 
+@pytest.mark.parametrize(("keys", "tab", "rest"), [
+    ((), "▸1 Tree 2 3 4 5", r"\+4 phases"),
+    (("plus",), "▸1 Tree 2 3 4 5", r"\+600 tasks \+4 phases"),
+    (("2",), " 1▸2 Work 3 4 5", r"\d+ more below"),
+    (("5",), " 1 2 3 4▸5 Log", r"\d+ more above"),
+    (("5", "home"), " 1 2 3 4▸5 Log", r"\d+ more below"),
+])  # fmt: skip
+def test_without_borders_a_line_that_is_there_anyway_tells_what_is_out_of_sight(keys, tab, rest):
+    _, lines = shown(live(), *keys, size=(40, 10))
+    assert not any("│" in line or "╰" in line for line in lines)
+    line = next(line for line in lines if line.startswith(tab))
+    assert re.search(rf"  {rest}$", line), line
+    assert len(line) == 40
+
+
+def test_with_borders_these_tell_it_alone():
+    _, lines = shown(live(), "2", size=(40, 20))
+    assert sum("more below" in line for line in lines) == 1
+    assert lines[2] == " 1 Tree▸2 Work 3 I/O 4 Slow 5 Log"
+
+
 def test_t_goes_through_the_themes_and_the_map_has_their_colours():
     seen = []
 

@@ -6,7 +6,7 @@ import re
 
 import msgspec
 import pytest
-from distsum.tui.lines import header_lines, io_lines, log_lines, straggler_lines, worker_lines
+from distsum.tui.lines import header_lines, io_lines, log_lines, straggler_lines, straggler_title, worker_lines
 from distsum.tui.service_lines import JOB_COLUMNS, job_rows, overview_line, worker_rows
 from distsum.tui.table_lines import cell_line, places
 from rich.cells import cell_len as width_of
@@ -17,6 +17,7 @@ from distsum.observe.player import Player
 from distsum.observe.rates import Estimate
 from distsum.observe.snapshot import PhaseProgress
 from distsum.observe.view import WorkerView
+from distsum.request import BackupTotals
 from tests.following import NOW, running, service, worker
 from tests.recorded import Stored, recorded
 from tests.screens import WIDE
@@ -243,6 +244,24 @@ def test_a_job_of_which_no_worker_has_begun_a_task_waits(late):
     assert "1 running, 1 waiting" in text(overview_line(service([waits, busy]), NOW, 120))
     shown = msgspec.structs.replace(late, snapshot=msgspec.structs.replace(late.snapshot, phases=phases))
     assert " WAITING " in text(header_lines(shown, 120)[0])
+
+
+def test_the_title_of_stragglers_is_shortened_by_parts(late):
+    totals = BackupTotals(started=3, won=2, lost=1, declined=10, saved_seconds=130, wasted_bytes=801_000)
+    view = msgspec.structs.replace(late, ledger=msgspec.structs.replace(late.ledger, totals=totals, bytes_read=10**9))
+    view = msgspec.structs.replace(view, snapshot=msgspec.structs.replace(view.snapshot, speculation=True))
+    whole = straggler_title(view, 200)
+    assert whole.startswith("backups on ── 3 backups = 2 won + 1 lost; 10 declined; saved about 2m10s; 801 kB read in")
+    told = [straggler_title(view, width) for width in range(len(whole), 9, -1)]
+    assert list(dict.fromkeys(told)) == [
+        whole,
+        "backups on ── 3 backups = 2 won + 1 lost; 10 declined; saved about 2m10s; …",
+        "backups on ── 3 backups = 2 won + 1 lost; 10 declined; …",
+        "backups on ── 3 backups = 2 won + 1 lost; …",
+        "backups on ── 3 backups; …",
+        "backups on",
+    ]
+    assert all(len(words) <= width for words, width in zip(told, range(len(whole), 9, -1), strict=True))
 
 
 def test_a_rate_is_told_once_something_has_been_read(late):
