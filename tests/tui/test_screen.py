@@ -490,8 +490,22 @@ def test_any_size_can_be_used_and_none_overflows(size):
     ],
 )
 def test_names_of_panes_are_whole_at_any_width(width, told):
-    _, lines = shown(live(), "4", size=(width, 12))
+    _, lines = shown(live(), "4", size=(width, 16))
     assert told in [line.replace("▸", " ") for line in lines]
+
+
+@pytest.mark.parametrize(
+    ("width", "told"),
+    [
+        (80, r" 1 Tree 2 Workers 3 I/O 4 Stragglers 5 Log {24} \d\d more above"),
+        (50, r" 1 Tree 2 Work 3 I/O 4 Slow 5 Log +\d\d more above"),
+        (42, r" 1 2 3 4 Slow 5 +\d\d more above"),
+        (20, r" 1 2 3 4 Slow 5"),
+    ],
+)
+def test_names_of_panes_are_whole_also_beside_what_is_out_of_sight(width, told):
+    _, lines = shown(live(), "4", size=(width, 12))
+    assert [line for line in lines if re.fullmatch(told, line.replace("▸", " "))], lines
 
 
 def test_it_can_be_resized_while_it_draws():
