@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 import msgspec
 import numpy as np
 from distsum.tui.palette import DARK
+from distsum.tui.themes import with_faint
 from distsum.tui.tree_cells import Window, tree_cells
 from distsum.tui.tree_map import Painter, TreeMap
 from textual.app import App
@@ -67,6 +68,11 @@ class Screen(App[None]):
     def __init__(self) -> None:
         super().__init__(driver_class=Counted)
         self.shown = asyncio.Event()
+        self.failure: Exception | None = None
+
+    def get_css_variables(self) -> dict[str, str]:
+        """Return the theme's colours, with the one that the map draws by and Textual has not."""
+        return with_faint(super().get_css_variables())
 
     def compose(self) -> ComposeResult:
         """Make the map."""
@@ -76,11 +82,16 @@ class Screen(App[None]):
         """Say that it is there."""
         self.shown.set()
 
+    def _handle_exception(self, error: Exception) -> None:
+        # Private: Textual tells a fault on the terminal, and here is none.
+        self.failure = self.failure or error
+        super()._handle_exception(error)
 
-def arrays(leaves: int, pattern: str) -> Iterator[np.ndarray]:
+
+def arrays(leaves: int, pattern: str, frames: int) -> Iterator[np.ndarray]:
     """Yield the states of the leaves, frame by frame."""
     chance = np.random.default_rng(1)
-    for frame in range(FRAMES):
+    for frame in range(frames):
         if pattern == "random":
             # So few of each that the cells which many tasks share differ, too.
             states = chance.integers(0, 2, leaves, dtype=np.uint8)
@@ -95,7 +106,7 @@ def arrays(leaves: int, pattern: str) -> Iterator[np.ndarray]:
         yield states
 
 
-def views(leaves: int, pattern: str) -> list[JobView]:
+def views(leaves: int, pattern: str, frames: int) -> list[JobView]:
     """Return the views of all frames."""
     widths = [leaves]
     while widths[-1] > 1:
@@ -103,7 +114,7 @@ def views(leaves: int, pattern: str) -> list[JobView]:
     work = tuple(PhaseWork(width, width, 1000 * width) for width in widths)
     empty = JobFold(JobTally(work, str), work, "/out.npy", 0.0).view(0.0)
     found = []
-    for states in arrays(leaves, pattern):
+    for states in arrays(leaves, pattern, frames):
         phases = [PhaseStates(1, states.tobytes())]
         for number, width in enumerate(widths[1:], start=2):
             below = phases[-1].array()
@@ -114,7 +125,11 @@ def views(leaves: int, pattern: str) -> list[JobView]:
 
 
 async def application(frames: list[JobView]) -> tuple[list[float], list[int]]:
-    """Draw the frames in an application; return the seconds and the bytes of each."""
+    """Draw the frames in an application; return the seconds and the bytes of each.
+
+    Raises:
+        Exception: What the application has failed by.
+    """
     app = Screen()
     seconds: list[float] = []
     sizes: list[int] = []
@@ -136,15 +151,17 @@ async def application(frames: list[JobView]) -> tuple[list[float], list[int]]:
 
     drawing = asyncio.create_task(asyncio.wait_for(draw(), 120))
     await app.run_async(size=(COLUMNS, LINES))
-    if app.return_code:
+    if app.failure is not None:
         drawing.cancel()
+        await asyncio.wait([drawing])
+        raise app.failure
     await drawing
     return seconds, sizes
 
 
-def row(leaves: int, pattern: str) -> dict[str, object]:
+def row(leaves: int, pattern: str, frames_drawn: int = FRAMES) -> dict[str, object]:
     """Measure one case."""
-    frames = views(leaves, pattern)
+    frames = views(leaves, pattern, frames_drawn)
     window = Window(1, 0, leaves)
     painter = Painter(DARK, glyphs=False)
     aggregating, painting, changed = [], [], []

@@ -112,6 +112,7 @@ def main() -> None:
     """Record if asked to, and draw."""
     os.environ["TZ"] = "UTC"
     time.tzset()
+    os.environ["COLORTERM"] = "truecolor"  # with few colours the map is drawn in signs
     if "--record" in sys.argv[1:]:
         record()
     IMAGES.mkdir(exist_ok=True)

@@ -43,6 +43,8 @@ _TEXTUAL_THEME: Final = "textual-dark"
 FRAME_SECONDS: Final = 0.1
 RUN_SHARE: Final = 0.02
 """Of the machine's processors: what drawing may take from a run that they all work for."""
+_ENOUGH_COLOURS: Final = {"256", "truecolor"}
+"""What Rich calls the terminals that have a colour of its own for each state."""
 Leaving = Literal["leave", "stop"]
 """How somebody left: to let the job go on, or to stop it."""
 
@@ -55,7 +57,7 @@ class ScreenApp(App[Leaving]):
         frame_seconds: Time between two pulls.
 
     Attributes:
-        glyphs: As given, or since there are no colours.
+        glyphs: As given, or since the terminal has too few colours for the states of tasks, or shall draw none.
         failure: The fault that has ended it, if one has.
         on_mounted: Called when it begins.
     """
@@ -67,7 +69,7 @@ class ScreenApp(App[Leaving]):
     def __init__(self, *, glyphs: bool = False, frame_seconds: float = FRAME_SECONDS) -> None:
         super().__init__()
         self._frame_seconds = frame_seconds
-        self.glyphs = glyphs or self.no_color
+        self.glyphs = glyphs or self.no_color or self.console.color_system not in _ENOUGH_COLOURS
         self.failure: Exception | None = None
         self._unsaid: list[Said] = []
         self.on_mounted: Callable[[], None] | None = None
@@ -182,8 +184,9 @@ class ScreenApp(App[Leaving]):
 
     def get_system_commands(self, screen: Screen[None]) -> Iterable[SystemCommand]:
         """Offer what keys do on a screen now, and what Textual can do on any."""
-        # Textual's own list of keys is another than that of our help, and hides half of what is shown.
-        yield from (each for each in super().get_system_commands(screen) if each.title != "Keys")
+        # Textual's own list of keys is another than that of our help, and hides half of what is shown; a pane alone is
+        # what `f` shows, with the tabs that lead to the others.
+        yield from (each for each in super().get_system_commands(screen) if each.title not in {"Keys", "Maximize"})
         offered: set[str] = set()
         for active in screen.active_bindings.values():
             binding = active.binding

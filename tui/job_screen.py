@@ -60,6 +60,9 @@ _DEPENDING: Final = frozenset(
     {"back_up", "clear_filter", "filter", "full", "glyphs", "next_straggler", "speculation", "zoom_in", "zoom_out"}
 )
 """Actions that do something only at times."""
+_STRAGGLERS: Final = "4 Stragglers ── "
+_TITLE_LESS: Final = 4
+"""Columns of a pane that its title has not."""
 _LEGEND: Final = (
     "Where tasks share a cell it shows the worst of them: "
     + ", ".join(f"{sign} {name}" for sign, name in zip(GLYPHS, NAMES, strict=True))
@@ -213,6 +216,7 @@ class JobScreen(ScrubbedScreen[None]):
         if tree.is_on_screen:
             tree.show(view)
         self._show_lines(view)
+        self._show_tabs()
         self.look_at_offers()
 
     def keep(self, view: JobView | None) -> None:
@@ -227,6 +231,8 @@ class JobScreen(ScrubbedScreen[None]):
 
     def _show_lines(self, view: JobView) -> None:
         wanted = self._filter
+        room = self._lines["stragglers"].outer_size.width - _TITLE_LESS - len(_STRAGGLERS)
+        straggler_words = straggler_title(view, room)
         for name, lines_of in (
             ("workers", partial(worker_lines, wanted=wanted)),
             ("io", io_lines),
@@ -242,14 +248,14 @@ class JobScreen(ScrubbedScreen[None]):
                 # Another master's log may have as many lines, and other ones.
                 content: object = view.log_total, view.log[-1:], view.ledger.began_seconds, view.ledger.remark
                 if name == "stragglers":
-                    content = view.ledger.entries, straggler_title(view)
+                    content = view.ledger.entries, straggler_words
                 if self._shown.get(name) == (content, width, wanted):
                     continue
                 self._shown[name] = content, width, wanted
             title = {
                 "workers": f"2 Workers ── {view.snapshot.workers:,} ── slowest first",
                 "io": "3 I/O",
-                "stragglers": f"4 Stragglers ── {straggler_title(view)}",
+                "stragglers": f"{_STRAGGLERS}{straggler_words}",
                 "log": f"5 Log ── {view.log_total:,}" + (f" ── {view.ledger.remark}" if view.ledger.remark else ""),
             }[name]
             pane.show(lines_of(view, width), title)
@@ -267,12 +273,16 @@ class JobScreen(ScrubbedScreen[None]):
             self._pane_of(name).display = not one or name == chosen
         self.query_one("#side").display = not one or chosen in {"workers", "io"}
         self.query_one("#upper").display = not one or chosen in {"tree", "workers", "io"}
-        tabs = self._tabs
-        tabs.display = one
-        tabs.choose(self._number, self.size.width)
+        self._tabs.display = one
+        self._show_tabs()
         if one:
             self._pane().focus()
         self.call_after_refresh(self._draw_again)
+
+    def _show_tabs(self) -> None:
+        pane = self._lines.get(PANES[self._number - 1], self._tree)
+        rest = pane.rest if self.has_class("flat") else ""  # else the pane's border tells it
+        self._tabs.choose(self._number, self.size.width, rest)
 
     def _draw_again(self) -> None:
         if self._view is not None:

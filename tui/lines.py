@@ -7,7 +7,7 @@ import time
 from statistics import median
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
-from distsum.observe.ledger import LEDGER_MARKS, ledger_lines, task_words, totals_words
+from distsum.observe.ledger import LEDGER_MARKS, ledger_lines, task_words, totals_parts
 from distsum.observe.rates import BACKUP_MARK, FAILED_MARK, SLICE_SECONDS
 from distsum.observe.workers import GONE
 from distsum.wording import counted, digits, printable, size_unit, size_words
@@ -138,8 +138,9 @@ def header_lines(view: JobView | None, width: int) -> tuple[Line, Line]:
     state = state_words(view)
     end = f"  {clock_words(snapshot.elapsed_seconds)}"
     if view.estimate is not None:
-        end += f"  ETA {clock_words(view.estimate.seconds)}"
-        if width >= 80:
+        rough = ("about " if width >= 80 else "~") if view.estimate.is_rough else ""
+        end += f"  ETA {rough}{clock_words(view.estimate.seconds)}"
+        if width >= 80 and not rough:
             end += f" ±{clock_words(view.estimate.margin_seconds)}"
     elif not snapshot.finished:
         end += "  ETA -"
@@ -162,9 +163,8 @@ def _bar_line(view: JobView, width: int) -> Line:
     unit, factor = size_unit(max(total, read))
     share = share_done(view)
     figures = f" {int(share * 100):3}% {digits(read / factor)}/{digits(total / factor)} {unit}"
-    rate = f" {size_words(_recent(view.read_rates))}/s"
-    if width >= 60 and not view.snapshot.finished:
-        figures += rate
+    if width >= 60 and not view.snapshot.finished and any(phase.bytes_read for phase in phases):
+        figures += f" {size_words(_recent(view.read_rates))}/s"
     room = max(0, width - len(figures))
     filled = int(share * room)
     return Span("━" * filled, "good"), Span("─" * (room - filled), "dim"), Span(figures, "strong")
@@ -311,14 +311,20 @@ def _recent(rates: Sequence[float]) -> float:
     return sum(last) / len(last) if last else 0.0
 
 
-def straggler_title(view: JobView) -> str:
-    """Return whether stragglers get backups now, and what they have come to."""
+def straggler_title(view: JobView, width: int) -> str:
+    """Return whether stragglers get backups now, and what they have come to, as much of it as there is room for."""
     report = view.ledger
     some = report.totals.started or report.totals.declined
-    totals = totals_words(report.totals, report.bytes_read) if some else "none so far"
-    if view.snapshot.speculation is None or view.snapshot.finished:
-        return totals
-    return f"backups {'on' if view.snapshot.speculation else 'OFF'} ── {totals}"
+    parts = totals_parts(report.totals, report.bytes_read) if some else ["none so far"]
+    switch = ""
+    if view.snapshot.speculation is not None and not view.snapshot.finished:
+        switch = f"backups {'on' if view.snapshot.speculation else 'OFF'}"
+    shorter = [[*parts[:count], "…"] for count in range(len(parts) - 1, 0, -1)]
+    for some_parts in (parts, *shorter, [parts[0].partition(" = ")[0], "…"]):
+        words = " ── ".join(filter(None, (switch, "; ".join(some_parts))))
+        if width_of(words) <= width:
+            return words
+    return switch or "…"
 
 
 def straggler_lines(view: JobView, width: int, wanted: str = "") -> list[Line]:

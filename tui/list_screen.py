@@ -145,8 +145,12 @@ class ListScreen(ExplainedScreen[None]):
 
     def _arrange(self) -> None:
         self.set_class(self.size.height < _LOW, "low")
-        self._tabs.choose(LISTS.index(self.NAME) + 1, self.size.width)
+        self._show_tabs()
         self.call_after_refresh(self._draw)
+
+    def _show_tabs(self) -> None:
+        rest = self.table.rest if self.has_class("low") else ""  # else the table's border tells it
+        self._tabs.choose(LISTS.index(self.NAME) + 1, self.size.width, rest)
 
     def show(self, view: ServiceView | None, notice: str) -> None:
         """Draw a view, and what is to be known of the way to it."""
@@ -172,6 +176,7 @@ class ListScreen(ExplainedScreen[None]):
             )
             if more := self.remark(view):
                 self.table.border_title += f" ── {more}"
+        self._show_tabs()
         self._show_details()
         self.look_at_offers()
 

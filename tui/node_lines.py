@@ -70,15 +70,22 @@ def files_words(tree: Tree, phase: int, index: int) -> str:
     return f"file {start:,}" if stop - start == 1 else f"files {start:,} to {stop - 1:,}"
 
 
-def place_lines(view: JobView, task: TaskId, tree: Tree | None, width: int) -> tuple[Line, Line]:
-    """Return where a node stands: the way to it from the root, with the state of each node, and what it covers."""
+def place_lines(view: JobView, task: TaskId, tree: Tree | None, width: int, rest: str = "") -> tuple[Line, Line]:
+    """Return where a node stands: the way to it from the root, with the state of each node, and what it covers.
+
+    ``rest`` is what is out of sight below, told at the right of the second line where no border tells it.
+    """
     path = (task,) if tree is None else subtree.path_of(tree, task)
     parts: list[list[Span]] = []
     for each in path:
         state = state_of(view, each)
         sign = [] if state is None else [Span(f"{GLYPHS[state]} ", STATE_ROLES[state])]
         parts.append([*sign, Span(name_words(each), "strong" if each is task else "plain")])
-    return _way_line(parts, width), _facts_line(view, task, tree, width)
+    if not rest:
+        return _way_line(parts, width), (_facts(view, task, tree, width),)
+    room = max(0, width - len(rest) - 2)
+    facts = _facts(view, task, tree, room)
+    return _way_line(parts, width), (facts._replace(text=padded(facts.text, room)), Span(f"  {rest}"))
 
 
 def _way_line(parts: list[list[Span]], width: int) -> Line:
@@ -95,7 +102,7 @@ def _way_line(parts: list[list[Span]], width: int) -> Line:
         left_out += 1
 
 
-def _facts_line(view: JobView, task: TaskId, tree: Tree | None, width: int) -> Line:
+def _facts(view: JobView, task: TaskId, tree: Tree | None, width: int) -> Span:
     state = state_of(view, task)
     facts = [] if state is None else [NAMES[state]]
     if tree is not None:
@@ -112,7 +119,7 @@ def _facts_line(view: JobView, task: TaskId, tree: Tree | None, width: int) -> L
         facts.append(f"tile {task.tile + 1:,} of {tiles:,}")
     words = " · ".join(facts)
     role: Role = "plain" if state is None else STATE_ROLES[state]
-    return (Span(fitted(words, width), "plain" if role == "dim" else role),)
+    return Span(fitted(words, width), "plain" if role == "dim" else role)
 
 
 # Children -------------------------------------------------------------------------------------------------------------

@@ -128,15 +128,21 @@ class NodeScreen(ScrubbedScreen[TaskId]):
             self._tree = tree
         self._known = detail
         self._header.show(header_lines(view, width))
-        place = place_lines(view, self.node, self._tree, width)
+        self.show_node(view, detail)
+        rest = self.rest if self.has_class("flat") else ""  # else a border tells it
+        place = place_lines(view, self.node, self._tree, width, rest)
         if isinstance(found, str):
             place = place[0], (Span(fitted(f"! {found}", width), "warn"),)
         elif detail is not None and detail.tree is None:
             words = "this history is older than what tells how the tree is built, so only attempts are shown"
             place = place[0], (Span(fitted(words, width), "warn"),)
         self._place.show(place)
-        self.show_node(view, detail)
         self.look_at_offers()
+
+    @property
+    def rest(self) -> str:
+        """What of the only pane is out of sight where they have no borders; nothing, unless a screen says otherwise."""
+        return ""
 
     def wanted(self) -> tuple[int, int]:
         """Return the place of the first child that is in sight, and how many are."""

@@ -3,6 +3,9 @@
 The states are ordered by luminance, so that they can be told apart by people who see few colours or none, and the hues
 differ in blue against yellow, which nearly everybody sees. On a light ground the order of luminance is the other way
 round: what matters most always stands out most from the ground.
+
+A terminal with 256 colours shows for each the nearest one that it has, by Rich's rules. Two that are well apart may
+have the same one, so these are chosen such that what is shown there is apart as well. With 16 there are no six of them.
 """
 
 from __future__ import annotations
@@ -19,8 +22,8 @@ class Palette(NamedTuple):
     empty: str
 
 
-DARK: Final = Palette(("#2b313d", "#2b6690", "#5f88ad", "#7db3cf", "#ffc53d", "#fff0f3"), "#121212")
-LIGHT: Final = Palette(("#b4bbc5", "#7d9fbe", "#587fa3", "#2f6486", "#5c3400", "#400010"), "#ffffff")
+DARK: Final = Palette(("#2b3139", "#2b6690", "#5f88ad", "#7db3cf", "#ffc52e", "#fff0f3"), "#121212")
+LIGHT: Final = Palette(("#ccd1d8", "#7d9fc4", "#587fa3", "#2f6486", "#5c2f00", "#2f000c"), "#ffffff")
 GLYPHS: Final = ("░", "█", "▒", "▓", "↯", "!")
 """One sign a state, in the order of ``NAMES``."""
 SIGNS: Final = {NAMES.index("backup"): "↯", NAMES.index("failed"): "!"}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Final
 
 from rich.segment import Segment
 from textual.binding import Binding, BindingType
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from textual import events
 
 LINE_ROLES: set[str] = {"lines--plain", "lines--dim", "lines--strong", "lines--good", "lines--warn", "lines--bad"}
+_BEFORE_REST: Final = 2
+"""Columns between the tabs and what is told beside them."""
 LINE_STYLES = """
     > .lines--plain { color: $foreground; }
     > .lines--dim { color: $faint; }
@@ -92,6 +94,11 @@ class LinesPane(ScrollView, can_focus=True, inherit_bindings=False):
         self._rest = ""
         self._title = title
         self.border_title = Content(title)
+
+    @property
+    def rest(self) -> str:
+        """How many lines are out of sight; nothing where none is."""
+        return self._rest
 
     def show(self, lines: list[Line], title: str = "") -> None:
         """Draw lines, of which those that are as they were are left alone, and a title."""
@@ -181,24 +188,28 @@ class Tabs(FixedLines):
         self._names = names
         self._short = short or names
 
-    def choose(self, number: int, width: int) -> None:
-        """Show which pane is there: by short names where there is little room, and by numbers where there is less."""
+    def choose(self, number: int, width: int, rest: str = "") -> None:
+        """Show which pane is there: by short names where there is little room, and by numbers where there is less.
+
+        Args:
+            number: Of the pane.
+            width: Columns.
+            rest: What of it is out of sight, told at the right where no border tells it.
+        """
+        room = width - len(rest) - _BEFORE_REST if rest else width
         only = [self._short[number - 1] if place == number else "" for place in range(1, len(self._names) + 1)]
         for names in (self._names, self._short, only):
             self._texts = [
                 f"{'▸' if place == number else ' '}{place}{' ' if name else ''}{name}"
                 for place, name in enumerate(names, start=1)
             ]
-            if sum(map(len, self._texts)) <= width:
+            if sum(map(len, self._texts)) <= room:
                 break
-        self.show(
-            [
-                tuple(
-                    Span(text, "strong" if place == number else "dim")
-                    for place, text in enumerate(self._texts, start=1)
-                )
-            ]
+        tabs = tuple(
+            Span(text, "strong" if place == number else "dim") for place, text in enumerate(self._texts, start=1)
         )
+        left = width - sum(map(len, self._texts)) - len(rest)
+        self.show([(*tabs, Span(" " * left + rest)) if rest and left > 0 else tabs])
 
     def on_click(self, event: events.Click) -> None:
         """Choose the tab at the mouse."""

@@ -60,6 +60,11 @@ class RowList(ScrollView, can_focus=True, inherit_bindings=False):
         """How many rows are in sight at once."""
         return max(1, self.scrollable_content_region.height - self.TITLES)
 
+    @property
+    def rest(self) -> str:
+        """How many rows are out of sight; nothing where none is."""
+        return self._rest
+
     def choose(self, place: int) -> None:
         """Choose a row by its place; beyond the ends, the last one there."""
         self.cursor = max(0, min(place, self.count - 1))

@@ -285,7 +285,7 @@ def _worker_details(each: WorkerStatus, slots: int, usual: float, now: float) ->
     if each.version:
         first += f", distsum {printable(each.version, 40)}"
     if each.state not in GONE:
-        first += f", which has {counted(slots, 'slot')}; joined {clock_words(max(0.0, now - each.joined_seconds))} ago"
+        first += f", which has {counted(slots, 'slot')}; known for {clock_words(max(0.0, now - each.joined_seconds))}"
     read = f"{size_words(each.bytes_read)} read; a task took {size_words(each.peak_bytes)} at most"
     if each.tasks:
         read += f"; it waited for bytes {each.reading_share:.0%} of its time"

@@ -52,6 +52,11 @@ class SubtreeScreen(NodeScreen):
         yield self._children
         yield self._attempts
 
+    @property
+    def rest(self) -> str:
+        """How many children are out of sight."""
+        return self._children.rest
+
     def wanted(self) -> tuple[int, int]:
         """Return the place of the first child that is in sight, and how many are."""
         shown = self._children.in_sight

@@ -160,6 +160,18 @@ class TreeMap(Widget, can_focus=True):
         return self._window
 
     @property
+    def rest(self) -> str:
+        """What is not drawn: tasks of the phase that is looked at, and phases; nothing where all is."""
+        if self._view is None or self._cells is None:
+            return ""
+        window = self._cells.window
+        tasks = len(self._view.states[window.phase - 1].states) - (window.stop - window.start)
+        hidden = [counted(tasks, "task")] if tasks else []
+        if self._cells.phases_hidden:
+            hidden.append(counted(self._cells.phases_hidden, "phase"))
+        return " ".join(f"+{words}" for words in hidden)
+
+    @property
     def cursor(self) -> int:
         """The task that the cursor is on, by its place in the phase; where several are drawn as one, one of them."""
         return self._cursor

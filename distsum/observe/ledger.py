@@ -355,6 +355,11 @@ def totals_words(totals: BackupTotals, bytes_read: int) -> str:
     >>> totals_words(BackupTotals(started=3, won=2, lost=1, saved_seconds=130, wasted_bytes=18 * 10**5), 10**8)
     '3 backups = 2 won + 1 lost; saved about 2m10s; 1.80 MB read in vain (1.8 %)'
     """
+    return "; ".join(totals_parts(totals, bytes_read))
+
+
+def totals_parts(totals: BackupTotals, bytes_read: int) -> list[str]:
+    """Return the parts of ``totals_words``, for who has no room for all of them."""
     states = {name: getattr(totals, name) for name in (*get_args(BackupOutcome), "racing")}
     sum_words = " + ".join(f"{count:,} {name}" for name, count in states.items() if count)
     parts = [f"{counted(totals.started, 'backup')}{' = ' if sum_words else ''}{sum_words}"]
@@ -365,7 +370,7 @@ def totals_words(totals: BackupTotals, bytes_read: int) -> str:
     if totals.wasted_bytes:
         share = totals.wasted_share(bytes_read)
         parts.append(f"{size_words(totals.wasted_bytes)} read in vain ({100 * share:.1f} %)")
-    return "; ".join(parts)
+    return parts
 
 
 def saved_words(totals: BackupTotals) -> str:

@@ -57,6 +57,11 @@ class Estimate(msgspec.Struct, frozen=True):
     seconds: float
     margin_seconds: float
 
+    @property
+    def is_rough(self) -> bool:
+        """Whether it may be wrong by as much as it is, so that the margin tells nothing."""
+        return self.margin_seconds >= self.seconds > 0.0
+
 
 def estimate(left: float, rates: tuple[float, ...]) -> Estimate | None:
     """Return when an amount will be done, if rates go on as they have of late; None where that cannot be told.
@@ -83,7 +88,7 @@ def estimate(left: float, rates: tuple[float, ...]) -> Estimate | None:
         return None
     variance = math.fsum((rate - mean) ** 2 for rate in recent) / (len(recent) - 1)
     error = math.sqrt(variance / max(1.0, len(recent) / 4))
-    return Estimate(left / mean, min(1.0, 2 * error / mean) * left / mean)
+    return Estimate(left / mean, 2 * error / mean * left / mean)
 
 
 class ByteRates:

@@ -15,8 +15,6 @@ from collections import Counter
 from functools import partial
 from typing import TYPE_CHECKING, Final, Protocol
 
-import msgspec
-
 from distsum.actors.actor import BROKER, CLIENT, MASTER, TRACKER, WORKERS
 from distsum.actors.master import Master, MasterSettings
 from distsum.actors.speculation import SpeculationSettings
@@ -54,12 +52,15 @@ from distsum.service import messages as channel
 from distsum.service.answers import TELLING_SECONDS, Answers
 from distsum.service.feeds import Feeds
 from distsum.service.known_jobs import KnownJobs
+from distsum.service.present_workers import PresentWorkers
 from distsum.service.records import DamagedRecordError, Outcome, Records, Ticket, ended_status
 from distsum.service.scaling import Scaling
 from distsum.service.served_job import ServedJob
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
+
+    import msgspec
 
     from distsum.brokers.base import Broker
     from distsum.jobs import Job
@@ -128,7 +129,7 @@ class Service:
         self._workers = WorkerTable()
         self._narrator = Narrator()
         self._observer = observer
-        self._joined: dict[str, WorkerJoined] = {}
+        self._present = PresentWorkers()
         self._sent_away: set[str] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._token = secrets.token_hex(16).encode()
@@ -321,20 +322,13 @@ class Service:
                 served.begin()
             served.take(event)
             if isinstance(event, JobStarted):
-                for joined in self._joined.values():
-                    served.take(joined)
-        self._note_worker(event)
+                for told in self._present.told():
+                    served.take(told)
+        self._present.take(event)
         if self._observer is not None:
             self._observer.take(event)
         if (line := self._narrator.line_of(event)) is not None:
             log.log(line.level, "%s", line.words, extra=line.concerns)
-
-    def _note_worker(self, event: msgspec.Struct) -> None:
-        """Remember who is there, for jobs that begin later; their start was no time of those."""
-        if isinstance(event, WorkerJoined):
-            self._joined[event.worker] = msgspec.structs.replace(event, start_seconds=0.0)
-        elif isinstance(event, WorkerLost):
-            self._joined.pop(event.worker, None)
 
     # Jobs -------------------------------------------------------------------------------------------------------------
 

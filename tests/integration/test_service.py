@@ -24,6 +24,8 @@ from distsum.errors import (
 )
 from distsum.jobs import Job
 from distsum.manifest import Manifest
+from distsum.observe.history import History
+from distsum.observe.player import Player
 from distsum.request import Options
 from distsum.service.records import Records
 from distsum.stores.local import LocalStore
@@ -32,6 +34,8 @@ from tests.localservice import Serving, serving
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from distsum.stores.base import Reader
 
 MANY = 200
 """Jobs that are nothing special."""
@@ -328,6 +332,12 @@ def wait_for_workers(made: Serving, count: int) -> list[str]:
     return [each.worker for each in made.client.workers()]
 
 
+def reader_of(path: Path) -> Reader:
+    found = LocalStore().open(os.fsencode(path))
+    assert found is not None
+    return found
+
+
 def test_a_worker_that_was_there_and_got_no_task_has_its_account_too(tmp_path: Path, inputs: list[bytes]) -> None:
     with serving(tmp_path / "work", workers=2) as made:
         idle, busy = wait_for_workers(made, 2)
@@ -339,6 +349,14 @@ def test_a_worker_that_was_there_and_got_no_task_has_its_account_too(tmp_path: P
         (waited,) = [each.seconds for each in summary.worker_accounts if each.worker == idle]
         assert {kind for kind, seconds in waited.items() if seconds} == {"waiting"}, "its start was before the job"
         assert made.client.stragglers(job).totals == summary.backups
+        player = Player(History(reader_of(tmp_path / "work" / "jobs" / job / "history")))
+        player.seek(player.end_seconds)
+        while not player.step():
+            pass
+        assert {each.status.worker: each.status.state for each in player.view().workers} == {
+            idle: "paused",
+            busy: "idle",
+        }, "who is paused when a job begins is so in all that is told of it"
 
 
 def test_workers_are_listed_drained_and_sent_away(tmp_path: Path) -> None:

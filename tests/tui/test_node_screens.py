@@ -180,6 +180,17 @@ def test_escape_goes_back_and_the_tree_s_cursor_is_where_one_was():
     assert (type(seen.screen), seen.node) == (SubtreeScreen, TaskId("7f3a", 2, 0, 5))
 
 
+def test_without_borders_the_line_of_the_place_tells_how_many_children_are_out_of_sight():
+    seen = shown(replay(), screen=SubtreeScreen(replay(), RACED), size=(40, 10))
+    assert not any("╰" in line for line in seen.lines)
+    assert seen.lines[2].endswith("  5 more below"), seen.lines
+    seen = shown(replay(), "end", screen=SubtreeScreen(replay(), RACED), size=(40, 10))
+    assert seen.lines[2].endswith("  5 more above"), seen.lines
+    assert len(seen.lines[2]) == 40
+    seen = shown(replay(), screen=SubtreeScreen(replay(), RACED), size=(40, 20))
+    assert "more below" not in seen.lines[2], "the border tells it"
+
+
 def test_enter_in_the_tree_looks_into_the_worst_of_the_tasks_that_share_a_cell():
     fold = failing(files=5**7)
     source = LiveSource()

@@ -261,6 +261,38 @@ def test_without_colours_signs_are_drawn(monkeypatch):
     assert any(GLYPHS[0] * 20 in line for line in lines)
 
 
+@pytest.mark.parametrize(("term", "colorterm", "signs"), [
+    ("screen", "", True), ("linux", "", True), ("xterm-16color", "", True),
+    ("tmux-256color", "", False), ("screen", "truecolor", False),
+])  # fmt: skip
+def test_with_16_colours_signs_are_drawn_and_with_more_the_colours(term, colorterm, signs, monkeypatch):
+    monkeypatch.setenv("TERM", term)
+    monkeypatch.setenv("COLORTERM", colorterm)
+    _, lines = shown(live(0.5))
+    assert any(GLYPHS[0] * 20 in line for line in lines) is signs
+
+
+@pytest.mark.parametrize(("keys", "tab", "rest"), [
+    ((), "▸1 Tree 2 3 4 5", r"\+4 phases"),
+    (("plus",), "▸1 Tree 2 3 4 5", r"\+600 tasks \+4 phases"),
+    (("2",), " 1▸2 Work 3 4 5", r"\d+ more below"),
+    (("5",), " 1 2 3 4▸5 Log", r"\d+ more above"),
+    (("5", "home"), " 1 2 3 4▸5 Log", r"\d+ more below"),
+])  # fmt: skip
+def test_without_borders_a_line_that_is_there_anyway_tells_what_is_out_of_sight(keys, tab, rest):
+    _, lines = shown(live(), *keys, size=(40, 10))
+    assert not any("│" in line or "╰" in line for line in lines)
+    line = next(line for line in lines if line.startswith(tab))
+    assert re.search(rf"  {rest}$", line), line
+    assert len(line) == 40
+
+
+def test_with_borders_these_tell_it_alone():
+    _, lines = shown(live(), "2", size=(40, 20))
+    assert sum("more below" in line for line in lines) == 1
+    assert lines[2] == " 1 Tree▸2 Work 3 I/O 4 Slow 5 Log"
+
+
 def test_t_goes_through_the_themes_and_the_map_has_their_colours():
     seen = []
 
@@ -458,8 +490,22 @@ def test_any_size_can_be_used_and_none_overflows(size):
     ],
 )
 def test_names_of_panes_are_whole_at_any_width(width, told):
-    _, lines = shown(live(), "4", size=(width, 12))
+    _, lines = shown(live(), "4", size=(width, 16))
     assert told in [line.replace("▸", " ") for line in lines]
+
+
+@pytest.mark.parametrize(
+    ("width", "told"),
+    [
+        (80, r" 1 Tree 2 Workers 3 I/O 4 Stragglers 5 Log {24} \d\d more above"),
+        (50, r" 1 Tree 2 Work 3 I/O 4 Slow 5 Log +\d\d more above"),
+        (42, r" 1 2 3 4 Slow 5 +\d\d more above"),
+        (20, r" 1 2 3 4 Slow 5"),
+    ],
+)
+def test_names_of_panes_are_whole_also_beside_what_is_out_of_sight(width, told):
+    _, lines = shown(live(), "4", size=(width, 12))
+    assert [line for line in lines if re.fullmatch(told, line.replace("▸", " "))], lines
 
 
 def test_it_can_be_resized_while_it_draws():
@@ -529,7 +575,7 @@ def test_a_hostile_name_anywhere_is_shown_as_text(size):
                     await settled(app, pilot)
                     lines = text_of(app)
                     check_widths(app)
-                    head = r"(STARTING|RUNNING phase \d/\d|FAILED)  [\d.ms]+(  ETA \S+( ±\S+)?)?$"
+                    head = r"(STARTING|RUNNING phase \d/\d|FAILED)  [\d.ms]+(  ETA (about )?\S+( ±\S+)?)?$"
                     assert re.search(head, lines[0]), name
                     assert not re.search(UNSEEN, "".join(lines)), name
                     assert len(lines) == size[1]

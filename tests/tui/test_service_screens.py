@@ -556,6 +556,7 @@ def test_the_help_and_the_palette_name_what_keys_do(where, words):
     stage = Stage()
     stage.show(*where, steps=lambda pilot: offered(stage))
     assert set(words) <= stage.offered.keys()
+    assert "Maximize" not in stage.offered, "it would hide the tabs, and no key brings them back"
 
 
 def test_the_help_has_one_line_for_each_thing_to_do_and_nothing_of_textual():
@@ -567,6 +568,17 @@ def test_the_help_has_one_line_for_each_thing_to_do_and_nothing_of_textual():
     told = Stage(log=KeptLog(io.StringIO(), 9)).show("l", "question_mark", size=(120, 60)).text
     assert re.search(r"│ esc l +Back ", told)
     assert "Focus" not in told
+
+
+def test_a_list_without_a_border_tells_beside_the_tabs_how_many_rows_are_out_of_sight():
+    stage = Stage()
+    lines = stage.show(size=(40, 10)).lines
+    assert not any("╰" in line for line in lines)
+    assert re.fullmatch(r"▸1 Jobs.* \d+ more below", lines[0]), lines[0]
+    lines = Stage().show("end", size=(40, 10)).lines
+    assert re.fullmatch(r"▸1 Jobs.* \d+ more above", lines[0]), lines[0]
+    lines = Stage().show(size=(120, 36)).lines
+    assert not any("more " in line for line in lines[:2])
 
 
 def test_a_title_stands_above_what_its_column_shows():

@@ -6,7 +6,7 @@ import re
 
 import msgspec
 import pytest
-from distsum.tui.lines import header_lines, io_lines, log_lines, straggler_lines, worker_lines
+from distsum.tui.lines import header_lines, io_lines, log_lines, straggler_lines, straggler_title, worker_lines
 from distsum.tui.service_lines import JOB_COLUMNS, job_rows, overview_line, worker_rows
 from distsum.tui.table_lines import cell_line, places
 from rich.cells import cell_len as width_of
@@ -14,8 +14,10 @@ from rich.cells import cell_len as width_of
 from distsum.latency import Latencies, LatencyCounter
 from distsum.observe.history import History
 from distsum.observe.player import Player
+from distsum.observe.rates import Estimate
 from distsum.observe.snapshot import PhaseProgress
 from distsum.observe.view import WorkerView
+from distsum.request import BackupTotals
 from tests.following import NOW, running, service, worker
 from tests.recorded import Stored, recorded
 from tests.screens import WIDE
@@ -48,7 +50,7 @@ def done():
 def test_a_header_tells_state_time_and_eta_whatever_is_in_the_name_of_the_result(name, width, late, done):
     first, _ = header_lines(msgspec.structs.replace(late, output=name), width)
     assert width_of(text(first)) == width
-    assert re.search(r"RUNNING phase \d/6  [\d.ms]+  ETA [\d.ms]+( ±[\d.ms]+)?$", text(first))
+    assert re.search(r"RUNNING phase \d/6  [\d.ms]+  ETA (about |~)?[\d.ms]+( ±[\d.ms]+)?$", text(first))
     first, _ = header_lines(msgspec.structs.replace(done, output=name), width)
     assert width_of(text(first)) == width
     assert re.search(r"DONE  [\d.ms]+$", text(first))
@@ -61,11 +63,22 @@ def test_a_header_of_many_phases_tells_state_time_and_eta_in_40_columns(late):
         msgspec.structs.replace(phase, phase=number, tasks=9, done=9 * (number < 11))
         for number, phase in enumerate(phases, start=1)
     )
-    estimate = msgspec.structs.replace(late.estimate, seconds=3599.0)
+    estimate = Estimate(3599.0, 3599.0)
     snapshot = msgspec.structs.replace(snapshot, phases=phases, elapsed_seconds=3599.0)
     first, _ = header_lines(msgspec.structs.replace(late, snapshot=snapshot, estimate=estimate), 40)
-    assert text(first).endswith("RUNNING 11/12  59m59s  ETA 59m59s")
+    assert text(first).endswith("RUNNING 11/12  59m59s  ETA ~59m59s")
     assert width_of(text(first)) == 40
+
+
+@pytest.mark.parametrize(("margin", "wide", "narrow"), [
+    (9.95, "ETA 42s ±10s", "ETA 42s"),
+    (41.0, "ETA 42s ±41s", "ETA 42s"),
+    (42.0, "ETA about 42s", "ETA ~42s"),
+    (99.0, "ETA about 42s", "ETA ~42s"),
+])  # fmt: skip
+def test_a_margin_that_is_not_below_the_eta_is_not_told_as_if_it_were_measured(margin, wide, narrow, late):
+    view = msgspec.structs.replace(late, estimate=Estimate(42.0, margin))
+    assert [text(header_lines(view, width)[0]).split("  ")[-1] for width in (80, 40)] == [wide, narrow]
 
 
 @pytest.mark.parametrize("width", [30, 42, 80])
@@ -231,6 +244,40 @@ def test_a_job_of_which_no_worker_has_begun_a_task_waits(late):
     assert "1 running, 1 waiting" in text(overview_line(service([waits, busy]), NOW, 120))
     shown = msgspec.structs.replace(late, snapshot=msgspec.structs.replace(late.snapshot, phases=phases))
     assert " WAITING " in text(header_lines(shown, 120)[0])
+
+
+def test_the_title_of_stragglers_is_shortened_by_parts(late):
+    totals = BackupTotals(started=3, won=2, lost=1, declined=10, saved_seconds=130, wasted_bytes=801_000)
+    view = msgspec.structs.replace(late, ledger=msgspec.structs.replace(late.ledger, totals=totals, bytes_read=10**9))
+    view = msgspec.structs.replace(view, snapshot=msgspec.structs.replace(view.snapshot, speculation=True))
+    whole = straggler_title(view, 200)
+    assert whole.startswith("backups on ── 3 backups = 2 won + 1 lost; 10 declined; saved about 2m10s; 801 kB read in")
+    told = [straggler_title(view, width) for width in range(len(whole), 9, -1)]
+    assert list(dict.fromkeys(told)) == [
+        whole,
+        "backups on ── 3 backups = 2 won + 1 lost; 10 declined; saved about 2m10s; …",
+        "backups on ── 3 backups = 2 won + 1 lost; 10 declined; …",
+        "backups on ── 3 backups = 2 won + 1 lost; …",
+        "backups on ── 3 backups; …",
+        "backups on",
+    ]
+    assert all(len(words) <= width for words, width in zip(told, range(len(whole), 9, -1), strict=True))
+
+
+def test_a_rate_is_told_once_something_has_been_read(late):
+    phases = tuple(msgspec.structs.replace(each, bytes_read=0) for each in late.snapshot.phases)
+    nothing_read = msgspec.structs.replace(
+        late, snapshot=msgspec.structs.replace(late.snapshot, phases=phases), read_rates=()
+    )
+    assert "/s" not in text(header_lines(nothing_read, 80)[1])
+    stalled = msgspec.structs.replace(late, read_rates=(0.0,) * 100)
+    assert text(header_lines(stalled, 80)[1]).endswith(" 0 B/s")
+
+
+def test_of_a_worker_is_told_for_how_long_this_master_has_known_it():
+    # It may have been there before this master was.
+    (row,) = worker_rows([worker("w", joined_seconds=NOW - 65.0)], NOW)
+    assert "which has 1 slot; known for 1m05s" in "\n".join(row.details)
 
 
 def test_the_list_of_workers_marks_who_is_silent_and_who_is_slow():

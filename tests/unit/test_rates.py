@@ -49,7 +49,12 @@ def test_bytes_are_counted_once_though_heartbeats_tell_of_them_before_the_end():
 def test_an_end_is_foretold_with_a_margin_that_grows_with_how_much_rates_vary():
     steady, wild = estimate(1000.0, (9.0, 11.0) * 20), estimate(1000.0, (1.0, 19.0) * 20)
     assert steady.seconds == wild.seconds == pytest.approx(100.0)
-    assert 0 < steady.margin_seconds < wild.margin_seconds <= 100.0
+    assert 0 < steady.margin_seconds < wild.margin_seconds < 100.0
+    assert not wild.is_rough
+    hardly = estimate(1000.0, (0.0, 0.0, 0.0, 40.0))
+    assert hardly.seconds == pytest.approx(100.0)
+    assert hardly.margin_seconds > 100.0, "told as it is, and not cut to what would look well"
+    assert hardly.is_rough
 
 
 def lane(*events, now):

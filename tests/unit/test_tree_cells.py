@@ -7,9 +7,11 @@ from itertools import pairwise
 import numpy as np
 import pytest
 from distsum.tui.palette import DARK, LIGHT, contrast, luminance
+from distsum.tui.themes import THEMES
 from distsum.tui.tree_cells import EMPTY, KINDS, MOST_PHASES, Window, about, map_cells, moved, tree_cells, zoomed
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.color import Color, ColorSystem
 
 from distsum.observe.snapshot import PhaseProgress
 from distsum.observe.states import DONE, FAILED, NAMES, PhaseStates
@@ -84,15 +86,25 @@ def test_whatever_is_zoomed_the_window_lies_within_the_phase_and_holds_the_curso
         assert window.stop - window.start == length
 
 
-@pytest.mark.parametrize("palette", [DARK, LIGHT])
-def test_states_are_told_apart_by_luminance_alone_and_the_worst_stands_out_most(palette):
-    steps = [contrast(one, other) for one, other in pairwise(palette.states)]
+@pytest.mark.parametrize("theme", THEMES, ids=lambda theme: theme.name)
+@pytest.mark.parametrize("system", [ColorSystem.TRUECOLOR, ColorSystem.EIGHT_BIT])
+def test_states_are_told_apart_by_luminance_alone_and_the_worst_stands_out_most(theme, system):
+    palette = DARK if theme.dark else LIGHT
+    states = [as_shown(colour, system) for colour in palette.states]
+    steps = [contrast(one, other) for one, other in pairwise(states)]
     assert min(steps) > 1.4
-    ground = [contrast(colour, palette.empty) for colour in palette.states]
-    assert ground == sorted(ground), "away from the ground, on light as on dark"
-    assert ground[0] > 1.4
-    levels = [luminance(colour) for colour in palette.states]
+    for empty in (palette.empty, theme.background):
+        ground = [contrast(colour, as_shown(empty, system)) for colour in states]
+        assert ground == sorted(ground), "away from the ground, on light as on dark"
+        assert ground[0] > 1.4
+    levels = [luminance(colour) for colour in states]
     assert levels in (sorted(levels), sorted(levels, reverse=True))
+
+
+def as_shown(colour, system):
+    """Return the colour that a terminal with so many of them has for one."""
+    shown = Color.parse(colour).downgrade(system).get_truecolor()
+    return f"#{shown.red:02x}{shown.green:02x}{shown.blue:02x}"
 
 
 @given(st.integers(1, 40), st.integers(1, 20), st.integers(3, 6), st.booleans(), st.data())
