@@ -195,7 +195,7 @@ class Clock:
 
 
 @pytest.mark.parametrize("fan_in", [5, 125])
-@pytest.mark.parametrize("seconds", [3.0, 4.5, 5.4, 10.0, 60.0, 600.0])
+@pytest.mark.parametrize("seconds", [3.0, 4.5, 12.0, 60.0, 600.0])
 def test_sums_cost_less_than_a_twentieth_of_the_first_task_that_a_worker_does(
     job, monkeypatch: pytest.MonkeyPatch, seconds: float, fan_in: int
 ) -> None:
