@@ -11,6 +11,7 @@ from textual.screen import ModalScreen, Screen
 from textual.widgets import Input, OptionList, Static
 from textual.widgets.option_list import Option
 
+from .left_once import LeftOnce
 from .lines import rest_words
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ Answer = TypeVar("Answer")
 _GIVEN: Final = "Asked for; Escape closes this, and what comes of it is told then."
 
 
-class Question(ModalScreen[Answer], Generic[Answer]):
+class Question(LeftOnce[Answer], ModalScreen[Answer], Generic[Answer]):
     """What waits for an answer. Where that is to be carried out, it stays until it is, or tells why it is not.
 
     Args:
@@ -74,6 +75,7 @@ class Question(ModalScreen[Answer], Generic[Answer]):
         self._question = question
         self._give = give
         self._given = False
+        self._over = False
 
     def give(self, answer: Answer) -> None:
         """Give an answer, unless one is being carried out."""
@@ -92,8 +94,13 @@ class Question(ModalScreen[Answer], Generic[Answer]):
         return self.is_current
 
     def close(self) -> None:
-        """Go away without an answer, unless that has happened."""
-        if self.is_current:
+        """Go away without an answer, unless that has happened; at once, or when what lies above is gone."""
+        self._over = True
+        self.dismiss(None)
+
+    def on_screen_resume(self) -> None:
+        """Go away, if that was to happen while something else lay above."""
+        if self._over:
             self.dismiss(None)
 
     def remark(self, words: str, *, refused: bool = False) -> None:
@@ -210,7 +217,7 @@ class _Box(VerticalScroll):
         self.border_subtitle = Content(rest_words(round(self.scroll_y), round(self.max_scroll_y - self.scroll_y)))
 
 
-class Told(ModalScreen[None]):
+class Told(LeftOnce[None], ModalScreen[None]):
     """Some words, to be read and closed."""
 
     DEFAULT_CSS = "Told { " + _BOX + " }"

@@ -326,7 +326,7 @@ class JobScreen(ScrubbedScreen[None]):
     def on_tree_map_opened(self) -> None:
         """Look into the task at the cursor; where many share its cell, into the worst of them."""
         task = self._tree.worst_at_cursor()
-        if task is not None:
+        if task is not None and self.on_top:
             self.app.push_screen(SubtreeScreen(self.source, task, self.steering), self._look_at)
 
     def _look_at(self, task: TaskId | None) -> None:
