@@ -19,6 +19,7 @@ from .lines import (
     header_lines,
     io_lines,
     log_lines,
+    state_words,
     straggler_lines,
     straggler_title,
     worker_lines,
@@ -422,8 +423,7 @@ class JobScreen(ScrubbedScreen[None]):
 
     def action_leave(self) -> None:
         """Leave; where the job runs in this process, ask what shall become of it, unless it is all but done."""
-        done = self._view is not None and self._view.snapshot.finished
-        if not self._owns_run or self.source.over() or done:
+        if not self._owns_run or self._over_words():
             self.app.exit("leave")
             return
         choices = (
@@ -431,7 +431,14 @@ class JobScreen(ScrubbedScreen[None]):
             Choice("leave", "Leave the screen; the job goes on in this terminal, with its progress as lines"),
             Choice("stop", "Stop the job; what is stored stays, and the same command goes on from there"),
         )
-        self.app.push_screen(Ask("The job runs in this process.", choices), self._answered)
+        self.app.push_screen(Ask("The job runs in this process.", choices, over=self._over_words), self._answered)
+
+    def _over_words(self) -> str:
+        """Return that the job has ended; empty before."""
+        view = self._view
+        if view is not None and view.snapshot.finished:
+            return f"the job has ended ({state_words(view).text}); q leaves without a question"
+        return "the job has ended; q leaves without a question" if self.source.over() else ""
 
     def _answered(self, answer: str | None) -> None:
         if answer in {"leave", "stop"}:
