@@ -228,7 +228,8 @@ class TaskSucceeded(Message, frozen=True):
 
     ``reused`` says that its partial was there already. ``inputs`` counts the inputs in it, without the skipped ones.
     ``receipt`` is what the store needs to put the result together. With a ``child`` only that child is stored.
-    ``taken`` are the children of the node, counted as ``child`` is, that were found stored and not made.
+    ``taken`` are the children of the node, counted as ``child`` is, that were found stored and not made. They and other
+    sums that were found stored hold ``taken_share`` of its inputs, or partials.
     """
 
     worker: str
@@ -241,6 +242,7 @@ class TaskSucceeded(Message, frozen=True):
     attempt: int = 0
     child: int | None = None
     taken: tuple[int, ...] = ()
+    taken_share: float = 0.0
 
 
 class TaskFailed(Message, frozen=True):

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
 _SLOWNESS_MEMORY = 0.5
 """How much of a worker's slowness is its earlier tasks'."""
-_ROUNDING = 1e-6
 SLOWNESS_TASKS = 3
 """Finished tasks of a phase before one more is compared with their mean."""
 
@@ -107,19 +106,6 @@ class Attempt(msgspec.Struct):
             self.rate = (progress - self.progress) / (now - self.told_seconds)
         self.progress, self.bytes_read, self.told_seconds = progress, bytes_read, now
 
-    def wasted_bytes(self, splits: int, taken: AbstractSet[int]) -> int:
-        """Return how much of what it has told to have read is in vain, if another attempt does the task.
-
-        Args:
-            splits: Children of the node.
-            taken: Those that the other has taken, and no helper has made. So this one has stored what it had come past.
-        """
-        passed = self.progress * splits
-        kept = sum(child < int(passed + _ROUNDING) for child in taken)
-        return (
-            self.bytes_read - min(self.bytes_read, round(kept * self.bytes_read / passed)) if kept else self.bytes_read
-        )
-
 
 class Backup(msgspec.Struct):
     """A backup of a task that is under way.
@@ -147,7 +133,7 @@ class Loser(msgspec.Struct, frozen=True):
         worker: Who runs it.
         backup: The number of the backup in whose account that is put.
         since_seconds: When it was called back.
-        counted_bytes: What was counted then.
+        counted_bytes: What was counted then, in vain or not.
     """
 
     task: TaskId
@@ -167,6 +153,7 @@ class OutTask(msgspec.Struct):
         splits: Children of its node that several workers could make.
         attempts: Those that have not ended, one or more, by number.
         made: Those of them that helpers have made.
+        left: Those that were made for backups that are over, each with the bytes that were read for that.
         helped: Whether an attempt at it may take what others have made, so that what it takes tells nothing.
         failures: Attempts that have failed.
         backups: The backups that are under way, by their attempts' numbers.
@@ -180,6 +167,7 @@ class OutTask(msgspec.Struct):
     splits: int
     attempts: dict[int, Attempt]
     made: set[int] = set()
+    left: dict[int, int] = {}
     helped: bool = False
     failures: int = 0
     backups: dict[int, Backup] = {}
@@ -189,6 +177,11 @@ class OutTask(msgspec.Struct):
     def whole(self) -> dict[int, Attempt]:
         """Attempts that make the node itself."""
         return {number: attempt for number, attempt in self.attempts.items() if attempt.child is None}
+
+    def child_bytes(self, child: int) -> int:
+        """Return what a helper has told to have read for a child; 0 where none has made it."""
+        made = (each.children for each in self.backups.values())
+        return max((children.get(child, 0) for children in (self.left, *made)), default=0)
 
     @property
     def begun(self) -> frozenset[int]:

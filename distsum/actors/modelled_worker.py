@@ -84,7 +84,7 @@ class _Attempt:
     ``ends`` says after how much work each child of the node is finished, ``whole`` how much there is without a failure.
     ``passed`` are the children that were found stored, ``taken`` is the work of which what was stored has relieved it.
     A file, or a partial, takes ``each``, after ``overhead``; as many of the ``finished`` ones would be lost as are more
-    than ``kept``.
+    than ``kept``, and ``spared`` of them were found stored.
     """
 
     __slots__ = (
@@ -100,6 +100,7 @@ class _Attempt:
         "overhead",
         "passed",
         "shared",
+        "spared",
         "taken",
         "ticket",
         "total",
@@ -114,7 +115,7 @@ class _Attempt:
         self.fails = False
         self.done = 0.0
         self.overhead = self.each = 0.0
-        self.kept = 0
+        self.kept = self.spared = 0
         self.taken = 0.0
         self.passed: tuple[int, ...] = ()
         self.began = self.as_of = now
@@ -136,6 +137,11 @@ class _Attempt:
         self.taken += done - self.done
         self.done = done
         self.kept += self.finished - before
+        self.spared += self.finished - before
+
+    @property
+    def taken_share(self) -> float:
+        return self.spared * self.each / (self.whole - self.overhead) if self.spared else 0.0
 
     @property
     def bytes_read(self) -> int:
@@ -556,7 +562,17 @@ class ModelledWorker:
         effort = Effort(read, 0, 1, 1, 0.0, self._system.clock - attempt.began, 0.0, 0.0, 0)
         receipt = b"%d" % message.task.tile
         return TaskSucceeded(
-            self.name, message.task, inputs, (), reused, receipt, effort, message.attempt, message.child, attempt.passed
+            worker=self.name,
+            task=message.task,
+            inputs=inputs,
+            skipped=(),
+            reused=reused,
+            receipt=receipt,
+            effort=effort,
+            attempt=message.attempt,
+            child=message.child,
+            taken=attempt.passed,
+            taken_share=attempt.taken_share,
         )
 
     def _stored(self, attempt: _Attempt, result: TaskSucceeded) -> None:

@@ -78,6 +78,10 @@ _LOOK_SECONDS = 0.05
 """Stragglers are looked for so long after something has happened that could make one."""
 
 
+_ROUNDING = 1e-9
+"""Of shares."""
+
+
 class TrackerSettings(msgspec.Struct, frozen=True):
     """What the tracker may be told.
 
@@ -404,6 +408,7 @@ class TaskTracker:
         wasted = attempt.bytes_read if bytes_read is None else bytes_read
         if (backup := task.backups.get(number)) is not None:
             backup.wasted_bytes += wasted
+            task.left |= backup.children
             self._end_backup(task_id, task, number, "moot")
         elif attempt.backup in task.backups:
             task.backups[attempt.backup].wasted_bytes += wasted
@@ -459,13 +464,14 @@ class TaskTracker:
             return
         task.helped = True
         task.made.add(message.child or 0)
-        if attempt.backup in task.backups:
-            backup, bytes_read = task.backups[attempt.backup], message.effort.bytes_read
-            if message.reused:
-                backup.wasted_bytes += bytes_read  # another has made it sooner
-            else:
-                backup.children[message.child or 0] = bytes_read
-                self._known.rates.count(message.effort)
+        bytes_read = message.effort.bytes_read
+        if not message.reused:
+            backup = task.backups.get(attempt.backup or 0)
+            (backup.children if backup is not None else task.left)[message.child or 0] = bytes_read
+            self._known.rates.count(message.effort)
+        elif task.backups:  # another has made it sooner
+            owner = attempt.backup if attempt.backup in task.backups else min(task.backups)
+            task.backups[owner].wasted_bytes += bytes_read
         self._context.emit(message)
         self._look_soon()  # who has made it could make the next one
 
@@ -496,6 +502,7 @@ class TaskTracker:
         """Take a task off, and call back all attempts but the winner; a backup has won, or ends as ``outcome`` says."""
         task = self._tasks.pop(task_id)
         taken = frozenset(winner.taken) if winner is not None else frozenset()
+        spared = _spared(task, winner)
         for number, attempt in task.attempts.items():
             self._known.queued -= attempt.queued
             worker = attempt.worker or attempt.assigned
@@ -504,10 +511,11 @@ class TaskTracker:
                 continue
             self._context.send(WORKERS, TellWorker(worker, CancelTask(task_id, number)))
             if task.backups and not won:
-                self._count_loser(task_id, task, number, worker, taken)
+                self._count_loser(task_id, task, number, worker, spared.get(number, 0))
         ends: dict[int, BackupOutcome] = {}
         for number, backup in task.backups.items():
-            backup.wasted_bytes += sum(size for child, size in backup.children.items() if child not in taken)
+            made = backup.children | (task.left if number == min(task.backups) else {})
+            backup.wasted_bytes += sum(size for child, size in made.items() if child not in taken)
             helped = not taken.isdisjoint(backup.children)
             ends[number] = "won" if winner is not None and number == winner.attempt else "helped" if helped else outcome
         # What a task was done sooner is told once, whoever has had a part in it.
@@ -516,16 +524,15 @@ class TaskTracker:
         for number, ended in ends.items():
             self._end_backup(task_id, task, number, ended, saves=number == saver)
 
-    def _count_loser(self, task_id: TaskId, task: OutTask, number: int, worker: str, taken: frozenset[int]) -> None:
+    def _count_loser(self, task_id: TaskId, task: OutTask, number: int, worker: str, spared: int) -> None:
         """Count what an attempt that is called back has told to have read in vain: its own backup's, or the first's."""
         attempt = task.attempts[number]
         owner = number if attempt.child is None else attempt.backup
         account = owner if owner in task.backups else min(task.backups)
-        made = {child for backup in task.backups.values() for child in backup.children}
-        wasted = attempt.bytes_read if attempt.child is not None else attempt.wasted_bytes(task.splits, taken - made)
-        task.backups[account].wasted_bytes += wasted
+        task.backups[account].wasted_bytes += max(0, attempt.bytes_read - spared)
         if worker in self._workers:  # or else its start has come after its end, and nobody will answer
-            self._losers[number] = Loser(task_id, worker, account, self._context.now(), attempt.bytes_read)
+            counted = max(attempt.bytes_read, spared)
+            self._losers[number] = Loser(task_id, worker, account, self._context.now(), counted)
 
     def _stopped(self, number: int, bytes_read: int) -> None:
         """Tell what an attempt had read that was called back."""
@@ -754,3 +761,34 @@ class TaskTracker:
         saved = (max(0.0, left - took) if left is not None else None) if saves else 0.0
         children, wasted = len(backup.children), backup.wasted_bytes
         self._context.emit(BackupEnded(task_id, number, backup.worker, outcome, took, saved, wasted, children))
+
+
+def _spared(task: OutTask, winner: TaskSucceeded | None) -> dict[int, int]:
+    """Return what attempts that lose have read for what the winner has taken, by their numbers.
+
+    Nobody tells whose a sum was that was found stored. Helpers tell of their children, and the rest is put down to the
+    attempts that had come furthest; more than they have told to have read to the first, which tells of that when it
+    stops.
+    """
+    others = [number for number in task.attempts if winner is None or number != winner.attempt]
+    if winner is None or not winner.taken_share or not others:
+        return {}
+    others.sort(key=lambda number: (task.attempts[number].child is not None, -task.attempts[number].progress))
+    first = task.attempts[others[0]]
+    if winner.taken_share < 1.0 - _ROUNDING:
+        whole = winner.effort.bytes_read / (1.0 - winner.taken_share)
+    else:
+        whole = first.bytes_read / first.progress if first.progress else 0.0
+    left = round(winner.taken_share * whole) - sum(task.child_bytes(child) for child in winner.taken)
+    spared = {}
+    # Helpers that have just made theirs, of which we have not heard.
+    made = [number for number in others if task.attempts[number].child in winner.taken]
+    for number in made:
+        spared[number] = max(0, min(left, round(whole / task.splits)))
+        left -= spared[number]
+    for number in others:
+        if number not in spared:
+            spared[number] = max(0, min(left, task.attempts[number].bytes_read))
+            left -= spared[number]
+    spared[(made or others)[0]] += max(0, left)
+    return spared

@@ -37,6 +37,7 @@ class Attempt:
         shared: Whether others help, so that children are stored at once, and theirs are looked for.
         cancelled: Set when the result is not wanted any more.
         taken: Children of the task's node that were found stored, also in a sum of several, and read instead of made.
+        taken_share: The share of the task's inputs, or partials, that were in those and other stored sums.
         progress: Share of the work that is in the sums, from 0 to 1; it never falls.
         bytes_read: Of inputs and partials so far.
         bytes_written: Of partials and the result.
@@ -60,6 +61,7 @@ class Attempt:
         self.shared = False
         self.cancelled = threading.Event()
         self.taken: list[int] = []
+        self.taken_share = 0.0
         self.progress = 0.0
         self.bytes_read = 0
         self.bytes_written = 0

@@ -257,6 +257,7 @@ class NodeFold:
         for index, (low, high) in enumerate(self._direct.items()):
             if start <= low and high <= stop:
                 self._attempt.taken.append(index)
+        self._attempt.taken_share += (stop - start) / (self._last - self._first)
         self._close(start, head, stop - start)
         self._attempt.advance(self._parts.accumulators.position)
         return True

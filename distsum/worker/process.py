@@ -175,6 +175,7 @@ class Worker:
             attempt=attempt.number,
             child=attempt.child,
             taken=tuple(attempt.taken) if attempt.child is None else (),
+            taken_share=attempt.taken_share if attempt.child is None else 0.0,
         )
 
     def _failed(

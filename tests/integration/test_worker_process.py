@@ -129,6 +129,7 @@ def test_a_child_is_made_alone_and_the_whole_from_it(local_job, arrays, worker) 
     process.tell(run_task(local_job, 4, resume=True))
     done = process.expect(TaskSucceeded)
     assert (done.child, done.inputs, done.effort.objects_read) == (None, 30, 25 + 1)
+    assert (done.taken, done.taken_share) == ((1,), 5 / 30)
     with open(local_job.spec.output, "rb") as file:
         content = file.read()
     assert content[-800:] == reference_reduce(arrays, 5, "mean").tobytes()
@@ -288,6 +289,7 @@ def test_who_is_told_that_others_help_stores_its_children_and_takes_theirs(proxy
     proxy.let_go()
     done = process.expect(TaskSucceeded)
     # Its children 1 and 2 are stored, the fourth is not made, and the last is whole with the task. They go when that is
-    # stored; then the result is written.
-    assert (done.effort.objects_read, done.effort.objects_written) == (24 - 5 + 1, 2 + 1 + 1)
+    # stored; then the result is written. Where it was held for seconds, it has stored sums for that reason, too.
+    assert done.effort.objects_read == 24 - 5 + 1
+    assert done.effort.objects_written >= 2 + 1 + 1
     assert not list(store.list(folder))

@@ -59,7 +59,7 @@ class Told:
 @pytest.mark.parametrize("exponent", [1, 2, 3])
 def test_what_was_read_in_vain_is_what_workers_have_read_and_no_node_holds(exponent: int) -> None:
     outcomes: Counter[str] = Counter()
-    for seed in range(6):
+    for seed in range(12):
         told = Told(seed, exponent)
         totals = told.ledger.totals()
         assert totals.started, "nothing was copied"

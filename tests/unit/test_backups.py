@@ -400,11 +400,26 @@ def test_what_a_loser_has_read_since_it_last_told_is_counted_when_it_has_stopped
     assert len(helpers) == 2
 
 
-def test_a_loser_has_not_read_in_vain_what_the_winner_took_of_it() -> None:
+@pytest.mark.parametrize(
+    ("share", "read", "wasted"),
+    [
+        (0.0, 5000, 1000),  # it took nothing
+        (0.1, 4500, 500),  # 500 of the 5,000 that all is
+        (0.2, 4000, 0),
+        (0.5, 2500, 0),  # more than the loser has told of so far
+    ],
+)
+def test_a_loser_has_not_read_in_vain_what_the_winner_took_of_it(share: float, read: int, wasted: int) -> None:
     system, task, started, _ = shared_task()
-    system.tell(TRACKER, succeeded(task, worker=started.worker, attempt=started.attempt, taken=(0,)))
+    own = effort(read)
+    won = succeeded(task, worker=started.worker, attempt=started.attempt, effort=own, taken_share=share)
+    system.tell(TRACKER, won)
     (ended,) = over(system)
-    assert (ended.outcome, ended.wasted_bytes) == ("won", 0)
+    assert (ended.outcome, ended.wasted_bytes) == ("won", wasted)
+    last = TaskFailed("w1", task, "cancelled", "cancelled", attempt=system.attempts[task], bytes_read=3000)
+    system.tell(TRACKER, last)
+    more = [event.more_bytes for event in system.events if isinstance(event, LoserStopped)]
+    assert more == [3000 - max(1000, round(share * 5000))]
 
 
 def test_a_copy_is_taken_back_from_a_worker_that_does_not_answer_and_goes_to_the_next() -> None:
