@@ -15,6 +15,7 @@ from distsum.machine import usable_cpus
 from distsum.wording import printable
 
 from .command_list import Commands
+from .dialogs import Question
 from .driver import TerminalDriver
 from .explained_screen import ExplainedScreen
 from .job_screen import JobScreen
@@ -140,6 +141,13 @@ class ScreenApp(App[Leaving]):
             self.pull()
 
     def pull(self) -> None:
+        """Draw what is newest, and ask nothing any more that is over by that."""
+        self.draw_newest()
+        for screen in self.screen_stack:
+            if isinstance(screen, Question) and (words := screen.close_if_over()):
+                self.say(words)
+
+    def draw_newest(self) -> None:
         """Draw what is newest."""
         raise NotImplementedError
 
@@ -267,7 +275,7 @@ class JobApp(ScreenApp):
             return JobScreen(self.source, glyphs=self.glyphs)
         return OwnJobScreen(self.source, self._helm, glyphs=self.glyphs)
 
-    def pull(self) -> None:
+    def draw_newest(self) -> None:
         """Draw the newest view, unless drawing takes too much from a run in this process."""
         if self._helm is not None and not self._thrift.allows(time.monotonic(), time.thread_time()):
             return

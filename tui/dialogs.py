@@ -11,6 +11,7 @@ from textual.screen import ModalScreen, Screen
 from textual.widgets import Input, OptionList, Static
 from textual.widgets.option_list import Option
 
+from .left_once import LeftOnce
 from .lines import rest_words
 
 if TYPE_CHECKING:
@@ -55,12 +56,13 @@ Answer = TypeVar("Answer")
 _GIVEN: Final = "Asked for; Escape closes this, and what comes of it is told then."
 
 
-class Question(ModalScreen[Answer], Generic[Answer]):
+class Question(LeftOnce[Answer], ModalScreen[Answer], Generic[Answer]):
     """What waits for an answer. Where that is to be carried out, it stays until it is, or tells why it is not.
 
     Args:
         question: In words.
         give: Carries an answer out, and then closes this or has it tell of the refusal; None closes it at once.
+        over: Tells why there is nothing to decide any more, harmless to show; empty as long as there is.
     """
 
     DEFAULT_CSS = (
@@ -69,11 +71,18 @@ class Question(ModalScreen[Answer], Generic[Answer]):
         + " & #remark { height: auto; } & #remark.refused { color: $text-error; text-style: bold; } }"
     )
 
-    def __init__(self, question: str, give: Callable[[Question[Any], Answer], None] | None = None) -> None:
+    def __init__(
+        self,
+        question: str,
+        give: Callable[[Question[Any], Answer], None] | None = None,
+        over: Callable[[], str] = lambda: "",
+    ) -> None:
         super().__init__()
         self._question = question
         self._give = give
+        self._over = over
         self._given = False
+        self._ended = False
 
     def give(self, answer: Answer) -> None:
         """Give an answer, unless one is being carried out."""
@@ -92,9 +101,22 @@ class Question(ModalScreen[Answer], Generic[Answer]):
         return self.is_current
 
     def close(self) -> None:
-        """Go away without an answer, unless that has happened."""
-        if self.is_current:
+        """Go away without an answer, unless that has happened; at once, or when what lies above is gone."""
+        self._ended = True
+        self.dismiss(None)
+
+    def on_screen_resume(self) -> None:
+        """Go away, if that was to happen while something else lay above."""
+        if self._ended:
             self.dismiss(None)
+
+    def close_if_over(self) -> str:
+        """Go away where there is nothing to decide any more, and return why; what is carried out is waited for."""
+        words = "" if self._given or self._ended else self._over()
+        if words:
+            self._ended = True
+            self.app.call_later(self.close)  # in its turn: what takes a screen away waits for the messages of that
+        return words
 
     def remark(self, words: str, *, refused: bool = False) -> None:
         """Show words below all else."""
@@ -127,8 +149,9 @@ class Ask(Question[str]):
         question: str,
         choices: Sequence[Choice],
         give: Callable[[Question[Any], str], None] | None = None,
+        over: Callable[[], str] = lambda: "",
     ) -> None:
-        super().__init__(question, give)
+        super().__init__(question, give, over)
         self._choices = choices
 
     def compose(self) -> ComposeResult:
@@ -165,8 +188,14 @@ class AskNumber(Question[int | None]):
         Binding("escape,ctrl+c", "close", "Change nothing", show=False, priority=True)
     ]
 
-    def __init__(self, question: str, number: int, give: Callable[[Question[Any], int | None], None]) -> None:
-        super().__init__(question, give)
+    def __init__(
+        self,
+        question: str,
+        number: int,
+        give: Callable[[Question[Any], int | None], None],
+        over: Callable[[], str] = lambda: "",
+    ) -> None:
+        super().__init__(question, give, over)
         self._number = number
 
     def compose(self) -> ComposeResult:
@@ -210,7 +239,7 @@ class _Box(VerticalScroll):
         self.border_subtitle = Content(rest_words(round(self.scroll_y), round(self.max_scroll_y - self.scroll_y)))
 
 
-class Told(ModalScreen[None]):
+class Told(LeftOnce[None], ModalScreen[None]):
     """Some words, to be read and closed."""
 
     DEFAULT_CSS = "Told { " + _BOX + " }"

@@ -8,6 +8,7 @@ from textual.screen import Screen, ScreenResultType
 
 from .dialogs import Help, keys_of
 from .key_line import KeyLine
+from .left_once import LeftOnce
 from .said_line import SaidLine
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from textual.app import ComposeResult
 
 
-class ExplainedScreen(Screen[ScreenResultType]):
+class ExplainedScreen(LeftOnce[ScreenResultType], Screen[ScreenResultType]):
     """A screen with a help that is made of its bindings.
 
     Attributes:

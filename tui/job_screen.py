@@ -19,6 +19,7 @@ from .lines import (
     header_lines,
     io_lines,
     log_lines,
+    state_words,
     straggler_lines,
     straggler_title,
     worker_lines,
@@ -336,7 +337,7 @@ class JobScreen(ScrubbedScreen[None]):
     def on_tree_map_opened(self) -> None:
         """Look into the task at the cursor; where many share its cell, into the worst of them."""
         task = self._tree.worst_at_cursor()
-        if task is not None:
+        if task is not None and self.on_top:
             self.app.push_screen(SubtreeScreen(self.source, task, self.steering), self._look_at)
 
     def _look_at(self, task: TaskId | None) -> None:
@@ -432,8 +433,7 @@ class JobScreen(ScrubbedScreen[None]):
 
     def action_leave(self) -> None:
         """Leave; where the job runs in this process, ask what shall become of it, unless it is all but done."""
-        done = self._view is not None and self._view.snapshot.finished
-        if not self._owns_run or self.source.over() or done:
+        if not self._owns_run or self._over_words():
             self.app.exit("leave")
             return
         choices = (
@@ -441,7 +441,14 @@ class JobScreen(ScrubbedScreen[None]):
             Choice("leave", "Leave the screen; the job goes on in this terminal, with its progress as lines"),
             Choice("stop", "Stop the job; what is stored stays, and the same command goes on from there"),
         )
-        self.app.push_screen(Ask("The job runs in this process.", choices), self._answered)
+        self.app.push_screen(Ask("The job runs in this process.", choices, over=self._over_words), self._answered)
+
+    def _over_words(self) -> str:
+        """Return that the job has ended; empty before."""
+        view = self._view
+        if view is not None and view.snapshot.finished:
+            return f"the job has ended ({state_words(view).text}); q leaves without a question"
+        return "the job has ended; q leaves without a question" if self.source.over() else ""
 
     def _answered(self, answer: str | None) -> None:
         if answer in {"leave", "stop"}:

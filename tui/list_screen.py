@@ -231,7 +231,8 @@ class ListScreen(ExplainedScreen[None]):
 
     def on_row_list_opened(self) -> None:
         """Open what was clicked twice."""
-        self.action_open()
+        if self.on_top:
+            self.action_open()
 
     def on_table_headed(self, event: Table.Headed) -> None:
         """Sort by the title that was clicked; the other way round by the one that it is sorted by."""

@@ -32,4 +32,10 @@ class OwnJobScreen(SteeredJobScreen):
     def action_cancel(self) -> None:
         """Cancel the job, if somebody says so."""
         if self._view is not None:
-            self._app.steering.cancel_own(self._view.snapshot.job)
+            self._app.steering.cancel_own(self._view.snapshot.job, self._not_any_more)
+
+    def _not_any_more(self) -> str:
+        """Return why the job cannot be cancelled any more; empty as long as it can."""
+        if self.allowed():
+            return ""
+        return self._over_words() or "the job is not cancelled any more: its tasks are done, and the result is stored"

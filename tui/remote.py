@@ -115,7 +115,7 @@ class RemoteSource:
         if found.words:  # The most important first: where a terminal is narrow, the end is cut.
             age = [] if found.heard_seconds is None else [f"{clock_words(found.heard_seconds)} old"]
             what = [_STANDS[found.state]] if age or found.state == "lost" else []
-            return " · ".join([*age, *what, found.words])
+            return " · ".join([*age, *what, _reason_first(found.words)])
         if found.replaced_seconds is not None and found.replaced_seconds < _REPLACED_SECONDS:
             return "another master serves now, and is followed"
         return ""
@@ -135,6 +135,16 @@ class RemoteSource:
                 return transport.ask(request, _STEERING_SECONDS)
         except DistsumError as error:
             return channel.Refused(str(error))
+
+
+def _reason_first(words: str) -> str:
+    """Return why something is wrong before where: addresses are long.
+
+    >>> _reason_first("amqp://lab/distsum: the connection was lost"), _reason_first("no master answers")
+    ('the connection was lost (amqp://lab/distsum)', 'no master answers')
+    """
+    address, found, reason = words.partition(": ")
+    return f"{reason} ({address})" if found and address.startswith(("amqp://", "amqps://")) else words
 
 
 class _Look(Protocol):

@@ -80,7 +80,7 @@ class ServiceApp(ScreenApp):
     ) -> None:
         super().__init__(glyphs=glyphs, frame_seconds=frame_seconds)
         self.service = service
-        self.steering = Steering(self, service)
+        self.steering = Steering(self, service, service.newest)
         self.traces = QueueTraces()
         self.clock = clock
         self.draft = Wanted()
@@ -99,7 +99,7 @@ class ServiceApp(ScreenApp):
         if self.log_lines is None or self._thrift.allows(time.monotonic(), time.thread_time()):
             super()._tick()
 
-    def pull(self) -> None:
+    def draw_newest(self) -> None:
         """Draw the newest view of the service, or of the job that is open."""
         if self._master_ended():
             self.exit("leave")

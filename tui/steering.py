@@ -5,9 +5,11 @@ It asks first where something is lost, and tells what came of it.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from distsum.observe.ledger import task_words
+from distsum.observe.workers import GONE
 from distsum.service import messages as channel
 from distsum.wording import counted, printable
 
@@ -15,6 +17,8 @@ from .dialogs import Ask, AskNumber, Choice, Question, Told
 from .service_lines import job_words, workers_there
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from distsum.messages import TaskId
     from distsum.observe.workers import WorkerStatus
     from distsum.service.messages import JobStatus, WorkerAction
@@ -57,26 +61,27 @@ class Steering:
     Args:
         app: Shows questions and answers.
         service: What is asked.
+        newest: Returns what is known of the service; questions about what has ended meanwhile are asked no more.
     """
 
-    def __init__(self, app: ScreenApp, service: Asked) -> None:
+    def __init__(self, app: ScreenApp, service: Asked, newest: Callable[[], ServiceView | None] = lambda: None) -> None:
         self._app = app
         self._service = service
+        self._newest = newest
 
     def cancel(self, status: JobStatus) -> None:
         """Cancel a job, if somebody says so."""
         question = f"Cancel {job_words(status)}? What it has stored so far is removed."
-        self._confirm(
-            question, "Cancel the job", channel.Cancel(status.job), f"job {printable(status.job, 80)} is cancelled"
-        )
+        done = f"job {printable(status.job, 80)} is cancelled"
+        self._confirm(question, "Cancel the job", channel.Cancel(status.job), done, partial(self._ended_words, status))
 
-    def cancel_own(self, job: str) -> None:
-        """Cancel the job that runs in this process, if somebody says so."""
+    def cancel_own(self, job: str, over: Callable[[], str]) -> None:
+        """Cancel the job that runs in this process, if somebody says so; ``over`` tells why it cannot be any more."""
         question = (
             "Cancel the job? What it has stored so far is removed. (q offers to stop it instead: then that stays, and "
             "the same command goes on from there.)"
         )
-        self._confirm(question, "Cancel the job", channel.Cancel(job), f"job {printable(job, 80)} is cancelled")
+        self._confirm(question, "Cancel the job", channel.Cancel(job), f"job {printable(job, 80)} is cancelled", over)
 
     def prioritize(self, status: JobStatus) -> None:
         """Give a job the priority that somebody says."""
@@ -87,7 +92,8 @@ class Steering:
                 self._ask(channel.SetPriority(status.job, number), done, question)
 
         question = f"Which priority shall {job_words(status)} have? Jobs of a higher one go first; what runs goes on."
-        self._app.push_screen(AskNumber(question, status.priority, give))
+        over = partial(self._ended_words, status)
+        self._app.push_screen(AskNumber(question, status.priority, give, over))
 
     def back_up(self, task: TaskId) -> None:
         """Have a task that runs done by a second worker, too."""
@@ -107,7 +113,7 @@ class Steering:
             self._ask(request, done)
             return
         question, yes = _WORKER_QUESTIONS[action]
-        self._confirm(question.format(name), yes, request, done)
+        self._confirm(question.format(name), yes, request, done, partial(self._gone_words, worker))
 
     def scale(self, view: ServiceView) -> None:
         """Have another number of workers; where some go away by that, if somebody says so."""
@@ -139,9 +145,32 @@ class Steering:
         )
         self._app.push_screen(AskNumber(question, asked, give))
 
-    def _confirm(self, question: str, yes: str, request: channel.AnyRequest, done: str) -> None:
+    def _ended_words(self, status: JobStatus) -> str:
+        """Return how a job has ended, as far as known; empty of one that has not."""
+        view = self._newest()
+        state = next((each.state for each in view.jobs if each.job == status.job), "") if view is not None else ""
+        if state not in channel.ENDED:
+            return ""
+        return f"nothing is asked of job {printable(status.job, 80)} any more: it has ended ({state})"
+
+    def _gone_words(self, worker: WorkerStatus) -> str:
+        """Return that a worker is gone, as far as known; empty of one that is there."""
+        view = self._newest()
+        known = () if view is None else view.workers
+        if any(each.worker == worker.worker and each.state in GONE for each in known):
+            return f"nothing is asked of worker {printable(worker.worker, 80)} any more: it is gone"
+        return ""
+
+    def _confirm(
+        self,
+        question: str,
+        yes: str,
+        request: channel.AnyRequest,
+        done: str,
+        over: Callable[[], str] = lambda: "",
+    ) -> None:
         choices = Choice("no", "Change nothing"), Choice("yes", yes)
-        self._app.push_screen(Ask(question, choices, lambda dialog, _: self._ask(request, done, dialog)))
+        self._app.push_screen(Ask(question, choices, lambda dialog, _: self._ask(request, done, dialog), over))
 
     def _ask(self, request: channel.AnyRequest, done: str, question: Question[Any] | None = None) -> None:
         self._app.run_worker(self._asked(request, done, question))

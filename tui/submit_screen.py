@@ -280,7 +280,7 @@ class SubmitScreen(ExplainedScreen[None]):
         if not self._planned:  # Something was typed meanwhile.
             self._plan_now()
             return
-        if self._doing:
+        if self._doing or not self.on_top:
             return
         if not wanted.force:
             self._begin("submitting", self._submit_it(wanted))

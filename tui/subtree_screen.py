@@ -122,7 +122,8 @@ class SubtreeScreen(NodeScreen):
 
     def on_row_list_opened(self) -> None:
         """Do as ``enter``."""
-        self.action_open()
+        if self.on_top:
+            self.action_open()
 
     def action_attempts(self) -> None:
         """Show the attempts at the node on a line of time."""

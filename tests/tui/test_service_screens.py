@@ -352,9 +352,9 @@ FAULT = "amqp://operator@127.0.0.1:33173/distsum: Connect call failed; does Rabb
 
 AWAY = [
     ("lost", 7.6, "7.6s old · broker lost, trying again ·"),
-    ("lost", None, "broker lost, trying again · amqp://"),
-    ("silent", 7.6, "7.6s old · master silent · amqp://"),
-    ("silent", None, "amqp://operator@127.0.0.1:33173/"),
+    ("lost", None, "broker lost, trying again · Con"),
+    ("silent", 7.6, "7.6s old · master silent · Connect call"),
+    ("silent", None, "Connect call failed; does RabbitMQ run "),
 ]
 
 
