@@ -143,6 +143,8 @@ class ScreenApp(App[Leaving]):
     def pull(self) -> None:
         """Draw what is newest, and ask nothing any more that is over by that."""
         self.draw_newest()
+        if isinstance(self.screen, ExplainedScreen):
+            self.screen.look_at_offers()  # which may change where the picture does not
         for screen in self.screen_stack:
             if isinstance(screen, Question) and (words := screen.close_if_over()):
                 self.say(words)

@@ -7,6 +7,7 @@ import threading
 
 import pytest
 from distsum.tui.dialogs import Ask, Help
+from distsum.tui.node_screen import NodeScreen
 from distsum.tui.own_run import OwnRun
 
 from distsum.actors.actor import MASTER, TRACKER
@@ -16,8 +17,9 @@ from distsum.helm import Helm
 from distsum.messages import BackupAnswered, BackUpTask, CancelJob, SwitchSpeculation, TaskId
 from distsum.service.messages import BackUp, Cancel, Done, Refused, ScaleWorkers
 from distsum.service.messages import SwitchSpeculation as Switch
+from tests.screens import settled_until
 from tests.tui.test_job_steering import alone
-from tests.tui.test_key_line import check_line
+from tests.tui.test_key_line import check_line, offered_on
 from tests.tui.test_screen import LATE, live, player_at, shown
 
 TASK = TaskId("7f3a", 1, 0, 0)
@@ -106,10 +108,13 @@ def test_what_makes_sense_is_offered_while_the_run_goes_on_and_nothing_else(size
             keys = {active.binding.action for active in app.screen_stack[0].active_bindings.values()}
             assert not {"prioritize", "submit", "command", "scale", "go"} & {each.partition("(")[0] for each in keys}
             await pilot.press("escape", "enter")
-            await pilot.pause()
-            assert "back_up" in await check_line(app, pilot), "of a node, too"
+            # Of a node, too.
+            await settled_until(
+                pilot, lambda: isinstance(app.screen, NodeScreen) and "back_up" in offered_on(app.screen)
+            )
+            assert "back_up" in await check_line(app, pilot)
             await pilot.press("escape")
-            await pilot.pause()
+            await settled_until(pilot, lambda: not isinstance(app.screen, NodeScreen))
         assert not {"cancel", "back_up"} & set(await check_line(app, pilot)), "the run has ended"
 
     run = Run()
