@@ -22,7 +22,9 @@ log = logging.getLogger(__name__)
 STORE_SECONDS: Final = 10.0
 """Time from one storing to the next, at least."""
 _PAUSE_TIMES: Final = 20.0
-"""How many times what a storing took: of a history of 64 MiB, on a slow store, they must not take what workers need."""
+"""How many times what a storing took it waits for the next: on a slow store they must not take what workers need."""
+_BYTES_PER_SECOND: Final = 1e6
+"""What storing may take, since each stores the whole again: a history of 64 MiB is stored once a minute."""
 
 
 async def keep(
@@ -36,7 +38,7 @@ async def keep(
         may_store: Tells whether this master still serves: nobody else's history may be replaced by an older one.
         seconds: Time between two storings.
     """
-    stored, pause, told = 0, seconds, False
+    stored, size, pause, told = 0, 0, seconds, False
     while not await _is_over(served, pause):
         recorder = served.recorder
         if recorder is None or recorder.events == stored:
@@ -44,24 +46,36 @@ async def keep(
         began, stored = time.perf_counter(), recorder.events
         try:
             if await may_store():
-                await store(served, records)
+                size = await store(served, records)
         except DistsumError as error:
             if not told:
                 name = served.job.spec.job
                 log.warning("the history of job %s is not stored yet: %s", name, error, extra=concerning(job=name))
             told = True
-        pause = max(seconds, _PAUSE_TIMES * (time.perf_counter() - began))
+        pause = pause_seconds(size, time.perf_counter() - began, seconds)
 
 
-async def store(served: ServedJob, records: Records) -> None:
-    """Store a job's history so far.
+def pause_seconds(size: int, took_seconds: float, least_seconds: float) -> float:
+    """Return how long it is to the next storing, by what the last one has stored and what it took.
+
+    >>> pause_seconds(50_000, 0.02, 10.0), pause_seconds(64 << 20, 0.5, 10.0), pause_seconds(50_000, 3.0, 10.0)
+    (10.0, 67.108864, 60.0)
+    """
+    return max(least_seconds, size / _BYTES_PER_SECOND, _PAUSE_TIMES * took_seconds)
+
+
+async def store(served: ServedJob, records: Records) -> int:
+    """Store a job's history so far; return its bytes.
 
     Raises:
         StorageError: It cannot be stored.
     """
     recorder = served.recorder
-    if recorder is not None:
-        await asyncio.to_thread(records.put_history_so_far, served.job.spec.job, recorder, recorder.reach())
+    if recorder is None:
+        return 0
+    size = recorder.reach()
+    await asyncio.to_thread(records.put_history_so_far, served.job.spec.job, recorder, size)
+    return size
 
 
 async def look_back(served: ServedJob, records: Records) -> None:
