@@ -133,7 +133,7 @@ def state_words(view: JobView) -> Span:
 def header_lines(view: JobView | None, width: int) -> tuple[Line, Line]:
     """Return the two lines above everything: which job, how it stands, how far it is, and when it will be done."""
     if view is None:
-        return (Span("distsum ▸ ", "dim"), Span("waiting for the job to begin", "plain")), (Span("━" * width, "dim"),)
+        return (Span("distsum ▸ ", "dim"), Span("nothing is known of it yet", "plain")), (Span("━" * width, "dim"),)
     snapshot = view.snapshot
     state = state_words(view)
     end = f"  {clock_words(snapshot.elapsed_seconds)}"

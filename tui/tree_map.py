@@ -14,7 +14,7 @@ from textual.strip import Strip
 from textual.widget import Widget
 
 from distsum.messages import TaskId
-from distsum.observe.states import DONE, NAMES
+from distsum.observe.states import BACKUP, DONE, NAMES, QUEUED, RUNNING
 from distsum.wording import counted
 
 from .cells import width_of
@@ -335,8 +335,11 @@ class TreeMap(Widget, can_focus=True):
             self.border_title = Content(title)
         counts = view.states[window.phase - 1].counts()
         here: list[tuple[int | None, str]] = [(None, self._cursor_words(cells))] if self.has_focus else []
+        # Of a job that has not come to its end: where tasks were then.
+        left = {QUEUED, RUNNING, BACKUP} if view.failure is not None else set()
         every: list[tuple[int | None, str]] = [
-            (state, f"{GLYPHS[state]} {count:,} {NAMES[state]}") for state, count in enumerate(counts)
+            (state, f"{GLYPHS[state]} {count:,} {'left ' * (state in left)}{NAMES[state]}")
+            for state, count in enumerate(counts)
         ]
         some = [part for part, count in zip(every, counts, strict=True) if count]
         signs: list[tuple[int | None, str]] = [

@@ -31,6 +31,7 @@ from distsum.messages import (
 from distsum.observe.history import History, HistoryHeader
 from distsum.observe.player import Player
 from distsum.observe.snapshot import PhaseWork
+from distsum.observe.states import QUEUED, RUNNING
 from tests.property.test_history import EVIDENCE, written
 from tests.recorded import BEGAN_SECONDS, Stored, recorded
 from tests.screens import UNSEEN, WIDE, check_looks, check_widths, settled, text_of
@@ -259,6 +260,18 @@ def test_without_colours_signs_are_drawn(monkeypatch):
     monkeypatch.setenv("NO_COLOR", "1")
     _, lines = shown(live(0.5))
     assert any(GLYPHS[0] * 20 in line for line in lines)
+
+
+def test_of_a_job_that_has_failed_it_is_told_what_it_has_left():
+    view = player_at(0.5).view()
+    assert " left " not in "\n".join(shown(replay(0.5))[1])
+    source = LiveSource()
+    source.put(msgspec.structs.replace(view, failure="the disk is full"))
+    (legend,) = [line for line in shown(source)[1] if " done  " in line]
+    queued, running = view.states[0].counts()[QUEUED : RUNNING + 1]
+    assert running
+    assert f" {running} left running" in legend
+    assert not queued or f" {queued} left queued" in legend
 
 
 @pytest.mark.parametrize(("term", "colorterm", "signs"), [
