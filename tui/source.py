@@ -159,8 +159,8 @@ class ReplaySource:
         return True
 
     def notice(self) -> str:
-        """Return nothing: what is to be known of a history is in its views."""
-        return ""
+        """Return what is to be known of the history, such as that it is damaged: on whichever pane one looks."""
+        return self.player.remark or ""
 
     def replay(self) -> ReplaySource | None:
         """Return this."""

@@ -103,6 +103,10 @@ class JobTally:
         self.succeeded = 0
         self.peak_worker_bytes = 0
 
+    def describe(self, job: str, reduction: str, files: int) -> None:
+        """Take note of what the job is, before it has begun: a history may tell no more."""
+        self._job, self._reduction, self._files = job, reduction, files
+
     def carry_on(self, earlier: LedgerReport, began_seconds: float) -> None:
         """Begin with an earlier master's ledger; ``began_seconds`` is when the clock of what follows began."""
         self.ledger.carry_on(earlier, began_seconds - earlier.began_seconds)

@@ -454,6 +454,7 @@ class Replay:
 def tally_of(header: HistoryHeader, uri_of: Callable[[int], bytes] = lambda index: b"input %d" % index) -> JobTally:
     """Return what counts a history's events, before the first; ``uri_of`` tells what is known of an input's name."""
     tally = JobTally(header.work, uri_of, speculation=header.speculation)
+    tally.describe(header.job, header.reduction, header.files)
     if header.earlier is not None:
         tally.carry_on(header.earlier, header.began_seconds)
     return tally

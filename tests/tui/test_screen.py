@@ -466,6 +466,18 @@ def test_a_history_that_is_cut_short_is_played_as_far_as_it_goes_and_says_so():
     assert any("RUNNING" in line for line in lines)
 
 
+@pytest.mark.parametrize("size", [(120, 36), (80, 24)])
+def test_a_history_that_is_damaged_where_it_begins_says_so_where_one_looks_and_of_which_job_it_is(size):
+    content = bytearray(recorded())
+    begin = content.index(b"\n") + 1
+    first = begin + 8 + int.from_bytes(content[begin : begin + 4], "little")
+    content[first + 100] ^= 1
+    _, lines = shown(replay(1.0, bytes(content)), size=size)
+    assert any("it is damaged at byte" in line for line in lines)
+    assert "7f3a" in lines[1]
+    assert "mean of 4,000 files" in lines[1]
+
+
 # The mouse, and sizes -------------------------------------------------------------------------------------------------
 
 
