@@ -321,8 +321,11 @@ def test_a_broker_that_stands_still_ends_no_quarantine(service, disturb):
 
 def test_connections_that_are_closed_are_made_again(service, disturb):
     closed = 0
+    connections = f"/api/vhosts/{service.vhost}/connections"
     with disturb(followed=True):
-        for each in service.node.management("GET", f"/api/vhosts/{service.vhost}/connections"):
+        # It tells of connections some seconds late.
+        wait_until(lambda: len(service.node.management("GET", connections)) > 2, "connections to close")
+        for each in service.node.management("GET", connections):
             with contextlib.suppress(OSError):  # gone since
                 service.node.management("DELETE", f"/api/connections/{quote(each['name'], safe='')}")
                 closed += 1

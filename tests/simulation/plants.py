@@ -53,8 +53,7 @@ class CountsFailuresTwice(TaskTracker):
     def _failed(self, message: TaskFailed) -> None:
         task = self._tasks.get(message.task)
         if task is not None and message.attempt not in task.attempts:
-            task.attempts[message.attempt] = Attempt()
-            self._known.queued += 1
+            task.failures += 1
         super()._failed(message)
 
 
