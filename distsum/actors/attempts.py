@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from distsum.actors.speculation import Durations, Idle, PhaseView, Running, View
-from distsum.messages import Effort, TaskId
+from distsum.messages import Effort, TaskId, TaskSucceeded
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 _SLOWNESS_MEMORY = 0.5
 """How much of a worker's slowness is its earlier tasks'."""
+_ROUNDING = 1e-9
+"""Of shares of a task."""
 SLOWNESS_TASKS = 3
 """Finished tasks of a phase before one more is compared with their mean."""
 
@@ -209,6 +211,36 @@ class OutTask(msgspec.Struct):
         """Return what a helper has told to have read for a child; 0 where none has made it."""
         made = (each.children for each in self.backups.values())
         return max((children.get(child, 0) for children in (self.left, *made)), default=0)
+
+    def spared(self, winner: TaskSucceeded | None) -> dict[int, int]:
+        """Return what attempts that lose have read for what the winner has taken, by their numbers.
+
+        Nobody tells whose a sum was that was found stored. Helpers tell of their children, and the rest is put down to
+        the attempts that had come furthest; more than they have told to have read to the first, which tells of that
+        when it stops.
+        """
+        others = [number for number in self.attempts if winner is None or number != winner.attempt]
+        if winner is None or not winner.taken_share or not others:
+            return {}
+        others.sort(key=lambda number: (self.attempts[number].child is not None, -self.attempts[number].progress))
+        first = self.attempts[others[0]]
+        if winner.taken_share < 1.0 - _ROUNDING:
+            whole = winner.effort.bytes_read / (1.0 - winner.taken_share)
+        else:
+            whole = first.bytes_read / first.progress if first.progress else 0.0
+        left = round(winner.taken_share * whole) - sum(self.child_bytes(child) for child in winner.taken)
+        spared = {}
+        # Helpers that have just made theirs, of which we have not heard.
+        made = [number for number in others if self.attempts[number].child in winner.taken]
+        for number in made:
+            spared[number] = max(0, min(left, round(whole / self.splits)))
+            left -= spared[number]
+        for number in others:
+            if number not in spared:
+                spared[number] = max(0, min(left, self.attempts[number].bytes_read))
+                left -= spared[number]
+        spared[(made or others)[0]] += max(0, left)
+        return spared
 
     @property
     def begun(self) -> frozenset[int]:

@@ -82,10 +82,6 @@ _LOOK_SECONDS = 0.05
 """Stragglers are looked for so long after something has happened that could make one."""
 
 
-_ROUNDING = 1e-9
-"""Of shares."""
-
-
 class TrackerSettings(msgspec.Struct, frozen=True):
     """What the tracker may be told.
 
@@ -576,7 +572,7 @@ class TaskTracker:
         """Take a task off, and call back all attempts but the winner; a backup has won, or ends as ``outcome`` says."""
         task = self._tasks.pop(task_id)
         taken = frozenset(winner.taken) if winner is not None else frozenset()
-        spared = _spared(task, winner)
+        spared = task.spared(winner)
         for number, attempt in task.attempts.items():
             self._known.queued -= attempt.queued
             worker = attempt.worker or attempt.assigned
@@ -860,34 +856,3 @@ class TaskTracker:
         saved = (max(0.0, left - took) if left is not None else None) if saves else 0.0
         children, wasted = len(backup.children), backup.wasted_bytes
         self._context.emit(BackupEnded(task_id, number, backup.worker, outcome, took, saved, wasted, children))
-
-
-def _spared(task: OutTask, winner: TaskSucceeded | None) -> dict[int, int]:
-    """Return what attempts that lose have read for what the winner has taken, by their numbers.
-
-    Nobody tells whose a sum was that was found stored. Helpers tell of their children, and the rest is put down to the
-    attempts that had come furthest; more than they have told to have read to the first, which tells of that when it
-    stops.
-    """
-    others = [number for number in task.attempts if winner is None or number != winner.attempt]
-    if winner is None or not winner.taken_share or not others:
-        return {}
-    others.sort(key=lambda number: (task.attempts[number].child is not None, -task.attempts[number].progress))
-    first = task.attempts[others[0]]
-    if winner.taken_share < 1.0 - _ROUNDING:
-        whole = winner.effort.bytes_read / (1.0 - winner.taken_share)
-    else:
-        whole = first.bytes_read / first.progress if first.progress else 0.0
-    left = round(winner.taken_share * whole) - sum(task.child_bytes(child) for child in winner.taken)
-    spared = {}
-    # Helpers that have just made theirs, of which we have not heard.
-    made = [number for number in others if task.attempts[number].child in winner.taken]
-    for number in made:
-        spared[number] = max(0, min(left, round(whole / task.splits)))
-        left -= spared[number]
-    for number in others:
-        if number not in spared:
-            spared[number] = max(0, min(left, task.attempts[number].bytes_read))
-            left -= spared[number]
-    spared[(made or others)[0]] += max(0, left)
-    return spared

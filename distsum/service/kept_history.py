@@ -12,7 +12,7 @@ from distsum.errors import DistsumError
 from distsum.logs import concerning
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterable
 
     from distsum.service.records import Records
     from distsum.service.served_job import ServedJob
@@ -43,14 +43,14 @@ async def keep(
         recorder = served.recorder
         if recorder is None or recorder.events == stored:
             continue
-        began, stored = time.perf_counter(), recorder.events
+        began, events = time.perf_counter(), recorder.events
         try:
             if await may_store():
                 size = await store(served, records)
+                stored = events
         except DistsumError as error:
             if not told:
-                name = served.job.spec.job
-                log.warning("the history of job %s is not stored yet: %s", name, error, extra=concerning(job=name))
+                _warn(served, error)
             told = True
         pause = pause_seconds(size, time.perf_counter() - began, seconds)
 
@@ -78,6 +78,15 @@ async def store(served: ServedJob, records: Records) -> int:
     return size
 
 
+async def leave(jobs: Iterable[ServedJob], records: Records) -> None:
+    """Store the histories of jobs so far, for the next master; of one that cannot be stored only that is told."""
+    for served in jobs:
+        try:
+            await store(served, records)
+        except DistsumError as error:
+            _warn(served, error)
+
+
 async def look_back(served: ServedJob, records: Records) -> None:
     """Look for what an earlier master has told of a job's stragglers; without it the job goes on as well."""
     name = served.job.spec.job
@@ -86,6 +95,11 @@ async def look_back(served: ServedJob, records: Records) -> None:
     except DistsumError as error:
         told = "what an earlier master has told of the stragglers of job %s is lost: %s"
         log.warning(told, name, error, extra=concerning(job=name))
+
+
+def _warn(served: ServedJob, error: DistsumError) -> None:
+    name = served.job.spec.job
+    log.warning("the history of job %s is not stored yet: %s", name, error, extra=concerning(job=name))
 
 
 async def _is_over(served: ServedJob, seconds: float) -> bool:

@@ -32,6 +32,8 @@ from distsum.stores.routing import is_remote
 from distsum.wording import printable
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from distsum.observe.history import Recorder
     from distsum.observe.ledger import LedgerReport
     from distsum.stores.base import Reader, Store
@@ -289,11 +291,7 @@ class Records:
             HistoryError: It is of another version.
             StorageError: It cannot be read.
         """
-        reader = self.open_history(job)
-        if reader is None:
-            return None
-        with reader:
-            return ledger_of(History(reader))
+        return self._read_history(job, ledger_of)
 
     def replay(self, job: str) -> Replay | None:
         """Return what is counted from a job's history; None if it has none.
@@ -302,11 +300,14 @@ class Records:
             HistoryError: It is of another version.
             StorageError: It cannot be read.
         """
+        return self._read_history(job, Replay)
+
+    def _read_history(self, job: str, read: Callable[[History], _Content]) -> _Content | None:
         reader = self.open_history(job)
         if reader is None:
             return None
         with reader:
-            return Replay(History(reader))
+            return read(History(reader))
 
     def open_history(self, job: str) -> Reader | None:
         """Return a job's history to read; None if it has none.

@@ -220,8 +220,7 @@ class Service:
         if not await self.still_serves():
             return
         await asyncio.to_thread(self._records.end_serving, self._token)
-        for served in self._jobs.served.values():
-            await kept_history.store(served, self._records)
+        await kept_history.leave(self._jobs.served.values(), self._records)
 
     async def _take_over(self) -> None:
         folders = await asyncio.to_thread(self._records.folders)
