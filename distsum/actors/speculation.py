@@ -311,7 +311,8 @@ def decide(view: View, settings: SpeculationSettings) -> tuple[Decision, ...]:
         )
         chosen = _place(suspect, best, view, settings, full=backups >= cap)
         if not isinstance(chosen, Idle):
-            decisions.append(Decline(running, suspect.reason, chosen, evidence))
+            if running.elapsed_seconds > settings.min_seconds:  # what has just begun may yet be given to who idles next
+                decisions.append(Decline(running, suspect.reason, chosen, evidence))
             continue
         backups += 1
         decisions.append(StartBackup(running, chosen.worker, suspect.reason, evidence))
@@ -525,10 +526,14 @@ def _usual_seconds(phase: PhaseView, view: View, settings: SpeculationSettings) 
 
 
 def _expected_seconds(running: Running, settings: SpeculationSettings) -> float:
-    """Return what an attempt will have taken in all, by its progress; 0 where that is not known."""
+    """Return what an attempt will have taken in all, by its progress; 0 where that is not known.
+
+    The first time that it tells how far it is, that is as much what beginning has taken as how fast it is: until there
+    is a second time it is only held against it what it has taken already.
+    """
     if not running.is_measured(settings.min_seconds) or running.progress >= 1.0:
         return 0.0
-    return running.elapsed_seconds + running.left_seconds(0.0)
+    return running.elapsed_seconds + (0.0 if running.rate is None else running.left_seconds(0.0))
 
 
 class _Limit(NamedTuple):

@@ -56,7 +56,7 @@ def parse_speculation(text: str) -> SpeculationSettings:
     given: dict[str, str] = {}
     for part in text.split(","):
         key, sign, value = (each.strip() for each in part.partition("="))
-        if not sign:
+        if not (key and sign):
             raise ValueError(f"{_FORM}; {printable(part, 40)!r} is neither")
         if key in given:
             raise ValueError(f"{_FORM}; {printable(key, 40)} is given twice")

@@ -62,6 +62,8 @@ def test_a_straggler_is_given_to_an_idle_worker_too_and_the_loser_is_called_back
     system = system_with(spec(50), workers=12)
     first, second = stragglers(system)
     system.tell(TRACKER, Heartbeat("w9", first, 1000, attempt=9, progress=0.1))
+    system.advance(0.01)
+    system.tell(TRACKER, Heartbeat("w9", first, 1010, attempt=9, progress=0.101))
     system.advance(1.0)
     backups = {message.task: (worker, message) for worker, message in assigned(system)}
     assert backups.keys() == {first, second}

@@ -280,10 +280,11 @@ SPECULATION = {
 BAD_SPECULATION = [
     ("", "must be a text"),
     ("quantile", "must be none, or KEY=VALUE,...; 'quantile' is neither"),
+    ("=,=", "must be none, or KEY=VALUE,...; '=' is neither"),
     ("quantile=0.5,", "must be none, or KEY=VALUE"),
     ("quantile=0.5,quantile=0.6", "quantile is given twice"),
     ("quantil=0.5", "quantil is no key of it; did you mean quantile?"),
-    ("=1", "'' is no key of it"),
+    ("=1", "'=1' is neither"),
     ("xyz\x1b=1", "xyz\\x1b is no key of it; there are policy, quantile,"),
     ("policy=fast", "policy fast must be one of guarded, bare,"),
     ("quantile=1.5", "quantile 1.5 must be a number from 0 to 1"),

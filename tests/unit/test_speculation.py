@@ -152,7 +152,7 @@ def test_a_worker_that_falls_silent_is_copied_whatever_is_done() -> None:
 def test_while_others_idle_a_slow_worker_and_a_slow_rate_are_copied_without_waiting_for_the_phase() -> None:
     early: dict[str, Any] = {"done": 10, "durations": finished(*[1.0] * 10)}
     known = running(elapsed_seconds=0.1, slowness=8.0)
-    crawling = running(elapsed_seconds=0.9, progress=0.05)
+    crawling = running(elapsed_seconds=0.9, progress=0.05, rate=0.05)
     for attempt, reason, limit in ((known, "slow_worker", None), (crawling, "slow_rate", 2.0)):
         (copied,) = decisions(attempt, **early)
         assert isinstance(copied, StartBackup)
@@ -233,7 +233,7 @@ def test_of_equally_fast_workers_a_copy_goes_to_the_one_that_was_heard_last() ->
 def test_of_two_or_three_attempts_one_is_slow_by_the_fastest_where_nobody_has_finished_anything() -> None:
     nothing: dict[str, Any] = {"tasks": 3, "done": 0, "durations": Durations()}
     fast = running(1, elapsed_seconds=4.0, progress=0.2, bytes_read=200)
-    slow = running(2, elapsed_seconds=4.0, progress=0.01, bytes_read=10)
+    slow = running(2, elapsed_seconds=4.0, progress=0.01, rate=0.0025, bytes_read=10)
     (decision,) = decisions(fast, slow, **nothing)
     assert isinstance(decision, StartBackup)
     assert (decision.running, decision.reason) == (slow, "slow_rate")
@@ -248,15 +248,38 @@ def test_a_node_that_is_smaller_than_the_others_makes_none_of_them_slow() -> Non
     small = running(1, elapsed_seconds=4.0, progress=0.5, bytes_read=200)
     whole = running(2, elapsed_seconds=4.0, progress=0.2, bytes_read=200)
     assert decisions(small, whole, **nothing) == ()
-    assert len(decisions(small, running(2, elapsed_seconds=4.0, progress=0.02, bytes_read=20), **nothing)) == 1
+    crawling = running(2, elapsed_seconds=4.0, progress=0.02, rate=0.005, bytes_read=20)
+    assert len(decisions(small, crawling, **nothing)) == 1
+
+
+def test_how_far_an_attempt_is_the_first_time_it_tells_does_not_make_it_slow() -> None:
+    early: dict[str, Any] = {"done": 10, "durations": finished(*[1.0] * 10)}
+    # It took 0.7 s to open its files, say, and has told once, at 0.8 s; or it was begun and nothing was heard since.
+    first = running(elapsed_seconds=0.9, progress_seconds=0.1, progress=0.01)
+    assert decisions(first, **early) == ()
+    again = msgspec.structs.replace(first, elapsed_seconds=1.4, progress_seconds=0.1, progress=0.6, rate=1.18)
+    assert decisions(again, **early) == ()
+    (slow,) = decisions(msgspec.structs.replace(again, progress=0.02, rate=0.02), **early)
+    assert isinstance(slow, StartBackup)
+    (late,) = decisions(msgspec.structs.replace(first, elapsed_seconds=2.1), **early)
+    assert isinstance(late, StartBackup), "twice what is usual has passed already"
+
+
+def test_what_has_just_begun_is_not_told_of_when_no_worker_can_copy_it() -> None:
+    known = running(elapsed_seconds=0.0, slowness=8.0)
+    others = [running(index, elapsed_seconds=3.0, slowness=20.0) for index in (1, 2)]
+    taken, told = decisions(known, *others, idle=1, done=10, durations=finished(*[1.0] * 10))
+    assert isinstance(taken, StartBackup)
+    assert isinstance(told, Decline)
+    assert {taken.running, told.running} == set(others)
 
 
 def test_what_an_attempt_has_told_in_its_first_moment_says_nothing_of_rates() -> None:
     nothing: dict[str, Any] = {"tasks": 9, "done": 0, "durations": Durations()}
 
     def begun(index: int, told_seconds: float, progress: float) -> Running:
-        since = 2.0 - told_seconds
-        return running(index, elapsed_seconds=2.0, progress_seconds=since, progress=progress, bytes_read=10**6)
+        times = {"elapsed_seconds": 2.0, "progress_seconds": 2.0 - told_seconds}
+        return running(index, **times, progress=progress, rate=progress / told_seconds, bytes_read=10**6)
 
     # Heartbeats that were sent 10 ms after the beginning, of which the tracker has heard 9 ms later.
     early = [begun(index, 0.001, 0.0005) for index in range(1, 4)]
