@@ -6,7 +6,7 @@ import sys
 
 import benchmarks
 
-_NOT_ONES = {"__main__", "cluster_hosts", "cluster_tasks", "fleet_hosts", "measure", "plot"}
+_NOT_ONES = {"__main__", "cluster_bare", "cluster_hosts", "cluster_tasks", "fleet_hosts", "measure", "plot"}
 
 
 def main() -> None:

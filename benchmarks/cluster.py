@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from benchmarks import cluster_bare
 from benchmarks.cluster_hosts import hosts
 from benchmarks.measure import interleaved, middle, report
 from benchmarks.single_machine import compile_all, python
@@ -224,21 +225,25 @@ def large(made: Cluster) -> list[dict[str, object]]:
         "Dask": python(DASK, BUCKET, "in", "dask.npy", scheduler, str(COUNT)),
     }
     seconds = interleaved(runs, ROUNDS, environment=made.environment)
-    made.run(*python(SAME, BUCKET, "ours.npy", "obstore.npy", "dask.npy"))
     name = f"{FILES} x {COUNT / 1e6:g} M from S3, 2 workers"
-    submitted, streamed = [], []
+    submitted, streamed, bare = [], [], []
     for _ in range(2):
         submitted += [float(line) for line in made.run(*python(CLIENT, BUCKET, "2")).splitlines()[1:]]
         streamed += [float(made.run(*runs["obstore"])) for _ in range(2)]
+        bare += [cluster_bare.seconds(BUCKET, "in/", made.environment) for _ in range(2)]
+    made.run(*python(SAME, BUCKET, "ours.npy", "obstore.npy", "dask.npy", "bare.npy"))
     within = row(
         f"{name}, submit to result", "its loop alone", middle(submitted), middle(streamed), 1.4, "without start-up"
+    )
+    bound = row(
+        "two processes of aiobotocore and numpy alone", "the same", middle(bare), middle(streamed), "", "a bound"
     )
     words = {"obstore": ("one process, obstore, 5 at once", 1.4), "Dask": ("Dask distributed + s3fs", 0.35)}
     middles = {each: middle(taken) for each, taken in seconds.items()}
     told = json.loads(made.run(*DISTSUM, *ours, "--json").splitlines()[-1])
     inside = f"{told['seconds']:.3g} s of it inside the service"
     rows = [row(name, words[peer][0], middles["distsum"], middles[peer], words[peer][1], inside) for peer in words]
-    return [within, *rows]
+    return [within, bound, *rows]
 
 
 def row(case: str, peer: str, ours: float, theirs: float, reach: object, note: str = "") -> dict[str, object]:
