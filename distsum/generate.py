@@ -39,7 +39,7 @@ import msgspec
 from distsum import dtypes
 from distsum.errors import JobError, OutputError, StorageError, UsageError
 from distsum.machine import usable_cpus
-from distsum.stores.routing import RoutingStore, is_remote
+from distsum.stores.routing import RoutingStore, check_known, is_remote
 from distsum.wording import printable
 
 if TYPE_CHECKING:
@@ -142,6 +142,7 @@ def generate(
         StorageError: The disk is full or failed. Complete files stay, unfinished ones are removed.
     """
     folder = os.fsencode(destination)
+    check_known(folder)
     if is_remote(folder):
         folder = folder.rstrip(b"/")
     share = _checked(folder, files, count, dtype, format, seed, distribution)

@@ -35,7 +35,7 @@ from typing import IO, TYPE_CHECKING, Final
 
 from distsum.errors import InputListError
 from distsum.paths import collected, collected_sorted
-from distsum.stores.routing import RoutingStore, absolute, bucket_of, is_remote
+from distsum.stores.routing import RoutingStore, absolute, bucket_of, foreign, is_remote
 from distsum.wording import printable
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ def _named(argument: bytes, wanted: Filter, format: str, store: RoutingStore) ->
     try:
         mode = os.stat(argument).st_mode
     except OSError as error:
-        if _MAGIC.search(argument):
+        if _MAGIC.search(argument) and foreign(argument) is None:
             yield from _pattern(argument, wanted)
             return
         raise InputListError(_missing(argument, error)) from None
@@ -127,6 +127,8 @@ def _named(argument: bytes, wanted: Filter, format: str, store: RoutingStore) ->
 
 def _missing(argument: bytes, error: OSError) -> str:
     why = "no such file or folder" if error.errno in {errno.ENOENT, errno.ENOTDIR} else error.strerror
+    if (remedy := foreign(argument)) is not None:
+        why = remedy
     return f"{printable(argument)}: {why}"
 
 

@@ -43,6 +43,7 @@ from distsum.stores.routing import (
     absolute,
     absolute_folder,
     bucket_of,
+    check_known,
     excess_key_bytes,
     is_remote,
 )
@@ -235,12 +236,14 @@ def check_output(output: bytes, inputs: Sequence[bytes], store: Store, *, force:
     Raises:
         OutputError: It exists, is an input, or its folder is not there or cannot be written.
         UnreachableError: Its bucket cannot be used.
+        UsageError: It is an URI of another kind.
     """
     shown = printable(output)
     if b"\0" in output:
         raise OutputError(f"{shown} holds a NUL byte, which no path does")
     if not output:
         raise OutputError("the output is an empty name; check the variables in the command")
+    check_known(output)
     if is_remote(output):
         _check_object(output, inputs, store, force=force)
         return

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import itertools
 import os
+import re
 from typing import TYPE_CHECKING, Final
 
+from distsum.errors import UsageError
 from distsum.latency import Latencies
 from distsum.request import DEFAULT_S3_DEADLINE_SECONDS
 from distsum.stores.local import LocalStore
+from distsum.wording import printable
 
 if TYPE_CHECKING:
     import threading
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
     from distsum.stores.s3 import S3Store
 
 _REMOTE: Final = b"s3://"
+_SCHEME: Final = re.compile(rb"([A-Za-z][A-Za-z0-9+.-]*)://")
 
 
 def is_remote(uri: bytes) -> bool:
@@ -35,8 +39,42 @@ def is_remote(uri: bytes) -> bool:
     return uri.startswith(_REMOTE)
 
 
+def foreign(uri: bytes) -> str | None:
+    """Return how to write a name that begins like an URI of a kind that is not read here; None if it does not.
+
+    >>> foreign(b"file:///data/a.npy")
+    "'file://' is not known: name it by its path, /data/a.npy"
+    >>> foreign(b"gs://bucket/a.npy")
+    "'gs://' is not known, only s3:// and paths; what is called so on this machine's disks is ./gs://bucket/a.npy"
+    >>> foreign(b"./gs://bucket/a.npy"), foreign(b"s3://bucket/a.npy")
+    (None, None)
+    """
+    if is_remote(uri) or (found := _SCHEME.match(uri)) is None:
+        return None
+    rest = uri[found.end() :]
+    unknown = f"'{printable(found[0])}' is not known"
+    if found[1].lower() == b"file" and rest.startswith(b"/"):
+        return f"{unknown}: name it by its path, {printable(rest)}"
+    return f"{unknown}, only s3:// and paths; what is called so on this machine's disks is ./{printable(uri)}"
+
+
+def check_known(uri: bytes) -> None:
+    """Check that a name is a path or an URI that is known here; as a path others would make a folder ``file:``.
+
+    Raises:
+        UsageError: It is neither.
+    """
+    if (remedy := foreign(uri)) is not None:
+        raise UsageError(f"{printable(uri)}: {remedy}")
+
+
 def absolute(uri: bytes) -> bytes:
-    """Return a name that means the same from any folder."""
+    """Return a name that means the same from any folder.
+
+    Raises:
+        UsageError: As ``check_known`` does.
+    """
+    check_known(uri)
     return uri if is_remote(uri) else os.path.abspath(uri)
 
 

@@ -307,6 +307,36 @@ def test_an_output_that_cannot_be_ends_with_2_before_any_work(tmp_path):
     assert not (tmp_path / "w").exists()
 
 
+@pytest.mark.parametrize(
+    ("command", "name"),
+    [
+        (
+            ["generate", "file:///data", "--files", "2", "--count", "3"],
+            "'file://' is not known: name it by its path, /data",
+        ),
+        (["mean", "good.npy", "-o", "file:///r.npy"], "'file://' is not known: name it by its path, /r.npy"),
+        (["mean", "good.npy", "-o", "r.npy", "--work-dir", "gs://b/w"], "'gs://' is not known, only s3:// and paths"),
+        (["mean", "https://host/a.npy", "-o", "r.npy"], "'https://' is not known, only s3:// and paths"),
+        (["mean", "S3://bucket/*.npy", "-o", "r.npy"], "'S3://' is not known, only s3:// and paths"),
+        (["gc", "file:///w"], "'file://' is not known: name it by its path, /w"),
+    ],
+)
+def test_an_uri_of_another_kind_is_refused_and_makes_no_folder_of_that_name(tmp_path, command, name):
+    (tmp_path / "good.npy").write_bytes(npy(good(0)))
+    done = distsum(*command, cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert name in done.stderr
+    assert [each.name for each in tmp_path.iterdir()] == ["good.npy"]
+
+
+def test_a_file_whose_name_looks_like_an_uri_is_named_from_its_folder(tmp_path):
+    (tmp_path / "gs:").mkdir()
+    (tmp_path / "gs:" / "good.npy").write_bytes(npy(good(0)))
+    done = distsum("mean", "./gs://good.npy", "-o", "./gs://result.npy", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    np.testing.assert_array_equal(np.load(tmp_path / "gs:" / "result.npy"), good(0))
+
+
 @pytest.mark.parametrize("where", ["output", "work folder"])
 def test_a_disk_that_is_mounted_for_reading_only_ends_with_2(tmp_path, where, missing_service):
     disk = tmp_path / "disk"
