@@ -232,6 +232,7 @@ def main() -> None:
             found = dict(zip(cells, pool.map(simulate, cells, chunksize=len(seeds_of(workers))), strict=True))
             added = [row_of(found, workers, partition, cluster) for partition, cluster in product(PARTITIONS, CLUSTERS)]
             report(f"stragglers_{workers}", added)
+            report(f"stragglers_{workers}_slower", slower_rows(found))
             rows += added
             if (drawing := _PICTURES.get(workers)) is not None:
                 drawing.write_text(picture(found, workers), encoding="utf-8")
@@ -260,6 +261,20 @@ def row_of(found: Mapping[Cell, Outcome], workers: int, partition: int, cluster:
     row["no scheduler below"] = "" if bound is None else f"{bound / usual:.2f}"
     row["throughput alone"] = "" if busy is None else f"{busy:.3f}"
     return row
+
+
+def slower_rows(found: Mapping[Cell, Outcome]) -> list[dict[str, object]]:
+    """Return for each policy how many runs took longer than without speculation: at all, and by more than 2 %."""
+    rows: list[dict[str, object]] = []
+    for policy in POLICIES[1:]:
+        ratios = [
+            outcome.makespan / found[msgspec.structs.replace(cell, policy="none")].makespan
+            for cell, outcome in found.items()
+            if cell.policy == policy
+        ]
+        row: dict[str, object] = {"policy": policy, "runs": len(ratios), "slower": sum(each > 1.0 for each in ratios)}
+        rows.append(row | {"by over 2 %": sum(each > 1.02 for each in ratios), "the worst": f"{max(ratios):.3f}"})
+    return rows
 
 
 def picture(found: Mapping[Cell, Outcome], workers: int) -> str:

@@ -292,6 +292,7 @@ class TaskTracker:
         if task is None or attempt is None or worker not in {attempt.worker, attempt.assigned}:
             return
         if attempt.assigned is None:
+            task.deaths += attempt.worker is not None
             attempt.worker, attempt.started_seconds = None, self._context.now()
             self._known.queued += 1
             return
@@ -685,9 +686,31 @@ class TaskTracker:
         self._context.send(MASTER, TaskGaveUp(message.task, message.kind, message.reason))
 
     def _dead_lettered(self, message: TaskDeadLettered) -> None:
-        if self._settle(message.task, "moot"):
-            reason = f"its worker ended during each of {message.deliveries} deliveries, so it is not tried again"
-            self._context.send(MASTER, TaskGaveUp(message.task, "abandoned", reason))
+        """Give up a task that takes its workers down; hand out again what had hardly been begun.
+
+        When all workers lose the broker it notices one after the other, and hands each one's task to the next.
+        """
+        if (task := self._tasks.get(message.task)) is None:
+            return
+        queued = next((number for number, each in task.whole.items() if each.assigned is None), None)
+        # The last may not be known to be lost yet.
+        begun = task.deaths + (queued is not None and task.attempts[queued].worker is not None)
+        task.dead_letters += 1
+        if begun >= message.deliveries - 1:
+            reason = f"its worker ended during each of {message.deliveries} deliveries"
+        else:
+            often = f", {task.dead_letters} times over" if task.dead_letters > 1 else ""
+            reason = (
+                f"{message.deliveries} workers in turn were lost that held it{often}, of which {begun} had begun it"
+            )
+            if task.dead_letters < self._settings.max_attempts:
+                self._context.emit(TaskRetried(message.task, "", task.dead_letters + 1, reason))
+                if queued is not None:
+                    self._drop(message.task, task, queued)
+                self._publish_if_none(message.task, task)
+                return
+        self._settle(message.task, "moot")
+        self._context.send(MASTER, TaskGaveUp(message.task, "abandoned", f"{reason}, so it is not tried again"))
 
     def _check_leases(self) -> None:
         now = self._context.now()

@@ -102,7 +102,9 @@ class Narrator:
                 level = logging.INFO if event.kind in {"blocked", "not_served"} else logging.WARNING
                 return Line(level, f"{what} failed: {event.kind}: {printable(event.reason, 2000)}", concerns)
             case TaskRetried():
-                return Line(logging.INFO, f"the task is handed out again, now for attempt {event.attempt}", concerns)
+                why = "" if event.worker else f": {event.reason}"  # otherwise its worker has told just before
+                words = f"the task is handed out again, now for attempt {event.attempt}{why}"
+                return Line(logging.INFO if event.worker else logging.WARNING, words, concerns)
             case TaskReturned():
                 words = f"the task is back in the queue after delivery {event.deliveries}"
                 return Line(logging.WARNING, words, concerns)
