@@ -167,7 +167,8 @@ class OutTask(msgspec.Struct):
         repeats: Those that do not: others could still try it that are not known to fail.
         failed_on: Workers that have failed it, each with its host.
         deaths: Workers that were lost after they had begun it from the queue.
-        dead_letters: How often the broker gave it up that handed it to workers in vain.
+        dead_letters: How often the broker gave it up, since all that it had handed it to were lost.
+        vanished: How many workers had vanished in all when it was last put into the queue.
         backups: The backups that are under way, by their attempts' numbers.
         declined: Attempts for which a backup was declined, each with the reason, and backups for which a helper was,
             each with the child, so that it is told once.
@@ -186,6 +187,7 @@ class OutTask(msgspec.Struct):
     failed_on: dict[str, str] = {}
     deaths: int = 0
     dead_letters: int = 0
+    vanished: int = 0
     backups: dict[int, Backup] = {}
     declined: set[tuple[int, str | int]] = set()
 

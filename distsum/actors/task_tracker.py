@@ -134,6 +134,8 @@ class TaskTracker:
         """Who may not go where tasks of a job would lead them, by job and place."""
         self._not_copied: set[str] = set()
         """Jobs of which somebody has asked that they get no backups."""
+        self._vanished = 0
+        """Workers that were lost after a silence: they were cut off, or froze."""
         self._taking = 0
         self._slots = 0
         self._successes = 0
@@ -283,6 +285,7 @@ class TaskTracker:
         for number in [number for number, loser in self._losers.items() if loser.worker == message.worker]:
             del self._losers[number]
         silent = self._context.now() - known.heard_seconds if known is not None else 0.0
+        self._vanished += silent > self._settings.speculation.silence_seconds
         self._context.emit(msgspec.structs.replace(message, silent_seconds=silent))
 
     def _return(self, worker: str, task_id: TaskId, number: int) -> None:
@@ -457,7 +460,7 @@ class TaskTracker:
 
     def _publish(self, task_id: TaskId, task: OutTask) -> None:
         """Queue a new attempt."""
-        number = self._number()
+        number, task.vanished = self._number(), self._vanished
         task.attempts[number] = Attempt(started_seconds=self._context.now())
         self._known.queued += 1
         resume = task.resume or number != task.first
@@ -686,7 +689,7 @@ class TaskTracker:
         self._context.send(MASTER, TaskGaveUp(message.task, message.kind, message.reason))
 
     def _dead_lettered(self, message: TaskDeadLettered) -> None:
-        """Give up a task that takes its workers down; hand out again what had hardly been begun.
+        """Give up a task that takes its workers down; hand it out again where these had vanished before they had it.
 
         When all workers lose the broker it notices one after the other, and hands each one's task to the next.
         """
@@ -695,22 +698,21 @@ class TaskTracker:
         queued = next((number for number, each in task.whole.items() if each.assigned is None), None)
         # The last may not be known to be lost yet.
         begun = task.deaths + (queued is not None and task.attempts[queued].worker is not None)
+        now, silence = self._context.now(), self._settings.speculation.silence_seconds
+        vanished = self._vanished - task.vanished
+        vanished += sum(now - each.heard_seconds > silence for each in self._workers.values())
         task.dead_letters += 1
-        if begun >= message.deliveries - 1:
-            reason = f"its worker ended during each of {message.deliveries} deliveries"
-        else:
-            often = f", {task.dead_letters} times over" if task.dead_letters > 1 else ""
-            reason = (
-                f"{message.deliveries} workers in turn were lost that held it{often}, of which {begun} had begun it"
-            )
-            if task.dead_letters < self._settings.max_attempts:
-                self._context.emit(TaskRetried(message.task, "", task.dead_letters + 1, reason))
-                if queued is not None:
-                    self._drop(message.task, task, queued)
-                self._publish_if_none(message.task, task)
-                return
-        self._settle(message.task, "moot")
-        self._context.send(MASTER, TaskGaveUp(message.task, "abandoned", f"{reason}, so it is not tried again"))
+        enough = message.deliveries - 1
+        if begun >= enough or vanished < enough or task.dead_letters >= self._settings.max_attempts:
+            self._settle(message.task, "moot")
+            reason = f"its worker ended during each of {message.deliveries} deliveries, so it is not tried again"
+            self._context.send(MASTER, TaskGaveUp(message.task, "abandoned", reason))
+            return
+        told = f"{message.deliveries} workers had it in turn, and {vanished} had lost the broker by then"
+        self._context.emit(TaskRetried(message.task, "", task.dead_letters + 1, told))
+        if queued is not None:
+            self._drop(message.task, task, queued)
+        self._publish_if_none(message.task, task)
 
     def _check_leases(self) -> None:
         now = self._context.now()
