@@ -364,7 +364,10 @@ class Known(msgspec.Struct):
             without: Jobs that are left out.
         """
         running: dict[tuple[str, int], list[Running]] = {}
+        backups = self.backups
         for task_id, task in self.tasks.items():
+            if task.backups:
+                backups -= sum(self._is_silent(task.attempts[each], now, silence_seconds) for each in task.backups)
             if task_id.job in without:
                 continue
             whole, begun = (task.whole, task.begun) if len(task.attempts) > 1 else (task.attempts, frozenset(task.made))
@@ -426,9 +429,14 @@ class Known(msgspec.Struct):
             idle=idle,
             workers=len(self.workers),
             hosts=len({each.host for each in self.workers.values()}),
-            backups=self.backups,
+            backups=backups,
             bytes_per_second=self.rates.bytes_per_second,
         )
+
+    def _is_silent(self, attempt: Attempt, now: float, silence_seconds: float) -> bool:
+        """Whether who has an attempt is taken for frozen, so that nothing may come of it."""
+        worker = self.workers.get(attempt.worker or attempt.assigned or "")
+        return worker is not None and now - worker.heard_seconds > silence_seconds
 
 
 def hosts_of(attempts: Mapping[int, Attempt], workers: Mapping[str, KnownWorker]) -> frozenset[str]:

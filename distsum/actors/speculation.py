@@ -53,7 +53,8 @@ class SpeculationSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unkn
         quantile: Share of a phase's tasks that must be done before a running time is held against an attempt.
         multiplier: How many times the mean duration of the phase's finished tasks an attempt may take.
         min_seconds: No attempt is a straggler before it has run for so long.
-        max_share: Backups under way at most, as a share of the workers; always one.
+        max_share: Backups under way at most, as a share of the workers; always one. Silent workers' do not
+            count.
         copies: Backups of one task under way at most: the next begins when the last is taken for a straggler, too.
         gain: A copy begins only if the attempt is expected to take so many times as long as the copy, from now on.
         silence_seconds: A worker that says nothing for so long is taken for frozen. In half of it an idle one must have
@@ -238,7 +239,7 @@ class View(msgspec.Struct, frozen=True, kw_only=True):
         idle: Workers with nothing to do, less as many as there are tasks in the queue.
         workers: All workers.
         hosts: On how many hosts they run.
-        backups: Backups under way.
+        backups: Backups under way on workers that are heard.
         bytes_per_second: What a worker reads while it works; 0 where none has finished anything.
     """
 

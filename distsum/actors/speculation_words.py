@@ -106,12 +106,13 @@ def check_silence(settings: SpeculationSettings, heartbeat_seconds: float) -> st
 def speculation_text(settings: SpeculationSettings) -> str:
     """Return the text that stands for settings, with every key.
 
-    >>> parse_speculation(speculation_text(SpeculationSettings(gain=2.5))) == SpeculationSettings(gain=2.5)
+    >>> settings = SpeculationSettings(gain=2.5, quantile=0.6059441656784624)
+    >>> parse_speculation(speculation_text(settings)) == settings
     True
     """
     values = msgspec.structs.asdict(settings)
     return ",".join(
-        f"{key}={value if isinstance(value, str) else format(value, '.15g')}" for key, value in values.items()
+        f"{key}={value if isinstance(value, str) else repr(value).removesuffix('.0')}" for key, value in values.items()
     )
 
 

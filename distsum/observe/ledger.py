@@ -322,7 +322,8 @@ def ledger_lines(entries: Iterable[Entry]) -> tuple[LedgerLine, ...]:
             continue
         lines.append(LedgerLine(entry.seconds, "started", _started_words(entry)))
         if entry.outcome is not None:
-            lines.append(LedgerLine(entry.ended_seconds or entry.seconds, entry.outcome, entry_words(entry)))
+            ended = entry.seconds if entry.ended_seconds is None else entry.ended_seconds
+            lines.append(LedgerLine(ended, entry.outcome, entry_words(entry)))
     return tuple(sorted(lines, key=lambda line: line.seconds))
 
 
@@ -399,7 +400,7 @@ def task_words(task: TaskId) -> str:
 def _started_words(entry: BackupEntry) -> str:
     evidence = entry.evidence
     parts = [_suspicion_words(entry.reason, evidence)]
-    if (rate := _relative_rate(evidence)) is not None:
+    if entry.reason != "silent" and (rate := _relative_rate(evidence)) is not None:
         parts.append(f"reads at {rate:.2f}x its peers")
     left = "no end in sight" if evidence.left_seconds is None else f"left {duration_words(evidence.left_seconds)}"
     copy = "" if evidence.copy_seconds is None else f", a copy takes {duration_words(evidence.copy_seconds)}"
@@ -466,8 +467,8 @@ def _helper_words(entry: HelperEntry) -> str:
     reached = entry.reached_seconds
     if entry.declined:
         soon = reached or 0.0
-        near = soon >= entry.takes_seconds and entry.gain_times is not None
-        limit = f", not over {entry.gain_times:g} x that" if near else ""
+        gain = entry.gain_times if soon >= entry.takes_seconds else None
+        limit = "" if gain is None else f", not over {_times(gain)} x that"
         return f"{worker} and does not help with {takes}: others come to it in {duration_words(soon)}{limit}"
     why = "nobody was at it" if reached is None else f"others would have come to it in {duration_words(reached)}"
     return f"{worker} and helps with {takes}; {why}"
@@ -478,7 +479,7 @@ def _gain_words(evidence: Evidence) -> str:
     if left < copy:
         return f"left {duration_words(left)} < copy {duration_words(copy)}"
     if gain is not None:
-        return f"left {duration_words(left)} is not over {gain:g} x copy {duration_words(copy)}"
+        return f"left {duration_words(left)} is not over {_times(gain)} x copy {duration_words(copy)}"
     return f"left {duration_words(left)} is not much more than copy {duration_words(copy)}"
 
 
@@ -486,14 +487,15 @@ def _suspicion_words(reason: BackupReason, evidence: Evidence) -> str:
     """Return the rule that an attempt met, with its limit where that is known."""
     elapsed, times, limit = duration_words(evidence.elapsed_seconds), evidence.limit_times, evidence.limit_seconds
     match reason:
-        case "slow_attempt" if times and limit and evidence.mean_seconds:
-            of_mean = math.isclose(limit, times * evidence.mean_seconds)
-            return f"{elapsed} > {times:g} x {'mean' if of_mean else 'median'} {duration_words(limit / times)}"
+        case "slow_attempt" if times is not None and limit is not None and evidence.mean_seconds:
+            usual = limit / times if times else evidence.mean_seconds
+            name = "mean" if math.isclose(usual, evidence.mean_seconds) else "median"
+            return f"{elapsed} > {_times(times)} x {name} {duration_words(usual)}"
         case "slow_attempt" if evidence.mean_seconds:
             ratio = evidence.elapsed_seconds / evidence.mean_seconds
             return f"{elapsed} = {ratio:.1f} x mean {duration_words(evidence.mean_seconds)}"
         case "slow_worker" if evidence.slowness is not None:
-            least = "" if times is None else f" (slow from {times:g} x)"
+            least = "" if times is None else f" (slow from {_times(times)} x)"
             return f"{elapsed} on a worker whose last tasks took {evidence.slowness:.1f} x the mean{least}"
         case "silent":
             longest = "" if limit is None else f" > {duration_words(limit)}"
@@ -512,7 +514,7 @@ def _suspicion_words(reason: BackupReason, evidence: Evidence) -> str:
         if evidence.left_seconds is None
         else f", {duration_words(evidence.elapsed_seconds + evidence.left_seconds)} in all"
     )
-    return f"{done}{total} > {times:g} x usual {duration_words(limit / times)}"
+    return f"{done}{total} > {_times(times)} x usual {duration_words(limit / times)}"
 
 
 def _silent_before(evidence: Evidence) -> bool:
@@ -527,12 +529,19 @@ def _relative_rate(evidence: Evidence) -> float | None:
     return evidence.progress * evidence.mean_seconds / evidence.elapsed_seconds
 
 
+def _times(limit: float) -> str:
+    """Return a multiple as it was asked for, without an exponent."""
+    return f"{limit:,.10g}"
+
+
 def duration_words(seconds: float) -> str:
     """Return a time as sentences of the ledger tell it.
 
-    >>> duration_words(0.42), duration_words(42), duration_words(130), duration_words(7322)
-    ('0.4s', '42s', '2m10s', '2h02m')
+    >>> duration_words(0.42), duration_words(42), duration_words(130), duration_words(7322), duration_words(0.012)
+    ('0.4s', '42s', '2m10s', '2h02m', '12ms')
     """
+    if 0.0005 <= seconds < 0.05:
+        return f"{1000 * seconds:.0f}ms"
     if seconds < 9.95:
         return f"{seconds:.1f}s"
     if round(seconds) < 100:

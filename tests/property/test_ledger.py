@@ -30,6 +30,7 @@ from distsum.observe.ledger import (
     DeclinedEntry,
     Entry,
     Ledger,
+    LedgerReport,
     entry_words,
     ledger_lines,
     totals_words,
@@ -221,8 +222,11 @@ def test_each_rule_is_told_with_the_limit_that_was_met():
     assert why("slow_rate", 2.0, 2.8) == "3.2s for 14 % of it, 22s in all > 2 x usual 1.4s"
     assert why("slow_worker", 2.0) == "3.2s on a worker whose last tasks took 3.0 x the mean (slow from 2 x)"
     before = ", since before the task was given out 3.2s ago"
-    assert why("silent", None, 6.0) == f"silent for 7.5s > 6.0s{before}"
-    assert why("silent", None, 6.0, silent_seconds=3.3) == "silent for 3.3s > 6.0s"
+    assert why("slow_attempt", 0.0, 0.0) == "3.2s > 0 x mean 1.4s"
+    assert why("slow_rate", 1e9, 1e7) == "3.2s for 14 % of it, 22s in all > 1,000,000,000 x usual 10ms"
+    # Nothing is told of what it reads: it was heard last before it fell silent.
+    assert why("silent", None, 6.0) == f"silent for 7.5s > 6.0s{before}; left 19s, a copy takes 1.4s"
+    assert why("silent", None, 6.0, silent_seconds=3.3) == "silent for 3.3s > 6.0s; left 19s, a copy takes 1.4s"
     nearly = said(refused("ends_sooner", left_seconds=1.9, gain_times=1.5))
     assert nearly == "w07 not copied: 2.3s but 91 % done; left 1.9s is not over 1.5 x copy 1.4s"
     assert said(refused("cap", most_backups=25)).endswith("as many backups as may be (25) are under way")
@@ -248,7 +252,8 @@ def test_what_was_stored_before_limits_were_told_can_be_read_and_told():
 
 
 def test_each_reason_and_outcome_has_a_sentence_with_its_numbers():
-    assert said(begun("silent")) == f"w07 -> w19  silent for 7.5s, since before the task was given out 3.2s ago; {TAIL}"
+    silent = "silent for 7.5s, since before the task was given out 3.2s ago; left 19s, a copy takes 1.4s"
+    assert said(begun("silent")) == f"w07 -> w19  {silent}"
     assert said(begun("last_tasks")) == f"w07 -> w19  3.2s, of the last 2 tasks; {TAIL}"
     assert said(begun("slow_rate")) == f"w07 -> w19  3.2s for 14 % of it; {TAIL}"
     assert said(begun("slow_worker")).startswith("w07 -> w19  3.2s on a worker whose last tasks took 3.0 x the mean; ")
@@ -275,6 +280,16 @@ def test_each_reason_and_outcome_has_a_sentence_with_its_numbers():
     assert said(refused("ends_sooner")) == "w07 not copied: 2.3s but 91 % done; left 0.2s < copy 1.4s"
     for reason, words in (("cap", "as many"), ("same_host", "own host"), ("no_idle_worker", "no worker")):
         assert words in said(refused(reason))
+
+
+def test_what_raced_when_a_master_ended_is_over_when_the_next_one_begins():
+    earlier, ledger = Ledger(), Ledger()
+    earlier.take(begun(), 10.0)
+    told = LedgerReport(totals=earlier.totals(), entries=earlier.entries, cut=0, bytes_read=0, began_seconds=0.0)
+    ledger.carry_on(told, 30.0)
+    lines = ledger_lines(ledger.entries)
+    assert [(each.what, each.seconds) for each in lines] == [("started", -20.0), ("moot", 0.0)]
+    assert "of no use any more after 20s" in lines[1].text
 
 
 def test_a_tally_notes_each_backup_that_begins_or_ends_and_no_decline():

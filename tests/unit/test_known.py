@@ -1,0 +1,54 @@
+"""What the tracker knows of workers and attempts, and which of it a look for stragglers counts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from distsum.actors.actor import TRACKER
+from distsum.actors.attempts import Attempt, Backup, Known, KnownWorker, OutTask, PhaseFigures, Rates
+from distsum.actors.speculation import Durations, SpeculationSettings
+from distsum.messages import TaskId, TaskStarted
+from tests.stepping import published, spec, succeeded, system_with
+
+SILENCE = SpeculationSettings().silence_seconds
+
+
+def worker(name: str, **fields: Any) -> KnownWorker:
+    return KnownWorker(f"host of {name}", **fields)
+
+
+def known(workers: dict[str, KnownWorker], **fields: Any) -> Known:
+    return Known(workers, fields.pop("tasks", {}), fields.pop("phases", {}), Rates(), **fields)
+
+
+def test_a_worker_that_was_not_heard_for_half_a_silence_is_given_no_copy() -> None:
+    workers = {"lately": worker("lately", heard_seconds=7.1), "before": worker("before", heard_seconds=6.9)}
+    assert [each.worker for each in known(workers).idle(10.0, SILENCE)] == ["lately"]
+
+
+def test_as_many_idle_workers_as_tasks_wait_in_the_queue_are_given_no_copy() -> None:
+    workers = {name: worker(name, heard_seconds=10.0) for name in ("w1", "w2", "w3")}
+    for queued, free in ((0, 3), (2, 1), (3, 0), (7, 0)):
+        assert len(known(workers, queued=queued).idle(10.0, SILENCE)) == free
+
+
+@pytest.mark.parametrize(("heard_seconds", "counted"), [(9.0, 1), (3.9, 0)])
+def test_a_backup_on_a_worker_that_has_frozen_keeps_no_other_from_beginning(heard_seconds: float, counted: int) -> None:
+    task = TaskId("job", 1, 0, 0)
+    workers = {"slow": worker("slow", heard_seconds=10.0), "copying": worker("copying", heard_seconds=heard_seconds)}
+    attempts = {1: Attempt(worker="slow"), 2: Attempt(worker="copying")}
+    out = OutTask(b"work", 1, False, 0, attempts, backups={2: Backup("copying", 0.0, None)})
+    seen = known(workers, tasks={task: out}, phases={("job", 1): PhaseFigures(9, 0, Durations())}, backups=1)
+    assert seen.view(10.0, [], youngest_seconds=0.5, silence_seconds=SILENCE).backups == counted
+
+
+def test_tasks_of_milliseconds_make_no_worker_slow() -> None:
+    for took, slowness in ((0.01, None), (2.0, pytest.approx(20.0, rel=0.2))):
+        system = system_with(spec(50), workers=12)
+        for number, task in enumerate(published(system)[:10], start=1):
+            system.tell(TRACKER, TaskStarted(f"w{number}", task, 1))
+            system.advance(took if number == 9 else took / 20)
+            system.tell(TRACKER, succeeded(task, worker=f"w{number}"))
+        assert system.actors[TRACKER]._known.workers["w9"].slowness == slowness  # type: ignore[attr-defined]
