@@ -158,7 +158,14 @@ class Invariants:
     def _check_cap(self, tracker: TaskTracker, settings: SpeculationSettings) -> None:
         share = {"guarded": settings.max_share, "late": LATE_SHARE}.get(settings.policy, 1.0)
         most = max(1, math.ceil(share * len(tracker._workers)))
-        assert len(self._backups) < most, f"there are more than {most} backups at once"
+        silence = settings.silence_seconds if settings.policy == "guarded" else math.inf
+        heard = {name: each.heard_seconds for name, each in tracker._workers.items()}
+        going_on = [
+            each
+            for each in self._backups.values()
+            if self._system.clock - heard.get(each.worker, self._system.clock) <= silence
+        ]
+        assert len(going_on) < most, f"there are more than {most} backups at once of workers that are heard"
 
     def _check_reason(self, event: BackupStarted, tracker: TaskTracker, settings: SpeculationSettings) -> None:
         """What is said of an attempt that is copied is so, and enough by the settings."""
