@@ -119,6 +119,14 @@ def test_it_looks_as_it_did(name, size):
     check_looks(f"{name}-{size[0]}", lines)
 
 
+def test_the_attempts_look_alike_however_the_terminal_has_come_to_its_size():
+    async def steps(app, pilot):
+        await pilot.resize_terminal(80, 24)
+
+    began = shown(replay(), *CASES["task"], size=(80, 24)).lines
+    assert shown(replay(), *CASES["task"], steps=steps).lines == began
+
+
 # The way through the tree ---------------------------------------------------------------------------------------------
 
 
