@@ -114,7 +114,7 @@ class LinesPane(ScrollView, can_focus=True, inherit_bindings=False):
         if len(before) != len(lines) or self.virtual_size.width != width:
             self.virtual_size = Size(width, len(lines))
             if len(lines) <= height:
-                self.show_vertical_scrollbar = False  # Textual keeps that of longer ones where these just fit beside it.
+                self.show_vertical_scrollbar = False  # Textual keeps it where these just fit beside it.
             if at_end:
                 self._go_to_end()
             self.refresh()
