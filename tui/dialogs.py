@@ -38,7 +38,8 @@ def keys_of(screen: Screen[Any]) -> list[tuple[str, str]]:
     keys: dict[str, list[str]] = {}
     for active in screen.active_bindings.values():
         binding = active.binding
-        ours = active.node is not screen.app and (binding.action, binding.description) not in _TEXTUALS
+        ours = active.node is not screen.app or binding.action == "suspend_process"
+        ours = ours and (binding.action, binding.description) not in _TEXTUALS
         if active.enabled and ours and binding.description:
             shown = keys.setdefault(binding.description, [])
             if (key := screen.app.get_key_display(binding)) not in shown:
