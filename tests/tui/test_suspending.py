@@ -85,6 +85,7 @@ def test_a_run_whose_screen_was_left_is_suspended_as_any_other_and_draws_nothing
         assert not any("1 Tree" in line for frame in run.frames[frames:] for line in frame)
         run.type(b"\x03")
         run.wait_until(lambda: holds(run, "ended: 130"), "the end")
+        assert holds(run, "tasks are stored in"), "it is ended as any other"
         assert not holds(run, "Traceback")
 
 
