@@ -4,15 +4,29 @@ from __future__ import annotations
 
 import os
 import signal
+from codecs import getincrementaldecoder
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TextIO
 
+from textual.drivers import linux_driver
 from textual.drivers.linux_driver import LinuxDriver
 
 if TYPE_CHECKING:
+    from codecs import IncrementalDecoder
+    from collections.abc import Callable
     from types import FrameType
 
 
 _NO_SHELL: Final = "no shell is here that could have this go on again, so it is not stopped"
+
+
+def _forgiving_decoder(encoding: str) -> Callable[[], IncrementalDecoder]:
+    return partial(getincrementaldecoder(encoding), "replace")
+
+
+# A single byte that is not UTF-8, as of a Latin-1 name that somebody pastes, would end what reads keys, and the screen.
+# It is read in the midst of a long method of Textual's, which offers no other place to say so.
+linux_driver.getincrementaldecoder = _forgiving_decoder  # type: ignore[attr-defined,assignment]
 
 
 class TerminalDriver(LinuxDriver):
