@@ -85,6 +85,7 @@ class SubmitScreen(ExplainedScreen[None]):
     SubmitScreen #command { height: auto; padding: 0 1; }
     SubmitScreen.low #form, SubmitScreen.low #plan { border: none; padding: 0; }
     SubmitScreen.low #form { max-height: 50%; }
+    SubmitScreen.low #plan { min-height: 1; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("enter", "plan", "Plan", priority=True),
