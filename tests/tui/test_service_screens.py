@@ -606,7 +606,7 @@ def test_the_help_and_the_palette_name_what_keys_do(where, words):
 def test_the_help_has_one_line_for_each_thing_to_do_and_nothing_of_textual():
     stage = Stage(log=KeptLog(io.StringIO(), 9))
     told = stage.show("question_mark", size=(120, 60)).text
-    for line in (r"1 j +To jobs", r"2 w +To workers", r"3 u +To queues"):
+    for line in (r"2 w +To workers", r"3 u +To queues"):
         assert re.search(rf"│ {line} ", told)
     assert "│ w  " not in told
     told = Stage(log=KeptLog(io.StringIO(), 9)).show("l", "question_mark", size=(120, 60)).text
