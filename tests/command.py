@@ -112,7 +112,7 @@ class Terminal:
 
     WIDE = 400
 
-    def __init__(self, *arguments, cwd=None, env=None, columns=80, lines=24) -> None:
+    def __init__(self, *arguments, cwd=None, env=None, columns=80, lines=24, command=COMMAND) -> None:
         self._master, ours = pty.openpty()
         fcntl.ioctl(ours, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
         self._screens = [pyte.Screen(columns, lines), pyte.Screen(self.WIDE, lines)]
@@ -121,7 +121,7 @@ class Terminal:
         self.bytes_shown = 0
         # The first terminal that the leader of a session opens becomes its own: from there its signals come.
         self.process = subprocess.Popen(
-            ["sh", "-c", 'exec "$@" <"$0" >"$0" 2>&1', os.ttyname(ours), *COMMAND, *arguments],
+            ["sh", "-c", 'exec "$@" <"$0" >"$0" 2>&1', os.ttyname(ours), *command, *arguments],
             cwd=cwd,
             env=environment({"TERM": "xterm-256color", "COLUMNS": "", "LINES": ""} | (env or {})),
             stdin=subprocess.DEVNULL,

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 from functools import partial
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, ClassVar, Final, Literal
 
 from textual.app import App, SystemCommand
+from textual.binding import Binding, BindingType
 from textual.content import Content
 from textual.drivers.linux_driver import LinuxDriver
 
@@ -65,6 +68,9 @@ class ScreenApp(App[Leaving]):
 
     TITLE = "distsum"
     ENABLE_COMMAND_PALETTE = True
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("ctrl+z", "suspend_process", "Suspend", show=False, priority=True),
+    ]
     CSS = "Screen { layout: vertical; }"
 
     def __init__(self, *, glyphs: bool = False, frame_seconds: float = FRAME_SECONDS) -> None:
@@ -224,6 +230,16 @@ class ScreenApp(App[Leaving]):
         """Show all that can be done."""
         if not isinstance(self.screen, Commands):
             self.push_screen(Commands())
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """Offer to stop the process where that can be: not in a browser."""
+        if action == "suspend_process":
+            return self._driver is not None and self._driver.can_suspend
+        return super().check_action(action, parameters)
+
+    def action_suspend_process(self) -> None:
+        """Stop, with the other commands of its line, as any program does by Ctrl-Z, until the shell has it go on."""
+        os.killpg(os.getpgrp(), signal.SIGTSTP)
 
     def _handle_exception(self, error: Exception) -> None:
         self.failure = self.failure or error

@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, NamedTuple, TypeVar
 
 from textual.binding import Binding, BindingType
-from textual.containers import VerticalScroll
 from textual.content import Content
+from textual.geometry import Region
 from textual.screen import ModalScreen, Screen
 from textual.widgets import Input, OptionList, Static
 from textual.widgets.option_list import Option
 
+from .box import Box
 from .left_once import LeftOnce
-from .lines import rest_words
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -23,7 +23,8 @@ _BOX = """
     align: center middle;
     & > #box { width: 76; max-width: 100%; height: auto; max-height: 100%; border: round $primary; padding: 0 1; }
     & > #box { border-subtitle-color: $text; }
-    & OptionList, & OptionList:focus { height: auto; min-width: 8; border: none; background: $surface; }
+    & OptionList, & OptionList:focus { height: auto; max-height: 999; min-width: 8; }
+    & OptionList, & OptionList:focus { border: none; background: $surface; }
 """
 
 _TEXTUALS: Final = frozenset(
@@ -37,7 +38,8 @@ def keys_of(screen: Screen[Any]) -> list[tuple[str, str]]:
     keys: dict[str, list[str]] = {}
     for active in screen.active_bindings.values():
         binding = active.binding
-        ours = active.node is not screen.app and (binding.action, binding.description) not in _TEXTUALS
+        ours = active.node is not screen.app or binding.action == "suspend_process"
+        ours = ours and (binding.action, binding.description) not in _TEXTUALS
         if active.enabled and ours and binding.description:
             shown = keys.setdefault(binding.description, [])
             if (key := screen.app.get_key_display(binding)) not in shown:
@@ -65,6 +67,7 @@ class Question(LeftOnce[Answer], ModalScreen[Answer], Generic[Answer]):
         over: Tells why there is nothing to decide any more, harmless to show; empty as long as there is.
     """
 
+    AUTO_FOCUS = ""  # it would scroll to the end, and what is asked would be out of sight
     DEFAULT_CSS = (
         "Question { "
         + _BOX
@@ -124,17 +127,57 @@ class Question(LeftOnce[Answer], ModalScreen[Answer], Generic[Answer]):
         remark.update(Content(words))
         remark.display = bool(words)
         remark.set_class(refused, "refused")
-        self.call_after_refresh(remark.scroll_visible)
+        if words:
+            self.call_after_refresh(remark.scroll_visible)
+        self.call_after_refresh(self.query_one(Box).tell_rest)
 
 
 class _Choices(OptionList):
-    """Some choices. Where a tiny terminal has no line for them, there is no page of them, and Textual would fail."""
+    """Some choices at the end of a box. Where that is too low for all, arrows turn its pages before they choose."""
+
+    _chosen = False
+    """Whether somebody has begun to choose."""
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        """Offer pages where there are some."""
+        """Offer pages where there are some: where a tiny terminal has no line for them, Textual would fail."""
         if action in {"page_up", "page_down"}:
             return bool(self.scrollable_content_region)
         return super().check_action(action, parameters)
+
+    def scroll_to_highlight(self, top: bool = False) -> None:  # noqa: FBT001, FBT002 - Textual's arguments
+        """Keep the chosen one in sight, unless the question is being read yet."""
+        super().scroll_to_highlight(top)
+        self._chosen |= bool(self.highlighted)
+        if self.is_mounted and self._chosen:
+            self._box.scroll_to_region(self._chosen_region(), animate=False, force=True)
+
+    def action_cursor_up(self) -> None:
+        """Choose the one above; above the first one is the question."""
+        if self.highlighted == 0 and self._box.scroll_y > 0:
+            self._box.scroll_page_up(animate=False)
+        else:
+            super().action_cursor_up()
+
+    def action_cursor_down(self) -> None:
+        """Choose the one below, once the one that is chosen has been seen."""
+        box = self._box
+        if self._chosen_region().bottom > box.scroll_y + box.scrollable_content_region.height:
+            box.scroll_page_down(animate=False)
+        elif (
+            self.highlighted != self.option_count - 1 or not box.max_scroll_y
+        ):  # else it would begin anew, out of sight
+            super().action_cursor_down()
+
+    @property
+    def _box(self) -> Box:
+        assert isinstance(self.parent, Box)
+        return self.parent
+
+    def _chosen_region(self) -> Region:
+        """Return where the chosen one is in the box."""
+        number = self.highlighted or 0
+        # Private: only Textual knows over how many lines it has broken each.
+        return Region(0, self.virtual_region.y + self._index_to_line[number], 1, self._heights[number])
 
 
 class Ask(Question[str]):
@@ -156,7 +199,7 @@ class Ask(Question[str]):
 
     def compose(self) -> ComposeResult:
         """Make the box."""
-        with VerticalScroll(id="box", can_focus=False):
+        with Box("box", can_focus=False):
             yield Static(Content(self._question))
             yield _Choices(*(Option(Content(choice.words), id=choice.name) for choice in self._choices))
             yield Static(id="remark")
@@ -166,7 +209,7 @@ class Ask(Question[str]):
         self.remark("")
         choices = self.query_one(OptionList)
         choices.highlighted = 0
-        self.set_focus(choices)
+        self.set_focus(choices, scroll_visible=False)  # where not all has room, the question comes first
 
     def on_option_list_option_selected(self, event: OptionList.OptionSelected) -> None:
         """Give the answer."""
@@ -200,14 +243,19 @@ class AskNumber(Question[int | None]):
 
     def compose(self) -> ComposeResult:
         """Make the box."""
-        with VerticalScroll(id="box", can_focus=False):
+        with Box("box", can_focus=False):
             yield Static(Content(self._question))
             yield Input(str(self._number), type="integer", max_length=9, select_on_focus=True)
             yield Static(Content("Enter gives it, Escape changes nothing."), id="remark")
 
     def on_mount(self) -> None:
         """Let keys write."""
-        self.query_one(Input).focus()
+        self.set_focus(self.query_one(Input), scroll_visible=False)
+
+    def on_input_changed(self, event: Input.Changed) -> None:
+        """Show what is written."""
+        if event.value != str(self._number):
+            event.input.scroll_visible(animate=False)
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
         """Give the answer, if it is one."""
@@ -221,22 +269,6 @@ class AskNumber(Question[int | None]):
     def action_close(self) -> None:
         """Give none."""
         self.dismiss(None)
-
-
-class _Box(VerticalScroll):
-    """Words that scroll; how many lines are out of sight is told in the border."""
-
-    def watch_scroll_y(self, old: float, new: float) -> None:
-        """Say how much is out of sight now."""
-        super().watch_scroll_y(old, new)
-        self._tell_rest()
-
-    def on_resize(self) -> None:
-        """Say it of the new room."""
-        self.call_after_refresh(self._tell_rest)
-
-    def _tell_rest(self) -> None:
-        self.border_subtitle = Content(rest_words(round(self.scroll_y), round(self.max_scroll_y - self.scroll_y)))
 
 
 class Told(LeftOnce[None], ModalScreen[None]):
@@ -253,7 +285,7 @@ class Told(LeftOnce[None], ModalScreen[None]):
 
     def compose(self) -> ComposeResult:
         """Make the box."""
-        with _Box(id="box"):
+        with Box("box"):
             yield Static(Content(self._words))
 
     def on_mount(self) -> None:

@@ -2,12 +2,31 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TextIO
+import os
+import signal
+from codecs import getincrementaldecoder
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, TextIO
 
+from textual.drivers import linux_driver
 from textual.drivers.linux_driver import LinuxDriver
 
 if TYPE_CHECKING:
+    from codecs import IncrementalDecoder
+    from collections.abc import Callable
     from types import FrameType
+
+
+_NO_SHELL: Final = "no shell is here that could have this go on again, so it is not stopped"
+
+
+def _forgiving_decoder(encoding: str) -> Callable[[], IncrementalDecoder]:
+    return partial(getincrementaldecoder(encoding), "replace")
+
+
+# A single byte that is not UTF-8, as of a Latin-1 name that somebody pastes, would end what reads keys, and the screen.
+# It is read in the midst of a long method of Textual's, which offers no other place to say so.
+linux_driver.getincrementaldecoder = _forgiving_decoder  # type: ignore[attr-defined,assignment]
 
 
 class TerminalDriver(LinuxDriver):
@@ -20,6 +39,18 @@ class TerminalDriver(LinuxDriver):
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self._file: Any = VanishingOutput(self._file)
+
+    def _sigtstp_application(self, *_arguments: int | FrameType | None) -> None:
+        # Textual stops the process whatever there is around it. Where no shell waits that could have it go on, as where
+        # a terminal's window holds nothing else, it would stay so for ever; the system stops nothing there by itself.
+        self.suspend_application_mode()
+        self._must_signal_resume = True
+        signal.signal(signal.SIGTSTP, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGTSTP)
+        signal.signal(signal.SIGTSTP, self._sigtstp_application)
+        if self._must_signal_resume:  # Nobody has stopped it, and so nobody has it go on.
+            self.resume_application_mode()
+            self._app.notify(_NO_SHELL, severity="error", markup=False)
 
     def _sigcont_application(self, *arguments: int | FrameType | None) -> None:
         # Who hangs up sends this, too, and so does `kill`: Textual would begin a second time, with threads of its own.

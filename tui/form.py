@@ -5,13 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 from textual.binding import Binding, BindingType
-from textual.containers import Horizontal, Vertical, VerticalScroll
+from textual.containers import Horizontal, Vertical
 from textual.content import Content
 from textual.message import Message
 from textual.widget import Widget
 from textual.widgets import Input, Static
 
 from distsum.wording import printable
+
+from .box import Box
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -147,7 +149,7 @@ class Entry(Vertical):
         self.post_message(Edited(self))
 
 
-class Form(VerticalScroll, can_focus=False, inherit_bindings=False):
+class Form(Box, can_focus=False, inherit_bindings=False):
     """Fields below each other, some of them side by side where there is room."""
 
     DEFAULT_CSS = """
@@ -157,7 +159,7 @@ class Form(VerticalScroll, can_focus=False, inherit_bindings=False):
     """
 
     def __init__(self, rows: Sequence[Sequence[Entry]]) -> None:
-        super().__init__(id="form")
+        super().__init__("form", can_focus=False)
         self._rows = rows
         self.entries = {entry.field: entry for row in rows for entry in row}
 

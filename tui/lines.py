@@ -75,6 +75,16 @@ def rest_words(above: int, below: int) -> str:
     return f"{below:,} more below" if below else f"{above:,} more above" if above else ""
 
 
+def rests_words(rests: Iterable[tuple[str, str]]) -> str:
+    """Return what of several panes is out of sight, each by its name and its ``rest_words``, in few words.
+
+    >>> rests_words([("attempts", rest_words(0, 3)), ("why", rest_words(2, 0)), ("plan", "")])
+    'attempts 3 more, why 2 above'
+    """
+    told = [(name, rest.removesuffix(" below").replace("more above", "above")) for name, rest in rests if rest]
+    return ", ".join(f"{name} {rest}" for name, rest in told)
+
+
 def share_done(view: JobView) -> float:
     """Return what part of a job's bytes is read, from 0 to 1; 1 only of one that has succeeded."""
     snapshot = view.snapshot

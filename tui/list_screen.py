@@ -211,6 +211,8 @@ class ListScreen(ExplainedScreen[None]):
                 return self.table.count > 0 and self.table.sorting.column is not None
             case "filter":
                 return self.table.count > 0 or self._filters
+            case "go":
+                return parameters != (self.NAME,)
             case "back":
                 return LISTS[0] != self.NAME or self._filters
         return not self._app.service.read_only if action in STEERING else True

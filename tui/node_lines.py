@@ -85,7 +85,7 @@ def place_lines(view: JobView, task: TaskId, tree: Tree | None, width: int, rest
         return _way_line(parts, width), (_facts(view, task, tree, width),)
     room = max(0, width - len(rest) - 2)
     facts = _facts(view, task, tree, room)
-    return _way_line(parts, width), (facts._replace(text=padded(facts.text, room)), Span(f"  {rest}"))
+    return _way_line(parts, width), (facts._replace(text=padded(facts.text, room)), Span(fitted(f"  {rest}", width)))
 
 
 def _way_line(parts: list[list[Span]], width: int) -> Line:

@@ -113,6 +113,8 @@ class LinesPane(ScrollView, can_focus=True, inherit_bindings=False):
         width, height = self.scrollable_content_region.size
         if len(before) != len(lines) or self.virtual_size.width != width:
             self.virtual_size = Size(width, len(lines))
+            if len(lines) <= height:
+                self.show_vertical_scrollbar = False  # Textual keeps it where these just fit beside it.
             if at_end:
                 self._go_to_end()
             self.refresh()

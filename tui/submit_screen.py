@@ -29,7 +29,7 @@ from .cells import fitted
 from .dialogs import Ask, Choice
 from .explained_screen import ExplainedScreen
 from .form import Entry, Form
-from .lines import Span
+from .lines import Span, rests_words
 from .panes import FixedLines, LinesPane
 from .submit_lines import (
     FIELDS,
@@ -83,9 +83,9 @@ class SubmitScreen(ExplainedScreen[None]):
     SubmitScreen #form, SubmitScreen #plan { border-title-color: $text; border-subtitle-color: $text; }
     SubmitScreen #plan:focus { border: round $primary; }
     SubmitScreen #command { height: auto; padding: 0 1; }
-    SubmitScreen.low #title { display: none; }
     SubmitScreen.low #form, SubmitScreen.low #plan { border: none; padding: 0; }
     SubmitScreen.low #form { max-height: 50%; }
+    SubmitScreen.low #plan { min-height: 1; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("enter", "plan", "Plan", priority=True),
@@ -191,10 +191,19 @@ class SubmitScreen(ExplainedScreen[None]):
             self._notice.show([(Span(fitted(notice, max(1, self.size.width)), "strong"),)])
         if self._doing:
             self._draw_plan(self.wanted)
+        self._draw_title()
+
+    def _draw_title(self) -> None:
+        """Tell what the screen is for; where it is low, only what is out of sight, which borders tell elsewhere."""
+        self._form.tell_rest()
+        width, low = max(1, self.size.width), self.has_class("low")
+        rest = rests_words((("fields", self._form.rest), ("plan", self._plan.rest)))
+        self._title.display = bool(rest) or not low
+        self._title.show([(Span(fitted(rest, width)),) if low else title_line(self._folder, width)])
 
     def _draw(self) -> None:
         wanted, width = self.wanted, max(1, self.size.width)
-        self._title.show([title_line(self._folder, width)])
+        self._draw_title()
         found = flaws(wanted)
         if self._fault is not None and self._fault[0] == wanted and self._fault[1] is not None:
             found.setdefault(self._fault[1], self._fault[2])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from .lines import rests_words
 from .node_lines import attempts_title, stored_lines, time_lines, why_lines
 from .node_screen import NodeScreen
 from .panes import LinesPane
@@ -41,11 +42,20 @@ class TaskScreen(NodeScreen):
         yield self._stored
         yield self._why
 
+    @property
+    def rest(self) -> str:
+        """How many lines are out of sight."""
+        return rests_words((("attempts", self._time.rest), ("why", self._why.rest)))
+
     def show_node(self, view: JobView, detail: NodeDetail | None) -> None:
         """Draw them."""
         self._time.show(time_lines(view, detail, self.node, _room(self._time)), attempts_title(detail, 1))
-        self._stored.show(stored_lines(view, detail, self.node, self._tree, _room(self._stored)), "2 Stored")
-        self._why.show(why_lines(view, detail, self.node, _room(self._why)), "3 Why it was copied, or done again")
+        why = why_lines(view, detail, self.node, _room(self._why))
+        if self.has_class("flat"):  # There is no pane for it.
+            why += [(), *stored_lines(view, detail, self.node, self._tree, _room(self._why))]
+        else:
+            self._stored.show(stored_lines(view, detail, self.node, self._tree, _room(self._stored)), "2 Stored")
+        self._why.show(why, "3 Why it was copied, or done again")
 
 
 def _room(pane: LinesPane) -> int:

@@ -15,7 +15,7 @@ from distsum.errors import UsageError
 from distsum.wording import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from .app import JobApp, Leaving, ScreenApp
     from .service_app import ServiceApp
@@ -28,6 +28,10 @@ _WEB_DRIVER: Final = "textual.drivers.web_driver:WebDriver"
 
 HEEDED: Final = (signal.SIGTERM, signal.SIGHUP)
 """Signals that end a screen in order."""
+
+
+_JOB_CONTROL: Final = (signal.SIGTSTP, signal.SIGCONT)
+"""What Textual goes on to heed when the screen is gone: it would draw it anew where a run goes on in the terminal."""
 
 
 class Screens(NamedTuple):
@@ -70,7 +74,8 @@ def draw(app: ScreenApp) -> Leaving | None:
     Raises:
         Exception: The screen has failed before that, which is a fault in it.
     """
-    leaving = app.run()
+    with handlers_kept(_JOB_CONTROL):
+        leaving = app.run()
     if leaving is None and app.failure is not None:
         app.failure.add_note("distsum: the screen has failed; nothing but the screen is ended by that")
         raise app.failure
@@ -85,9 +90,9 @@ def failure_words(error: Exception) -> str:
 
 
 @contextlib.contextmanager
-def handlers_kept() -> Iterator[None]:
+def handlers_kept(numbers: Iterable[signal.Signals] = HEEDED) -> Iterator[None]:
     """Put back what the caller does about signals: an event loop takes its handlers away, and leaves the system's."""
-    before = {number: signal.getsignal(number) for number in HEEDED}
+    before = {number: signal.getsignal(number) for number in numbers}
     try:
         yield
     finally:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, ClassVar, Final
 
 from textual.binding import Binding, BindingType
 
+from .dialogs import Told
 from .list_screen import ListScreen
 from .service_lines import WORKER_COLUMNS, fleet_words, worker_rows
 
@@ -36,6 +37,7 @@ class WorkersScreen(ListScreen):
     """All workers of a service; they can be paused and sent away."""
 
     NAME = "workers"
+    OPENS = True
     COLUMNS: ClassVar[Sequence[Column]] = WORKER_COLUMNS
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("a", "scale", "Add or remove"),
@@ -75,6 +77,11 @@ class WorkersScreen(ListScreen):
     def remark(self, view: ServiceView) -> str:
         """Return how many the master's fleet is to have."""
         return fleet_words(view.fleet)
+
+    def action_open(self) -> None:
+        """Tell all that is known of the chosen worker: below the list some of it may have no room."""
+        if (row := self.table.chosen) is not None:
+            self.app.push_screen(Told("\n\n".join(row.details)))
 
     def action_scale(self) -> None:
         """Have another number of workers."""

@@ -131,9 +131,9 @@ class Session:
         """Open what every session needs; called once."""
         for connection in (self._publishing, self._consuming):
             connection.close_callbacks.add(self._on_close)
-        self._confirmed = self._publishing.channel(on_return_raises=True)
-        self._unconfirmed = self._publishing.channel(publisher_confirms=False)
-        self._asking = self._consuming.channel()
+        self._confirmed = self._channel_of(self._publishing, on_return_raises=True)
+        self._unconfirmed = self._channel_of(self._publishing, publisher_confirms=False)
+        self._asking = self._channel_of(self._consuming)
         for channel in (self._confirmed, self._unconfirmed, self._asking):
             await self._open(channel)
 
@@ -226,7 +226,7 @@ class Session:
             SessionLostError: The session ended.
             NoSuchQueueError: There is no such queue.
         """
-        channel = self._consuming.channel()
+        channel = self._channel_of(self._consuming)
         await self._open(channel)
 
         async def on_message(message: AbstractIncomingMessage) -> None:
@@ -274,7 +274,7 @@ class Session:
             SessionLostError: The session ended.
             LockedError: Another session has a queue of this name.
         """
-        channel = self._consuming.channel()
+        channel = self._channel_of(self._consuming)
         await self._open(channel, fatal=False)
         try:
             made = await self._call(
@@ -308,7 +308,7 @@ class Session:
             SessionLostError: The session ended.
             NoSuchQueueError: There is no such queue.
         """
-        channel = self._consuming.channel()
+        channel = self._channel_of(self._consuming)
         await self._open(channel, fatal=False)
         try:
             found = await self._call(channel.declare_queue(queue, passive=True))
@@ -320,6 +320,16 @@ class Session:
     async def call(self, awaitable: Awaitable[_Answer]) -> _Answer:
         """Await a call of the library within the time that any call may take; used by ``Consumer``."""
         return await self._call(awaitable)
+
+    def _channel_of(self, connection: AbstractConnection, **options: bool) -> AbstractChannel:
+        """Return a new channel, not open yet.
+
+        Raises:
+            SessionLostError: The session ended. The library would raise a RuntimeError, and at once: not in a call.
+        """
+        if self.is_lost:
+            raise SessionLostError(self._lost.result())
+        return connection.channel(**options)
 
     async def _open(self, channel: AbstractChannel, *, fatal: bool = True) -> None:
         await self._call(channel.initialize())

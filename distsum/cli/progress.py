@@ -95,13 +95,19 @@ def snapshot_lines(snapshot: Snapshot, width: int = 80) -> list[str]:
 
 
 def _cells(phase: PhaseProgress, elapsed: float) -> tuple[str, str, str, str, str]:
-    """Return a phase's tasks, bytes, files a second, bytes a second, and the time that is left or that it took."""
+    """Return a phase's tasks, bytes, files a second, bytes a second, and the time that is left or that it took.
+
+    What an earlier run, or an earlier master, has stored counts as done, and as read while the phase is under way, as
+    on the screen; rates, and what a finished phase has read, are of this run.
+    """
     finished = phase.finished_seconds is not None
-    tasks = count_words(phase.tasks) if finished else f"{count_words(phase.done)}/{count_words(phase.tasks)}"
-    unit, factor = size_unit(max(phase.bytes_read, phase.bytes_total))
+    done, all_tasks = (phase.unneeded + count for count in (phase.done, phase.tasks))
+    tasks = count_words(all_tasks) if finished else f"{count_words(done)}/{count_words(all_tasks)}"
     read = size_words(phase.bytes_read)
     if not finished:
-        read = "/".join(f"{digits(size / factor)}" for size in (phase.bytes_read, phase.bytes_total)) + f" {unit}"
+        sizes = [phase.bytes_before + size for size in (phase.bytes_read, phase.bytes_total)]
+        unit, factor = size_unit(max(sizes))
+        read = "/".join(f"{digits(size / factor)}" for size in sizes) + f" {unit}"
     if phase.started_seconds is None:
         return tasks, read, _UNKNOWN, _UNKNOWN, _UNKNOWN
     end = elapsed if phase.finished_seconds is None else phase.finished_seconds
@@ -123,7 +129,8 @@ def _share(phase: PhaseProgress) -> float:
         return 1.0
     under_way = min(1.0, phase.bytes_read / phase.bytes_total) if phase.bytes_total else 0.0
     todo = phase.tasks - phase.reused
-    return min(0.99, max(phase.done, phase.reused + todo * under_way) / phase.tasks)
+    done = phase.unneeded + max(phase.done, phase.reused + todo * under_way)
+    return min(0.99, done / (phase.unneeded + phase.tasks))
 
 
 _COUNT_UNITS: Final = (("k", 10**3), ("M", 10**6), ("G", 10**9))

@@ -145,6 +145,21 @@ def test_a_master_that_is_asked_to_end_while_another_follows_it_tells_of_no_faul
     assert "it was served by another process" in caplog.text, "it is told, and not with a traceback"
 
 
+def test_whatever_is_asked_of_a_session_that_has_ended_is_answered_by_why_it_has(address):
+    async def body():
+        session = await amqp.open_session(address, "test")
+        await session.close()
+        for asked in (
+            session.counts(TASKS),
+            session.declare_own("own"),
+            session.consume(TASKS, lambda _: asyncio.sleep(0), prefetch=1),
+        ):
+            with pytest.raises(amqp.SessionLostError, match="closed"):
+                await asked
+
+    asyncio.run(body())
+
+
 # What cannot be reached -----------------------------------------------------------------------------------------------
 
 

@@ -229,18 +229,13 @@ class Case(NamedTuple):
         screen: Where it is pressed.
         key: The key.
         action: What it is bound to there.
-        seen: What is true after it, and was not before; ``STAYS`` and ``IDLE`` say that nothing comes of it.
+        seen: What is true after it, and was not before; ``IDLE`` says that nothing comes of it.
     """
 
     screen: type
     key: str
     action: str
     seen: Callable[[Scene], bool]
-
-
-def STAYS(scene):  # noqa: N802 - a mark
-    """The key does something, and just now there is nothing else to be had by it."""
-    raise NotImplementedError
 
 
 def IDLE(scene):  # noqa: N802 - a mark
@@ -257,7 +252,7 @@ async def tried(scene, case):
     scene.left.clear()
     scene.asked.clear()
     scene.look()
-    if case.seen in {IDLE, STAYS}:
+    if case.seen is IDLE:
         before = scene.state()
         await scene.press(case.key)
         assert scene.state() == before, case
@@ -497,7 +492,7 @@ def of_a_list(screen, count, page):
         yield keys(str(own + 1))
     for place, (letter, name) in enumerate(zip("jwu", names, strict=True), start=1):
         for key in (str(place), letter):
-            yield Case(screen, key, f"go('{name}')", STAYS if name == screen.NAME else on(kinds[name]))
+            yield Case(screen, key, f"go('{name}')", IDLE if name == screen.NAME else on(kinds[name]))
             yield keys(str(own + 1))
     yield Case(screen, "l", "log", on(LogScreen))
     yield keys("escape")
@@ -559,7 +554,8 @@ JOBS = (
 )
 WORKERS = (
     *of_a_list(WorkersScreen, 41, 25),
-    Case(WorkersScreen, "enter", "open", IDLE),
+    Case(WorkersScreen, "enter", "open", on(Told)),
+    keys("escape"),
     Case(WorkersScreen, "a", "scale", on(AskNumber)),
     keys("escape"),
     Case(WorkersScreen, "e", "command('resume')", asks(CommandWorker("node1-a1", "resume"))),

@@ -33,7 +33,7 @@ from distsum.observe.snapshot import PhaseWork
 from distsum.observe.view import JobFold
 from distsum.tree import Tree
 from tests.recorded import Stored, recorded
-from tests.screens import check_looks, settled, text_of
+from tests.screens import check_looks, settled, settled_until, text_of
 
 LATE = 0.9
 """Of the recorded run: a backup races, and another worker makes one of the children for both."""
@@ -117,6 +117,34 @@ def test_it_looks_as_it_did(name, size):
     lines = shown(replay(), *CASES[name], size=size).lines
     assert len(lines) == size[1]
     check_looks(f"{name}-{size[0]}", lines)
+
+
+def test_the_attempts_look_alike_however_the_terminal_has_come_to_its_size():
+    async def steps(app, pilot):
+        await pilot.resize_terminal(80, 24)
+
+    began = shown(replay(), *CASES["task"], size=(80, 24)).lines
+    assert shown(replay(), *CASES["task"], steps=steps).lines == began
+
+
+def test_a_low_screen_of_attempts_tells_how_many_lines_are_out_of_sight_and_shows_them_all():
+    seen = []
+
+    async def steps(app, pilot):
+        for keys, rest in (
+            ((), "  attempts 2 more, why 8 more"),
+            (("end",), "  attempts 2 above, why 8 more"),
+            (("tab", "end"), "  attempts 2 above, why 8 above"),
+        ):
+            await pilot.press(*keys)
+            await settled_until(pilot, lambda rest=rest: text_of(app)[2].endswith(rest))
+            seen.append(text_of(app))
+
+    shown(replay(), *CASES["task"], size=(40, 10), steps=steps)
+    began, attempts, why = seen
+    assert [line.split()[:2] for line in began[3:5]] == [["#", "worker"], ["1", "w4"]]
+    assert [line.split()[:2] for line in attempts[3:5]] == [["2", "w11"], ["3", "w5"]]
+    assert "made by others and stored: child 1 of 2" in why[7], "what has no pane of its own"
 
 
 # The way through the tree ---------------------------------------------------------------------------------------------

@@ -121,6 +121,50 @@ def test_it_can_be_resized_while_it_draws():
     assert Stage().show(steps=steps).lines == Stage().show().lines
 
 
+@pytest.mark.parametrize("size", [(80, 24), (40, 10)])
+def test_why_a_worker_is_quarantined_is_cut_with_a_mark_and_can_be_read_as_a_whole(size):
+    reason = (
+        "4 attempts failed in a row, the last with: " + "s3://lab/run42/17.npy: AccessDenied (403), " * 9 + "at last"
+    )
+    bad = worker("node2-b1", "quarantined", reason=reason, failures=4)
+    read = []
+
+    async def steps(pilot):
+        await settled(pilot.app, pilot)
+        cut = [line for line in text_of(pilot.app) if line.endswith("…")]
+        assert any("AccessDenied" in line or "4 attempts" in line for line in cut)
+        await pilot.press("enter")
+        for _ in range(30):
+            await settled(pilot.app, pilot)
+            read.append([line.strip("│ ▁▂▃▄▅▆▇") for line in text_of(pilot.app) if "│" in line])
+            await pilot.press("down")
+        await pilot.press("escape")
+        assert isinstance(pilot.app.screen, WorkersScreen)
+
+    Stage(service([running(FIRST)], [bad, worker("node1-a0")])).show("j", "w", steps=steps, size=size)
+    assert any("at last" in line for lines in read for line in lines)
+    told = {word for lines in read for line in lines for word in line.split()}
+    assert set(reason.split()) <= told
+
+
+def test_a_list_offers_no_key_that_leads_to_itself():
+    seen = {}
+
+    async def steps(pilot):
+        for key in "123":
+            await pilot.press(key)
+            await settled(pilot.app, pilot)
+            offered = {each.binding.action for each in pilot.app.screen.active_bindings.values() if each.enabled}
+            seen[pilot.app.screen.NAME] = sorted(action for action in offered if action.startswith("go('"))
+
+    Stage().show(steps=steps)
+    assert seen == {
+        "jobs": ["go('queues')", "go('workers')"],
+        "workers": ["go('jobs')", "go('queues')"],
+        "queues": ["go('jobs')", "go('workers')"],
+    }
+
+
 # Where one begins, and goes -------------------------------------------------------------------------------------------
 
 
@@ -562,7 +606,7 @@ def test_the_help_and_the_palette_name_what_keys_do(where, words):
 def test_the_help_has_one_line_for_each_thing_to_do_and_nothing_of_textual():
     stage = Stage(log=KeptLog(io.StringIO(), 9))
     told = stage.show("question_mark", size=(120, 60)).text
-    for line in (r"1 j +To jobs", r"2 w +To workers", r"3 u +To queues"):
+    for line in (r"2 w +To workers", r"3 u +To queues"):
         assert re.search(rf"│ {line} ", told)
     assert "│ w  " not in told
     told = Stage(log=KeptLog(io.StringIO(), 9)).show("l", "question_mark", size=(120, 60)).text

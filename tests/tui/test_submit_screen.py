@@ -158,6 +158,22 @@ LOOKS = {
 }
 
 
+@pytest.mark.parametrize("size", [(40, 10), (60, 20)])
+def test_a_form_that_has_no_room_for_all_fields_tells_how_many_are_out_of_sight(folder, size):
+    async def steps(form):
+        for fields in (0, 12):  # where one writes: at the beginning, and at the end
+            form.form.write_into(list(form.form.entries)[fields])
+            await settled(form.app, form.pilot)
+            labels = [entry._label for entry in form.form.entries.values()]
+            lines = [line.strip("│ ") for line in text_of(form.app)]
+            out = sum(not any(line.startswith(f"{label} ") for line in lines) for label in labels)
+            assert out > 2
+            words = f"{out} {'above' if fields else 'more'}" if size == (40, 10) else f"{out} more "
+            assert words in text_of(form.app)[0 if size == (40, 10) else 11], words
+
+    Writing(folder).show(steps=steps, size=size)
+
+
 @pytest.mark.parametrize("name", LOOKS)
 def test_it_looks_as_it_did(folder, name):
     fields, look = LOOKS[name]

@@ -11,6 +11,7 @@ import threading
 
 import msgspec
 import pytest
+from distsum.tui.lines import task_counts
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -165,6 +166,21 @@ def test_a_line_of_any_phase_fits_a_terminal(drawn, later):
     for width in _WIDTHS[:-1]:
         stop += abs(width) + 2
         assert row[stop - 2 : stop] == "  ", row
+
+
+def test_what_an_earlier_master_has_done_counts_as_done_as_on_the_screen():
+    after_it = phase(
+        tasks=100, done=20, bytes_total=1_000, bytes_read=200, tasks_planned=150, bytes_planned=1_500, files_total=500
+    )
+    (_, row, _) = snapshot_lines(snapshot(after_it, elapsed_seconds=2.0))
+    done, tasks, *_ = task_counts([after_it])
+    assert (done, tasks) == (70, 150), "on the screen"
+    assert " 46% " in row
+    assert f"{done}/{tasks}" in row.split()
+    assert "0.70/1.50 kB" in row
+    assert "200 B/s" in row, "of this master"
+    assert "70/150 tasks  0.70/1.50 kB" in phase_line(after_it, 2.0)
+    assert "150 tasks" in phase_line(msgspec.structs.replace(after_it, done=100, finished_seconds=2.0), 2.0)
 
 
 def test_the_largest_numbers_fit_and_the_columns_stand_under_their_headings():
