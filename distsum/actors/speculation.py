@@ -45,6 +45,10 @@ _PEERS: Final = 3
 """Attempts under way whose progress is known, above which the middle one tells what is usual."""
 
 
+_TELLING_SHARE: Final = 0.25
+"""Share of a copy's time that an attempt must have run for the first that it tells to say how fast it is."""
+
+
 class SpeculationSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How stragglers are told, and what may be done about them.
 
@@ -478,7 +482,7 @@ def _guarded(phase: PhaseView, view: View, settings: SpeculationSettings) -> Ite
         elif enough and mean and running.elapsed_seconds > settings.multiplier * mean:
             limit = _Limit(settings.multiplier, mean)
             yield _suspect(running, "slow_attempt", phase, copy, limit, stale_seconds=settings.silence_seconds / 2)
-        elif view.idle and copy and _expected_seconds(running, settings) > settings.slow * copy:
+        elif view.idle and copy and _expected_seconds(running, copy, settings) > settings.slow * copy:
             yield _suspect(running, "slow_rate", phase, copy, _Limit(settings.slow, copy))
 
 
@@ -526,15 +530,17 @@ def _usual_seconds(phase: PhaseView, view: View, settings: SpeculationSettings) 
     return most_bytes * min(each.told_seconds / each.bytes_read for each in read) if len(read) > 1 else 0.0
 
 
-def _expected_seconds(running: Running, settings: SpeculationSettings) -> float:
+def _expected_seconds(running: Running, copy: float, settings: SpeculationSettings) -> float:
     """Return what an attempt will have taken in all, by its progress; 0 where that is not known.
 
     The first time that it tells how far it is, that is as much what beginning has taken as how fast it is: until there
-    is a second time it is only held against it what it has taken already.
+    is a second time, or it has run for a good part of what a copy takes, only what it has taken is held against it.
     """
     if not running.is_measured(settings.min_seconds) or running.progress >= 1.0:
         return 0.0
-    return running.elapsed_seconds + (0.0 if running.rate is None else running.left_seconds(0.0))
+    if running.rate is None and running.told_seconds < _TELLING_SHARE * copy:
+        return running.elapsed_seconds
+    return running.elapsed_seconds + running.left_seconds(0.0)
 
 
 class _Limit(NamedTuple):

@@ -253,16 +253,18 @@ def test_a_node_that_is_smaller_than_the_others_makes_none_of_them_slow() -> Non
 
 
 def test_how_far_an_attempt_is_the_first_time_it_tells_does_not_make_it_slow() -> None:
-    early: dict[str, Any] = {"done": 10, "durations": finished(*[1.0] * 10)}
-    # It took 0.7 s to open its files, say, and has told once, at 0.8 s; or it was begun and nothing was heard since.
+    early: dict[str, Any] = {"done": 10, "durations": finished(*[4.0] * 10)}
+    # It took 0.7 s to open its files, say, and has told once, at 0.8 s.
     first = running(elapsed_seconds=0.9, progress_seconds=0.1, progress=0.01)
     assert decisions(first, **early) == ()
-    again = msgspec.structs.replace(first, elapsed_seconds=1.4, progress_seconds=0.1, progress=0.6, rate=1.18)
+    again = msgspec.structs.replace(first, elapsed_seconds=1.4, progress_seconds=0.1, progress=0.15, rate=0.28)
     assert decisions(again, **early) == ()
-    (slow,) = decisions(msgspec.structs.replace(again, progress=0.02, rate=0.02), **early)
-    assert isinstance(slow, StartBackup)
-    (late,) = decisions(msgspec.structs.replace(first, elapsed_seconds=2.1), **early)
-    assert isinstance(late, StartBackup), "twice what is usual has passed already"
+    crawling = msgspec.structs.replace(again, progress=0.02, rate=0.02)
+    late = msgspec.structs.replace(first, elapsed_seconds=1.2)  # told first when a copy would have done a fourth
+    unheard = msgspec.structs.replace(first, elapsed_seconds=8.1, progress_seconds=7.3)
+    for slow in (crawling, late, unheard):
+        (copied,) = decisions(slow, **early)
+        assert isinstance(copied, StartBackup), slow
 
 
 def test_what_has_just_begun_is_not_told_of_when_no_worker_can_copy_it() -> None:
