@@ -109,7 +109,9 @@ class WorkerAccounts:
             case TaskSucceeded():
                 _succeed(self._known(event.worker, now), event)
             case TaskFailed():
-                self._known(event.worker, now).drop(now)
+                tally = self._known(event.worker, now)
+                if tally.running is not None and tally.running[:2] == (event.task, event.attempt):
+                    tally.drop(now)  # Of another attempt that has begun since may have been told first.
             case JobSucceeded() | JobFailed():
                 for tally in self._workers.values():
                     tally.leave(now)

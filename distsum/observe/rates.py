@@ -107,12 +107,15 @@ class ByteRates:
                 self._take_read(event.worker, event.task, event.attempt, event.bytes_read, now)
                 self._told[event.worker] = event.task, event.attempt, event.bytes_read
             case TaskSucceeded():
-                self._take_read(event.worker, event.task, event.attempt, event.effort.bytes_read, now)
-                self._told.pop(event.worker, None)
+                self._end(event, event.effort.bytes_read, now)
                 self.written.add(event.effort.bytes_written, now)
             case TaskFailed():
-                self._take_read(event.worker, event.task, event.attempt, event.bytes_read, now)
-                self._told.pop(event.worker, None)
+                self._end(event, event.bytes_read, now)
+
+    def _end(self, event: TaskSucceeded | TaskFailed, size: int, now: float) -> None:
+        self._take_read(event.worker, event.task, event.attempt, size, now)
+        if self._told.get(event.worker, ())[:2] == (event.task, event.attempt):
+            del self._told[event.worker]  # What it has read of another attempt since may have been told first.
 
     def _take_read(self, worker: str, task: TaskId, attempt: int, size: int, now: float) -> None:
         last = self._told.get(worker)
@@ -134,19 +137,18 @@ class Lanes:
         """Count one event; ``backup`` says that the attempt it tells of is one."""
         match event:
             case TaskStarted():
-                self._lane(event.worker).start(now, backup=backup)
+                self._lane(event.worker).start(event.task, event.attempt, now, backup=backup)
             case Heartbeat():
                 lane = self._lane(event.worker)
                 if event.task is None:
                     lane.end(now)
-                elif lane.since is None:
-                    lane.start(now, backup=backup)
-            case TaskSucceeded():
-                self._lane(event.worker).end(now)
-            case TaskFailed():
+                elif not lane.is_at(event.task, event.attempt):
+                    lane.start(event.task, event.attempt, now, backup=backup)
+            case TaskSucceeded() | TaskFailed():
                 lane = self._lane(event.worker)
-                lane.end(now)
-                if event.kind not in {"cancelled", "blocked", "not_served"}:
+                if lane.is_at(event.task, event.attempt):  # That another has begun may have been told first.
+                    lane.end(now)
+                if isinstance(event, TaskFailed) and event.kind not in {"cancelled", "blocked", "not_served"}:
                     lane.mark(now, FAILED_MARK)
 
     def lose(self, worker: str) -> None:
@@ -168,17 +170,21 @@ class _Lane:
     def __init__(self) -> None:
         self._busy: dict[int, float] = {}
         self._letters: dict[int, str] = {}
-        self.since: float | None = None
+        self._since: float | None = None
+        self._attempt: tuple[TaskId, int] | None = None
         self._backup = False
 
-    def start(self, now: float, *, backup: bool) -> None:
+    def is_at(self, task: TaskId, attempt: int) -> bool:
+        return self._since is not None and self._attempt == (task, attempt)
+
+    def start(self, task: TaskId, attempt: int, now: float, *, backup: bool) -> None:
         self.end(now)
-        self.since, self._backup = now, backup
+        self._since, self._attempt, self._backup = now, (task, attempt), backup
 
     def end(self, now: float) -> None:
-        if self.since is not None:
+        if self._since is not None:
             self._fill(self._busy, self._letters, now)
-            self.since = None
+            self._since = None
             oldest = int(now / SLICE_SECONDS) - LANE_SLICES
             for kept in (self._busy, self._letters):
                 if len(kept) > 2 * LANE_SLICES:
@@ -190,7 +196,7 @@ class _Lane:
 
     def marks(self, now: float) -> str:
         busy, letters = dict(self._busy), dict(self._letters)
-        if self.since is not None:
+        if self._since is not None:
             self._fill(busy, letters, now)
         last = int(now / SLICE_SECONDS)
         told = []
@@ -202,9 +208,9 @@ class _Lane:
 
     def _fill(self, busy: dict[int, float], letters: dict[int, str], now: float) -> None:
         """Add the time of the attempt under way to the slices that it lies in."""
-        assert self.since is not None
+        assert self._since is not None
         last = int(now / SLICE_SECONDS)
-        began = max(self.since, (last - LANE_SLICES) * SLICE_SECONDS)
+        began = max(self._since, (last - LANE_SLICES) * SLICE_SECONDS)
         for number in range(int(began / SLICE_SECONDS), last + 1):
             start, stop = max(began, number * SLICE_SECONDS), min(now, (number + 1) * SLICE_SECONDS)
             busy[number] = busy.get(number, 0.0) + max(0.0, stop - start)

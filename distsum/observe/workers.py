@@ -81,6 +81,7 @@ class _Tally(msgspec.Struct):
     gone: WorkerState | None = None
     reason: str | None = None
     task: TaskId | None = None
+    attempt: int = 0
     tasks: int = 0
     failures: int = 0
     bytes_done: int = 0
@@ -89,6 +90,11 @@ class _Tally(msgspec.Struct):
     busy_seconds: float = 0.0
     reading_seconds: float = 0.0
     peak_bytes: int = 0
+
+    def end(self, task: TaskId, attempt: int) -> None:
+        """Take note that an attempt is over; that the worker has begun another may have been told first."""
+        if (self.task, self.attempt) == (task, attempt):
+            self.task, self.bytes_running = None, 0
 
 
 class WorkerTable:
@@ -124,13 +130,13 @@ class WorkerTable:
     def _update(self, tally: _Tally, event: msgspec.Struct, now: float) -> None:
         match event:
             case TaskStarted():
-                tally.task, tally.bytes_running = event.task, 0
+                tally.task, tally.attempt, tally.bytes_running = event.task, event.attempt, 0
             case Heartbeat():
-                tally.task, tally.bytes_running = event.task, event.bytes_read
+                tally.task, tally.attempt, tally.bytes_running = event.task, event.attempt, event.bytes_read
                 tally.resident_bytes = event.resident_bytes
             case TaskSucceeded():
                 effort = event.effort
-                tally.task, tally.bytes_running = None, 0
+                tally.end(event.task, event.attempt)
                 tally.tasks += event.child is None
                 tally.bytes_done += effort.bytes_read
                 if not event.reused:  # To look at what is stored takes no time, and tells nothing of how fast it works.
@@ -139,12 +145,10 @@ class WorkerTable:
                     tally.reading_seconds += effort.reading_seconds
                 tally.peak_bytes = max(tally.peak_bytes, effort.peak_bytes)
             case TaskFailed():
-                tally.task, tally.bytes_running = None, 0
+                tally.end(event.task, event.attempt)
                 tally.failures += event.kind not in {"cancelled", "blocked", "not_served"}
             case WorkerFreed():
-                # It may have taken another task first.
-                if tally.task == event.task:
-                    tally.task, tally.bytes_running = None, 0
+                tally.end(event.task, event.attempt)
             case WorkerPaused():
                 tally.paused = "quarantined" if event.quarantined else "paused"
                 tally.reason = event.reason

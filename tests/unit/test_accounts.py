@@ -84,6 +84,13 @@ def test_an_attempt_without_a_result_is_discarded_until_its_worker_does_somethin
     assert account.seconds["waiting"] >= 2.0
 
 
+def test_a_failure_that_is_told_after_the_next_attempt_has_begun_ends_only_its_own() -> None:
+    first, following = (TaskFailed("w", task(each), "storage", "why", attempt=each) for each in (20, 26))
+    begun = (0.0, joined()), (1.0, started(20)), (3.0, started(26))
+    (account,) = folded(*begun, (4.0, first), (9.0, following), (10.0, END)).values()
+    assert account.seconds["discarded"] == (3.0 - 1.0) + (9.0 - 3.0)
+
+
 def test_a_result_that_a_heartbeat_or_its_own_start_has_overtaken_counts_once() -> None:
     account = folded(
         (0.0, joined()),

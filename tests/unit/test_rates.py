@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from distsum.messages import Effort, Heartbeat, TaskFailed, TaskId, TaskStarted, TaskSucceeded
+from distsum.messages import Effort, Heartbeat, TaskFailed, TaskId, TaskStarted, TaskSucceeded, WorkerJoined
 from distsum.observe.rates import BACKUP_MARK, FAILED_MARK, LANE_SLICES, SLICES, ByteRates, Lanes, Slices, estimate
 
 TASK = TaskId("job", 1, 0, 0)
@@ -46,6 +46,20 @@ def test_bytes_are_counted_once_though_heartbeats_tell_of_them_before_the_end():
     assert [rate / 2 for rate in rates.written.per_second(2.0)] == [0, 0, 7, 0]
 
 
+JOINED = WorkerJoined("w", "h", 7, "v", 1, baseline_bytes=0, start_seconds=0.0)
+NEXT = TaskId("job", 1, 0, 26)
+
+
+@pytest.mark.parametrize("end", [done(120, attempt=20), TaskFailed("w", TASK, "storage", "why", attempt=20)])
+def test_bytes_are_counted_once_where_the_next_attempt_is_told_of_before_the_end_of_the_last(end):
+    rates = ByteRates()
+    begun = TaskStarted("w", TASK, 1, attempt=20), TaskStarted("w", NEXT, 1, attempt=26)
+    for event in (JOINED, *begun, Heartbeat("w", NEXT, 300, attempt=26), end):
+        rates.take(event, 0.2)
+    rates.take(Heartbeat("w", NEXT, 310, attempt=26), 0.7)
+    assert rates.read.per_second(1.0)[-1] / 2 == 10
+
+
 def test_an_end_is_foretold_with_a_margin_that_grows_with_how_much_rates_vary():
     steady, wild = estimate(1000.0, (9.0, 11.0) * 20), estimate(1000.0, (1.0, 19.0) * 20)
     assert steady.seconds == wild.seconds == pytest.approx(100.0)
@@ -84,3 +98,11 @@ def test_a_lane_marks_backups_and_failures():
 def test_a_lane_has_a_mark_for_each_of_the_last_slices_however_long_an_attempt_takes():
     assert lane((0.0, START), now=1e6 + 0.2) == "8" * LANE_SLICES
     assert lane((0.0, START), (999.0, done(1)), now=1e6 + 0.2) == "0" * LANE_SLICES
+
+
+@pytest.mark.parametrize("end", [done(1, attempt=20), TaskFailed("w", TASK, "cancelled", "why", attempt=20)])
+def test_a_lane_stays_busy_where_the_next_attempt_is_told_of_before_the_end_of_the_last(end):
+    first, following = TaskStarted("w", TASK, 1, attempt=20), TaskStarted("w", NEXT, 1, attempt=26)
+    assert lane((0.0, JOINED), (0.0, first), (1.0, following), (1.0, end), now=2.9) == "888888"
+    beat = Heartbeat("w", NEXT, 1, attempt=26)
+    assert lane((0.0, first), (1.0, beat), (1.0, end), now=2.9) == "888888", "its start got lost"

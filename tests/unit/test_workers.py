@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
+import pytest
 
 from distsum.brokers.base import LEFT
 from distsum.messages import (
@@ -101,10 +102,29 @@ def test_what_keeps_a_worker_from_working_is_told_with_its_reason() -> None:
     }
 
 
+@pytest.mark.parametrize(
+    "end",
+    [
+        msgspec.structs.replace(succeeded("w", 100, 1.0), task=TaskId("job", 1, 0, 20), attempt=20),
+        TaskFailed("w", TaskId("job", 1, 0, 20), "storage", "why", attempt=20),
+        WorkerFreed("w", TaskId("job", 1, 0, 20), 20),
+        WorkerFreed("w", TaskId("job", 1, 0, 26), 20),
+    ],
+)
+def test_a_worker_stays_busy_where_its_next_task_is_told_of_before_the_end_of_the_last(end: Any) -> None:
+    last, following = TaskId("job", 1, 0, 20), TaskId("job", 1, 0, 26)
+    starts = TaskStarted("w", last, 1, attempt=20), TaskStarted("w", following, 1, attempt=26)
+    (busy,) = folded(joined("w"), *starts, end).values()
+    assert (busy.state, busy.task) == ("busy", following)
+    beat = Heartbeat("w", following, 300, attempt=26)
+    (reading,) = folded(joined("w"), *starts, beat, end).values()
+    assert reading.bytes_read == 300 + (100 if isinstance(end, TaskSucceeded) else 0)
+
+
 def test_a_worker_is_idle_when_it_has_ended_what_nobody_waits_for_but_not_when_it_is_at_another_task() -> None:
     freed = WorkerFreed("w", TASK, 1)
-    (idle,) = folded(joined("w"), TaskStarted("w", TASK, 1), freed).values()
-    (busy,) = folded(joined("w"), TaskStarted("w", TaskId("j", 1, 0, 9), 1), freed).values()
+    (idle,) = folded(joined("w"), TaskStarted("w", TASK, 1, 1), freed).values()
+    (busy,) = folded(joined("w"), TaskStarted("w", TaskId("j", 1, 0, 9), 1, 1), freed).values()
     assert (idle.state, busy.state) == ("idle", "busy")
 
 
