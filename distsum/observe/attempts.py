@@ -44,6 +44,10 @@ ONCE: Final = 1
 AGAIN: Final = 2
 """More than once, or with help."""
 BACKED_UP: Final = 3
+_EARLIEST_SECONDS: Final = 2.0
+"""How long an attempt has run before its progress tells when it will be done."""
+_STALE_SECONDS: Final = 6.0
+"""Progress that was told so long ago tells nothing any more."""
 REASONS_KEPT: Final = 10_000
 """Of failures. Of more only the kind is kept, so that a job in which all goes wrong does not fill the memory."""
 _REASON_LENGTH: Final = 500
@@ -131,6 +135,8 @@ class AttemptTable:
         self._names: list[str] = []
         self._running: dict[int, tuple[int, int]] = {}
         """What each worker runs: a place and a number."""
+        self._progress: dict[int, tuple[tuple[int, int], float, float]] = {}
+        """What each worker ran when it was last heard of, the share of that which was done, and when that was."""
         self._left: dict[int, tuple[int, int, float]] = {}
         """What it ran before, and when it did something else: that it has done that may be told a moment later."""
         self._reasons_left = REASONS_KEPT
@@ -176,6 +182,17 @@ class AttemptTable:
         """Yield the tasks that took more than one attempt, or another end than being done, in their order."""
         for place in sorted(self._unusual):
             yield self._places.task(self._job or "", place), self._attempts_at(place)
+
+    def left_seconds(self, now: float) -> tuple[float, ...]:
+        """Return how long each task under way will take still if its attempts go on as they have.
+
+        Of several attempts the first to be done counts. It is infinite where no progress tells.
+        """
+        found: dict[int, float] = {}
+        for worker in self._running:
+            place, left = self._left_by(worker, now)
+            found[place] = min(left, found.get(place, math.inf))
+        return tuple(found.values())
 
     def time_line(self, worker: str, since_seconds: float = 0.0, until_seconds: float = math.inf) -> list[Attempt]:
         """Return what a worker did between two moments, in the order of time; of a million tasks in milliseconds.
@@ -226,6 +243,17 @@ class AttemptTable:
             elif records:
                 kinds[place] = ONCE if len(records) == 1 else AGAIN
         return kinds[self._places.begin(phase) : self._places.begin(phase + 1)]
+
+    def _left_by(self, worker: int, now: float) -> tuple[int, float]:
+        """Return the place of what a worker runs, and how long that will take still by its progress."""
+        place, number = running = self._running[worker]
+        told_of, progress, told = self._progress.get(worker, (running, 0.0, 0.0))
+        if told_of != running or not 0.0 < progress < 1.0 or now - told > _STALE_SECONDS or self._helpers.get(place):
+            return place, math.inf  # With helpers it goes faster than it has.
+        record = self._usual.record(place) or self._find(place, worker, number)
+        if record is None or record.child is not None or not told - record.began_seconds >= _EARLIEST_SECONDS:
+            return place, math.inf
+        return place, max(0.0, (told - record.began_seconds) * (1.0 - progress) / progress - (now - told))
 
     def _attempts_at(self, place: int) -> tuple[Attempt, ...]:
         if (records := self._unusual.get(place)) is None:
@@ -316,6 +344,7 @@ class AttemptTable:
         return record
 
     def _beat(self, place: int, worker: int, event: Heartbeat, now: float) -> None:
+        self._progress[worker] = (place, event.attempt), event.progress, now
         if self._usual.is_kept(place, worker, event.attempt):
             self._usual.read(place, event.bytes_read)
             return

@@ -13,6 +13,8 @@ from distsum.messages import Heartbeat, TaskFailed, TaskId, TaskStarted, TaskSuc
 SLICE_SECONDS: Final = 0.5
 SLICES: Final = 120
 """A minute."""
+_QUIET_SLICES: Final = 6
+"""Slices without a byte, after which what goes on is not what went on before."""
 _FEWEST: Final = 4
 """Full slices that a rate needs before an end is foretold from it."""
 
@@ -63,15 +65,19 @@ class Estimate(msgspec.Struct, frozen=True):
         return self.margin_seconds >= self.seconds > 0.0
 
 
-def estimate(left: float, rates: tuple[float, ...]) -> Estimate | None:
+def estimate(left: float, rates: tuple[float, ...], under_way: tuple[float, ...] = ()) -> Estimate | None:
     """Return when an amount will be done, if rates go on as they have of late; None where that cannot be told.
 
     The margin is two standard errors of the mean rate, so that about 19 of 20 such means lie within. Slices that follow
     one another are alike, so a quarter of them are counted as independent.
 
+    It will not be done before what is under way; where that is later than the rates tell, the margin is at least the
+    difference. Where nothing has been done of late, what is under way and tells no end may take any time.
+
     Args:
         left: The amount.
         rates: Amounts a second in slices of equal length, the last one last.
+        under_way: Seconds that each task under way will take still; infinite where that is not known.
 
     >>> estimate(100.0, (10.0,) * 8)
     Estimate(seconds=10.0, margin_seconds=0.0)
@@ -79,16 +85,20 @@ def estimate(left: float, rates: tuple[float, ...]) -> Estimate | None:
     True
     >>> estimate(100.0, (10.0,)), estimate(100.0, (0.0,) * 8)
     (None, None)
+    >>> estimate(100.0, (10.0,) * 8, (2.0, 16.0, math.inf))
+    Estimate(seconds=16.0, margin_seconds=6.0)
     """
     recent = rates[-SLICES // 2 :]
     if len(recent) < _FEWEST:
         return None
     mean = math.fsum(recent) / len(recent)
-    if mean <= 0.0:
+    if mean <= 0.0 or (math.inf in under_way and not any(recent[-_QUIET_SLICES:])):
         return None
     variance = math.fsum((rate - mean) ** 2 for rate in recent) / (len(recent) - 1)
     error = math.sqrt(variance / max(1.0, len(recent) / 4))
-    return Estimate(left / mean, 2 * error / mean * left / mean)
+    by_rate = left / mean
+    seconds = max(by_rate, *(each for each in under_way if each < math.inf), 0.0)
+    return Estimate(seconds, max(2 * error / mean * by_rate, seconds - by_rate))
 
 
 class ByteRates:

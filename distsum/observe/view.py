@@ -198,6 +198,7 @@ class JobFold:
         read = self._rates.read.per_second(now)
         left = sum(max(0, phase.bytes_total - phase.bytes_read) for phase in snapshot.phases)
         failed = self._failed
+        is_under_way = bool(snapshot.phases) and not snapshot.finished
         return JobView(
             snapshot=snapshot,
             output=self._output,
@@ -209,7 +210,7 @@ class JobFold:
             ),
             read_rates=read,
             write_rates=self._rates.written.per_second(now),
-            estimate=None if snapshot.finished or not snapshot.phases else estimate(left, read),
+            estimate=estimate(left, read, self.attempts.left_seconds(now)) if is_under_way else None,
             account=self._tally.accounts.seconds(now),
             latencies=self._tally.latencies,
             log=tuple(self._log),

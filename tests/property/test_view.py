@@ -11,6 +11,7 @@ from distsum.messages import (
     BackupEnded,
     BackupStarted,
     Effort,
+    Heartbeat,
     JobFailed,
     JobStarted,
     TaskFailed,
@@ -114,6 +115,22 @@ def test_a_backup_is_seen_in_the_map_and_the_ledger_while_it_races():
     assert racing.ledger.totals.racing == 1
     over = player(content, 4.0).view()
     assert (over.states[0].states[2] == BACKUP, over.ledger.totals.won) == (False, 1)
+
+
+def straggling(beats):
+    """Four tasks of which three are soon done, and the last one tells of itself at the moments given."""
+    last = TaskId("job", 1, 0, 3)
+    log = events_of(*(succeeded(index) for index in range(3)), TaskStarted("w2", last, 1, attempt=4))
+    log += [(seconds, Heartbeat("w2", last, 900, attempt=4, progress=progress)) for seconds, progress in beats]
+    log.append((29.0, Heartbeat("w1", None, 0)))
+    return player(written(log, header(4, 1)), 29.0).view().estimate
+
+
+def test_a_straggler_that_holds_the_job_puts_off_its_end_and_where_it_tells_none_there_is_none():
+    told = straggling([(second, second / 35) for second in range(6, 29)])
+    assert 4.0 < told.seconds < 6.0
+    assert straggling([(second, 0.0) for second in range(6, 29)]) is None
+    assert straggling([(second, second / 35) for second in range(6, 20)]) is None, "it has fallen silent"
 
 
 def test_a_failed_job_says_why_and_where_and_its_clock_stands_still():

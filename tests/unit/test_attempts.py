@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tracemalloc
 
 import pytest
@@ -188,3 +189,49 @@ def test_a_million_usual_tasks_take_some_40_bytes_each():
     assert each < 40
     assert list(table.unusual()) == []
     assert len(table.spans().worker) == 20_000
+
+
+def left_seconds(*events, now):
+    table = AttemptTable((PhaseWork(4, 20, 0), PhaseWork(1, 4, 0)))
+    table.take(STARTED, 0.0)
+    for seconds, event in events:
+        table.take(event, seconds)
+    return table.left_seconds(now)
+
+
+def beat(progress, worker="w1", task=TASK, attempt=1):
+    return Heartbeat(worker, task, 100, attempt=attempt, progress=progress)
+
+
+def test_what_is_left_of_a_task_is_told_by_how_far_it_has_come():
+    begun = (1.0, started()), (5.0, beat(0.5)), (17.0, beat(0.8))
+    assert left_seconds(*begun, now=17.0) == pytest.approx((4.0,))
+    assert left_seconds(*begun, now=19.0) == pytest.approx((2.0,)), "it goes on between two heartbeats"
+    assert left_seconds(*begun, now=22.0) == (0.0,)
+    assert left_seconds(*begun, (20.0, succeeded()), now=20.0) == ()
+    assert left_seconds(*begun, (18.0, started("w2", OTHER, 2)), now=18.0) == pytest.approx((3.0, math.inf))
+
+
+@pytest.mark.parametrize(
+    "events",
+    [
+        [],
+        [(9.0, beat(0.0))],
+        [(2.9, beat(0.5))],
+        [(9.0, beat(1.0))],
+        [(3.9, beat(0.5))],
+        [(1.0, backup(helpers=("w3",))), (9.0, beat(0.5))],
+    ],
+    ids=["unheard", "nothing done", "too early", "storing", "silent", "helped"],
+)
+def test_where_no_progress_tells_what_is_left_it_may_be_any_time(events):
+    assert left_seconds((1.0, started()), *events, now=10.0) == (math.inf,)
+
+
+def test_of_several_attempts_at_a_task_the_first_to_be_done_counts():
+    racing = (1.0, started()), (4.0, backup()), (5.0, started("w2", TASK, 2))
+    slow, fast = beat(0.25), beat(0.75, "w2", TASK, 2)
+    assert left_seconds(*racing, (9.0, slow), now=9.0) == pytest.approx((24.0,)), "as far as known"
+    both = *racing, (9.0, fast), (9.0, slow)
+    assert left_seconds(*both, now=9.0) == pytest.approx((4.0 / 3,))
+    assert left_seconds(*both, (9.0, WorkerLost("w2", "killed")), now=9.0) == pytest.approx((24.0,))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
 from distsum.messages import Effort, Heartbeat, TaskFailed, TaskId, TaskStarted, TaskSucceeded, WorkerJoined
@@ -69,6 +71,23 @@ def test_an_end_is_foretold_with_a_margin_that_grows_with_how_much_rates_vary():
     assert hardly.seconds == pytest.approx(100.0)
     assert hardly.margin_seconds > 100.0, "told as it is, and not cut to what would look well"
     assert hardly.is_rough
+
+
+def test_an_end_is_not_foretold_before_that_of_what_is_under_way():
+    by_rate = estimate(1000.0, (9.0, 11.0) * 20)
+    assert estimate(1000.0, (9.0, 11.0) * 20, (3.0, math.inf, 99.0)) == by_rate
+    late = estimate(1000.0, (9.0, 11.0) * 20, (300.0, 3.0))
+    assert (late.seconds, late.margin_seconds) == pytest.approx((300.0, 200.0)), "by as much as the two ways differ"
+    barely = estimate(1000.0, (9.0, 11.0) * 20, (by_rate.seconds + 0.1,))
+    assert barely.margin_seconds == by_rate.margin_seconds
+
+
+def test_no_end_is_foretold_where_nothing_is_read_and_what_is_under_way_tells_none():
+    busy, quiet = (10.0,) * 20 + (0.0,) * 5, (10.0,) * 20 + (0.0,) * 6
+    assert estimate(1.0, quiet, (3.0, math.inf)) is None
+    assert estimate(1.0, busy, (3.0, math.inf)).seconds == 3.0
+    assert estimate(1.0, quiet, (3.0,)).seconds == 3.0
+    assert estimate(1.0, quiet).seconds < 1.0, "tasks wait for workers"
 
 
 def lane(*events, now):
