@@ -19,6 +19,7 @@ from distsum.actors.system import AsyncioSystem
 from distsum.actors.task_tracker import TaskTracker, TrackerSettings
 from distsum.brokers.local import LocalBroker
 from distsum.errors import (
+    DistsumError,
     InterruptedRunError,
     JobCancelledError,
     OutputError,
@@ -357,15 +358,25 @@ class _Run:
             self._show_view()
             if isinstance(outcome, JobFailed):
                 raise await self._aside(job.failure, outcome)
-            if not outcome.inputs:
-                raise job.nothing_left(outcome)
-            await self._aside(job.commit_output, outcome)
+            await self._complete(outcome)
         except BaseException:
             job.abort()
             raise
         digest = await self._aside(job.output_digest)
         self._show()
         return job.summary(outcome, self._tally, self._workers, digest, time.perf_counter() - self._began)
+
+    async def _complete(self, outcome: JobSucceeded) -> None:
+        """Put the result in its place. The job is not told to have succeeded before."""
+        try:
+            if not outcome.inputs:
+                raise self._job.nothing_left(outcome)
+            await self._aside(self._job.commit_output, outcome)
+        except DistsumError as error:
+            self._tell(self._job.late_failure(error))
+            self._show_view()
+            raise
+        self._tell(outcome)
 
     async def _outcome(self) -> JobSucceeded | JobFailed:
         """Have workers do all tasks."""
@@ -481,6 +492,10 @@ class _Run:
         )
 
     def _take_event(self, event: msgspec.Struct) -> None:
+        if not isinstance(event, JobSucceeded):  # which is told when the result is there
+            self._tell(event)
+
+    def _tell(self, event: msgspec.Struct) -> None:
         now = time.perf_counter() - self._began
         (self._fold or self._tally).take(event, now)
         if self._recorder is not None:

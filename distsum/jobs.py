@@ -27,7 +27,7 @@ from distsum.formats.agreement import disagreement
 from distsum.formats.base import Layout
 from distsum.formats.registry import by_name
 from distsum.manifest import NodeKeys
-from distsum.messages import JOB_SPEC, JobSpec
+from distsum.messages import JOB_SPEC, JobFailed, JobSpec
 from distsum.observe.snapshot import PhaseWork
 from distsum.partials import children_uri, manifest_uri, node_context, spec_uri
 from distsum.planning import PARTIAL_HEAD_BYTES
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
     from distsum.formats.base import Format
     from distsum.manifest import Input, Manifest
-    from distsum.messages import JobFailed, JobSucceeded, TaskId
+    from distsum.messages import JobSucceeded, TaskId
     from distsum.observe.fold import JobTally
     from distsum.observe.history import HistoryHeader
     from distsum.observe.ledger import LedgerReport
@@ -212,6 +212,10 @@ class Job:
     def input_uri(self, index: int) -> bytes:
         """Return the URI of an input, by its index in the job's list."""
         return self._manifest[index].uri
+
+    def late_failure(self, error: DistsumError) -> JobFailed:
+        """Return what is told of the job where all of its tasks are done, and its result cannot be put in its place."""
+        return JobFailed(self.spec.job, "storage" if isinstance(error, StorageError) else "error", str(error))
 
     def nothing_left(self, outcome: JobSucceeded) -> JobError:
         """Return the error that tells that every input was left out."""

@@ -134,9 +134,11 @@ def state_words(view: JobView) -> Span:
         return Span("DONE", "good")
     if not snapshot.phases:
         return Span("STARTING", "dim")
+    current = next((phase.phase for phase in snapshot.phases if phase.done < phase.tasks), None)
+    if current is None:
+        return Span("FINISHING", "strong")  # all tasks are done, and the result is put in its place
     if not has_begun(snapshot.phases):
         return Span("WAITING", "dim")
-    current = next((phase.phase for phase in snapshot.phases if phase.done < phase.tasks), len(snapshot.phases))
     return Span(f"RUNNING phase {current}/{len(snapshot.phases)}", "strong")
 
 

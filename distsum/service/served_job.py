@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from distsum.logs import concerning
+from distsum.messages import JobSucceeded
 from distsum.observe.fold import JobTally
 from distsum.observe.history import Recorder
 from distsum.observe.view import JobFold
@@ -19,7 +20,7 @@ from distsum.wording import printable
 
 if TYPE_CHECKING:
     from distsum.jobs import Job
-    from distsum.messages import JobFailed, JobSucceeded, TaskId
+    from distsum.messages import JobFailed, TaskId
     from distsum.observe.history import HistoryHeader
     from distsum.observe.ledger import LedgerReport
     from distsum.observe.view import JobView
@@ -79,6 +80,11 @@ class ServedJob:
         (self._fold or self.tally).take(event, now)
         if self.recorder is not None:
             self.recorder.take(event, now)
+
+    def fail_late(self, failure: JobFailed) -> None:
+        """Tell of a failure that came when all of its tasks were done; others were told when they came."""
+        if self.finished.done() and isinstance(self.finished.result(), JobSucceeded):
+            self.take(failure)
 
     def view(self) -> JobView:
         """Return all that a screen draws of it."""

@@ -319,7 +319,8 @@ class Service:
             if isinstance(event, JobStarted):
                 served.state = "running"
                 served.begin()
-            served.take(event)
+            if not isinstance(event, JobSucceeded):  # which is told when the result is there
+                served.take(event)
             if isinstance(event, JobStarted):
                 for told in self._present.told():
                     served.take(told)
@@ -345,10 +346,12 @@ class Service:
             outcome = Outcome(state="succeeded", ended_seconds=time.time(), exit_code=0, summary=summary)
         except _CancelledError:
             reason = "cancelled by a client"
+            served.fail_late(JobFailed(name, "cancelled", reason))
             outcome = Outcome(state="cancelled", ended_seconds=time.time(), exit_code=1, reason=reason)
         except DistsumError as error:
             # Also where the store is down for good: the job can be submitted again, and what is stored is used.
             code = error.exit_code
+            served.fail_late(served.job.late_failure(error))
             outcome = Outcome(state="failed", ended_seconds=time.time(), exit_code=code, reason=str(error))
         served.state = "finishing"
         await self._end(served, outcome)
@@ -388,6 +391,7 @@ class Service:
         await asyncio.to_thread(self._records.commit, job.spec.job)
         await asyncio.to_thread(partial(job.commit_output, outcome, again=began_before))
         digest = await asyncio.to_thread(job.output_digest)
+        served.take(outcome)
         seconds = time.perf_counter() - served.began
         return job.summary(outcome, served.tally, len(self._workers.active()), digest, seconds)
 
@@ -407,7 +411,8 @@ class Service:
         self._jobs.part(served, told)
         if self._observer is not None:
             self._observer.job_ended(outcome.state)
-        log.info("job %s %s", name, outcome.reason or outcome.state, extra=concerning(job=name))
+        level = logging.WARNING if outcome.state == "failed" else logging.INFO
+        log.log(level, "job %s %s", name, outcome.reason or outcome.state, extra=concerning(job=name))
 
     async def _store_outcome(self, served: ServedJob, outcome: Outcome) -> None:
         name = served.job.spec.job

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from distsum.tui.lines import state_words
 
 from distsum.actors.master import MasterSettings
 from distsum.actors.speculation import SpeculationSettings
 from distsum.api import mean
+from distsum.embedded import run
 from distsum.errors import (
     BadInputError,
     JobCancelledError,
@@ -35,6 +37,7 @@ from tests.localservice import Serving, serving
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from distsum.observe.view import JobView
     from distsum.stores.base import Reader
 
 MANY = 200
@@ -325,6 +328,42 @@ def test_somebody_elses_file_is_not_replaced(tmp_path: Path, inputs: list[bytes]
             made.client.wait(job, 60)
         assert failed.value.exit_code == 2
     assert (tmp_path / "out.npy").read_bytes() == b"mine"
+    view = end_of(tmp_path / "work" / "jobs" / job / "history")
+    assert "appeared" in (view.failure or ""), "all of its tasks are done, and it did not succeed"
+    assert state_words(view).text == "FAILED"
+
+
+def test_a_run_whose_result_cannot_be_put_in_its_place_is_told_as_failed(tmp_path: Path, inputs: list[bytes]) -> None:
+    views: list[JobView] = []
+    history, output = tmp_path / "history", tmp_path / "out.npy"
+
+    def appear(_: Any) -> None:
+        output.write_bytes(b"mine")
+
+    with pytest.raises(OutputError, match="appeared"):
+        run(
+            "mean",
+            inputs,
+            os.fsencode(output),
+            Options(workers=1),
+            appear,
+            history=os.fsencode(history),
+            on_view=lambda view, _: views.append(view),
+        )
+    assert output.read_bytes() == b"mine"
+    for view in (views[-1], end_of(history)):
+        assert "appeared" in (view.failure or "")
+        assert state_words(view).text == "FAILED"
+    assert "DONE" not in {state_words(view).text for view in views}
+
+
+def end_of(history: Path) -> JobView:
+    """Return what a history that is played shows at its end."""
+    player = Player(History(reader_of(history)))
+    player.seek(player.end_seconds)
+    while not player.step():
+        pass
+    return player.view()
 
 
 def wait_for_workers(made: Serving, count: int) -> list[str]:
@@ -349,11 +388,8 @@ def test_a_worker_that_was_there_and_got_no_task_has_its_account_too(tmp_path: P
         (waited,) = [each.seconds for each in summary.worker_accounts if each.worker == idle]
         assert {kind for kind, seconds in waited.items() if seconds} == {"waiting"}, "its start was before the job"
         assert made.client.stragglers(job).totals == summary.backups
-        player = Player(History(reader_of(tmp_path / "work" / "jobs" / job / "history")))
-        player.seek(player.end_seconds)
-        while not player.step():
-            pass
-        assert {each.status.worker: each.status.state for each in player.view().workers} == {
+        view = end_of(tmp_path / "work" / "jobs" / job / "history")
+        assert {each.status.worker: each.status.state for each in view.workers} == {
             idle: "paused",
             busy: "idle",
         }, "who is paused when a job begins is so in all that is told of it"

@@ -600,7 +600,7 @@ def test_a_hostile_name_anywhere_is_shown_as_text(size):
                     await settled(app, pilot)
                     lines = text_of(app)
                     check_widths(app)
-                    head = r"(STARTING|RUNNING phase \d/\d|FAILED)  [\d.ms]+(  ETA (about )?\S+( ±\S+)?)?$"
+                    head = r"(STARTING|RUNNING phase \d/\d|FINISHING|FAILED)  [\d.ms]+(  ETA (about )?\S+( ±\S+)?)?$"
                     assert re.search(head, lines[0]), name
                     assert not re.search(UNSEEN, "".join(lines)), name
                     assert len(lines) == size[1]
