@@ -137,6 +137,8 @@ class AttemptTable:
         """What each worker runs: a place and a number."""
         self._progress: dict[int, tuple[tuple[int, int], float, float]] = {}
         """What each worker ran when it was last heard of, the share of that which was done, and when that was."""
+        self._took: dict[int, tuple[int, float]] = {}
+        """How many tasks of each phase were made, and the seconds that this took in all."""
         self._left: dict[int, tuple[int, int, float]] = {}
         """What it ran before, and when it did something else: that it has done that may be told a moment later."""
         self._reasons_left = REASONS_KEPT
@@ -183,14 +185,18 @@ class AttemptTable:
         for place in sorted(self._unusual):
             yield self._places.task(self._job or "", place), self._attempts_at(place)
 
-    def left_seconds(self, now: float) -> tuple[float, ...]:
+    def left_seconds(self, now: float, *, copied: bool = False) -> tuple[float, ...]:
         """Return how long each task under way will take still if its attempts go on as they have.
 
-        Of several attempts the first to be done counts. It is infinite where no progress tells.
+        Of several attempts the first to be done counts, and where stragglers are ``copied`` it is no longer than a task
+        of that phase takes on average. It is infinite where no progress tells.
         """
         found: dict[int, float] = {}
         for worker in self._running:
             place, left = self._left_by(worker, now)
+            if copied and left < math.inf:
+                tasks, seconds = self._took.get(self._places.task("", place).phase, (0, 0.0))
+                left = min(left, seconds / tasks) if tasks else left
             found[place] = min(left, found.get(place, math.inf))
         return tuple(found.values())
 
@@ -369,6 +375,9 @@ class AttemptTable:
     def _succeed(self, place: int, worker: int, event: TaskSucceeded, now: float) -> None:
         number = event.attempt
         self._forget_running(place, worker, number)
+        if event.child is None and not event.reused:
+            tasks, seconds = self._took.get(event.task.phase, (0, 0.0))
+            self._took[event.task.phase] = tasks + 1, seconds + event.effort.busy_seconds
         if self._usual.is_kept(place, worker, number) or (
             event.child is None and self._usual.begin(place, worker, number, math.nan)
         ):

@@ -65,6 +65,11 @@ class Estimate(msgspec.Struct, frozen=True):
         return self.margin_seconds >= self.seconds > 0.0
 
 
+def is_quiet(rates: tuple[float, ...]) -> bool:
+    """Whether nothing has been done of late."""
+    return not any(rates[-_QUIET_SLICES:])
+
+
 def estimate(left: float, rates: tuple[float, ...], under_way: tuple[float, ...] = ()) -> Estimate | None:
     """Return when an amount will be done, if rates go on as they have of late; None where that cannot be told.
 
@@ -92,7 +97,7 @@ def estimate(left: float, rates: tuple[float, ...], under_way: tuple[float, ...]
     if len(recent) < _FEWEST:
         return None
     mean = math.fsum(recent) / len(recent)
-    if mean <= 0.0 or (math.inf in under_way and not any(recent[-_QUIET_SLICES:])):
+    if mean <= 0.0 or (math.inf in under_way and is_quiet(rates)):
         return None
     variance = math.fsum((rate - mean) ** 2 for rate in recent) / (len(recent) - 1)
     error = math.sqrt(variance / max(1.0, len(recent) / 4))

@@ -29,7 +29,7 @@ from distsum.messages import (
 from distsum.observe.attempts import AttemptTable
 from distsum.observe.ledger import LedgerReport, task_words
 from distsum.observe.narrator import Narrator
-from distsum.observe.rates import ByteRates, Estimate, Lanes, estimate
+from distsum.observe.rates import ByteRates, Estimate, Lanes, estimate, is_quiet
 from distsum.observe.snapshot import Snapshot
 from distsum.observe.states import PhaseStates, TaskStates
 from distsum.observe.subtree import NodeDetail, node_detail
@@ -199,6 +199,9 @@ class JobFold:
         left = sum(max(0, phase.bytes_total - phase.bytes_read) for phase in snapshot.phases)
         failed = self._failed
         is_under_way = bool(snapshot.phases) and not snapshot.finished
+        # Where nothing is read no copy does anything about what tasks under way take.
+        copied = snapshot.speculation is not False and not is_quiet(read)
+        under_way = self.attempts.left_seconds(now, copied=copied) if is_under_way else ()
         return JobView(
             snapshot=snapshot,
             output=self._output,
@@ -210,7 +213,7 @@ class JobFold:
             ),
             read_rates=read,
             write_rates=self._rates.written.per_second(now),
-            estimate=estimate(left, read, self.attempts.left_seconds(now)) if is_under_way else None,
+            estimate=estimate(left, read, under_way) if is_under_way else None,
             account=self._tally.accounts.seconds(now),
             latencies=self._tally.latencies,
             log=tuple(self._log),

@@ -191,12 +191,12 @@ def test_a_million_usual_tasks_take_some_40_bytes_each():
     assert len(table.spans().worker) == 20_000
 
 
-def left_seconds(*events, now):
+def left_seconds(*events, now, copied=False):
     table = AttemptTable((PhaseWork(4, 20, 0), PhaseWork(1, 4, 0)))
     table.take(STARTED, 0.0)
     for seconds, event in events:
         table.take(event, seconds)
-    return table.left_seconds(now)
+    return table.left_seconds(now, copied=copied)
 
 
 def beat(progress, worker="w1", task=TASK, attempt=1):
@@ -235,3 +235,14 @@ def test_of_several_attempts_at_a_task_the_first_to_be_done_counts():
     both = *racing, (9.0, fast), (9.0, slow)
     assert left_seconds(*both, now=9.0) == pytest.approx((4.0 / 3,))
     assert left_seconds(*both, (9.0, WorkerLost("w2", "killed")), now=9.0) == pytest.approx((24.0,))
+
+
+def test_where_stragglers_are_copied_a_task_takes_no_longer_than_is_usual_in_its_phase():
+    slow = (1.0, started()), (5.0, beat(0.1))
+    assert left_seconds(*slow, now=5.0, copied=True) == pytest.approx((36.0,)), "what is usual is not known yet"
+    usual = [(6.0, succeeded("w2", TaskId("job", 1, 0, 3), 3)), (6.0, succeeded("w3", OTHER, 2, reused=True))]
+    other_phase = (6.0, succeeded("w3", TaskId("job", 2, 0, 0), 4))
+    assert left_seconds(*slow, other_phase, now=6.0, copied=True) == pytest.approx((35.0,))
+    assert left_seconds(*slow, *usual, now=6.0) == pytest.approx((35.0,))
+    assert left_seconds(*slow, *usual, now=6.0, copied=True) == pytest.approx((EFFORT.busy_seconds,))
+    assert left_seconds((1.0, started()), *usual, now=6.0, copied=True) == (math.inf,)
