@@ -117,7 +117,7 @@ def test_a_backup_is_seen_in_the_map_and_the_ledger_while_it_races():
     assert (over.states[0].states[2] == BACKUP, over.ledger.totals.won) == (False, 1)
 
 
-def straggling(beats, *, reading=False):
+def straggling(beats, *, reading=False, **described):
     """Four tasks of which three are soon done, and the last one tells of itself at the moments given."""
     last = TaskId("job", 1, 0, 3)
     log = events_of(*(succeeded(index) for index in range(3)), TaskStarted("w2", last, 1, attempt=4))
@@ -125,14 +125,15 @@ def straggling(beats, *, reading=False):
         size = 100 * seconds if reading else 900
         log.append((seconds, Heartbeat("w2", last, size, attempt=4, progress=progress)))
     log.append((29.0, Heartbeat("w1", None, 0)))
-    return player(written(log, header(4, 1)), 29.0).view().estimate
+    return player(written(log, header(4, 1, **described)), 29.0).view().estimate
 
 
 def test_a_straggler_that_holds_the_job_puts_off_its_end_and_where_it_tells_none_there_is_none():
-    told = straggling([(second, second / 35) for second in range(6, 29)])
+    beats = [(second, second / 35) for second in range(6, 29)]
+    told = straggling(beats)
     assert 4.0 < told.seconds < 6.0
-    copied = straggling([(second, second / 35) for second in range(6, 29)], reading=True)
-    assert copied.seconds == EFFORT.busy_seconds, "a copy would take no longer"
+    assert straggling(beats, reading=True).seconds == EFFORT.busy_seconds, "a copy would take no longer"
+    assert straggling(beats, reading=True, speculation=False).seconds == told.seconds, "and none is made"
     assert straggling([(second, 0.0) for second in range(6, 29)]) is None
     assert straggling([(second, second / 35) for second in range(6, 20)]) is None, "it has fallen silent"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import tracemalloc
 
+import msgspec
 import pytest
 
 from distsum.messages import (
@@ -240,7 +241,9 @@ def test_of_several_attempts_at_a_task_the_first_to_be_done_counts():
 def test_where_stragglers_are_copied_a_task_takes_no_longer_than_is_usual_in_its_phase():
     slow = (1.0, started()), (5.0, beat(0.1))
     assert left_seconds(*slow, now=5.0, copied=True) == pytest.approx((36.0,)), "what is usual is not known yet"
-    usual = [(6.0, succeeded("w2", TaskId("job", 1, 0, 3), 3)), (6.0, succeeded("w3", OTHER, 2, reused=True))]
+    looked = msgspec.structs.replace(EFFORT, reading_seconds=0.0)
+    stored = msgspec.structs.replace(succeeded("w3", OTHER, 2, reused=True), effort=looked)
+    usual = [(6.0, succeeded("w2", TaskId("job", 1, 0, 3), 3)), (6.0, stored)]
     other_phase = (6.0, succeeded("w3", TaskId("job", 2, 0, 0), 4))
     assert left_seconds(*slow, other_phase, now=6.0, copied=True) == pytest.approx((35.0,))
     assert left_seconds(*slow, *usual, now=6.0) == pytest.approx((35.0,))
