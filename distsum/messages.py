@@ -177,7 +177,8 @@ class Ping(Message, frozen=True):
 class WorkerJoined(Message, frozen=True, omit_defaults=True):
     """A worker is there, and takes tasks. ``baseline_bytes`` is its resident memory after its imports.
 
-    One that takes none, since a master has paused it, says why (``paused``), so that the next master knows it.
+    One that takes none, since a master has paused it, says why (``paused``), so that the next master knows it. A job
+    that begins later is told of it once more, as one that is there already (``present``).
     """
 
     worker: str
@@ -189,6 +190,7 @@ class WorkerJoined(Message, frozen=True, omit_defaults=True):
     start_seconds: float
     paused: str = ""
     quarantined: bool = False
+    present: bool = False
 
 
 class TaskStarted(Message, frozen=True):

@@ -15,7 +15,7 @@ from distsum.wording import counted, digits, printable, size_unit, size_words
 from .cells import fitted, padded, width_of, wrapped
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from distsum.latency import Latencies
     from distsum.observe.snapshot import PhaseProgress
@@ -45,6 +45,8 @@ _WAITS: Final = 0.5
 SLOW: Final = 0.5
 """A worker below this share of the median rate is marked."""
 _GONE_SHOWN: Final = 5
+_ACCOUNT_WORDS: Final = {"waiting": "not at job"}
+"""What the parts of workers' time are called, where not by their own names."""
 _TASK_WIDTH: Final = 20
 """Columns from which on a worker's line says what it does."""
 
@@ -98,13 +100,18 @@ def share_read(phases: Sequence[PhaseProgress]) -> float:
 
     What an earlier run, or an earlier master, has stored counts as read: what is done stays done.
     """
-    before = sum(phase.bytes_before for phase in phases)
-    total = before + sum(phase.bytes_total for phase in phases)
-    read = before + sum(min(phase.bytes_read, phase.bytes_total) for phase in phases)
+    read, total = _bytes_done(phases)
     if not total:
         tasks = sum(phase.tasks for phase in phases)
         return min(0.99, sum(phase.done for phase in phases) / tasks) if tasks else 0.0
     return min(0.99, read / total)
+
+
+def _bytes_done(phases: Sequence[PhaseProgress]) -> tuple[int, int]:
+    """Return how many of the plan's bytes are read, and how many those are; what is read again is none of them."""
+    before = sum(phase.bytes_before for phase in phases)
+    read = sum(min(phase.bytes_read, phase.bytes_total) for phase in phases)
+    return before + read, before + sum(phase.bytes_total for phase in phases)
 
 
 def task_counts(phases: Sequence[PhaseProgress]) -> tuple[int, int, int, int]:
@@ -170,9 +177,8 @@ def header_lines(view: JobView | None, width: int) -> tuple[Line, Line]:
 
 def _bar_line(view: JobView, width: int) -> Line:
     phases = view.snapshot.phases
-    before = sum(phase.bytes_before for phase in phases)
-    total, read = (before + sum(getattr(phase, name) for phase in phases) for name in ("bytes_total", "bytes_read"))
-    unit, factor = size_unit(max(total, read))
+    read, total = _bytes_done(phases)
+    unit, factor = size_unit(total)
     share = share_done(view)
     figures = f" {int(share * 100):3}% {digits(read / factor)}/{digits(total / factor)} {unit}"
     if width >= 60 and not view.snapshot.finished and any(phase.bytes_read for phase in phases):
@@ -275,17 +281,25 @@ def io_lines(view: JobView, width: int) -> list[Line]:
     lines.append(tuple(again))
     if view.latencies.counts:
         lines.append(_latency_line(view.latencies))
-    total = sum(seconds for kind, seconds in view.account.items() if kind != "starting")
-    if total > 0:
-        lines.append((Span("time of workers", "dim"),))
-        bar_room = max(0, width - 17)
-        for kind, seconds in view.account.items():
-            if kind == "starting" or (kind == "discarded" and not seconds):
-                continue
-            share = seconds / total
-            idle = kind in {"waiting", "discarded"}
-            bar = "▬" * round(share * bar_room)
-            lines.append((Span(f" {kind:<9} {share:4.0%} "), Span(bar, "warn" if idle else "good")))
+    return lines + _account_lines(view.account, width)
+
+
+def _account_lines(account: Mapping[str, float], width: int) -> list[Line]:
+    """Return what the workers' time went into, as far as it shows.
+
+    Discarded stands first, and the rest by size: a low pane cuts the last line, and that is to be the least of them.
+    """
+    spent = {kind: seconds for kind, seconds in account.items() if kind != "starting"}
+    total = sum(spent.values())
+    if total <= 0:
+        return []
+    shares = {kind: round(100 * seconds / total) for kind, seconds in spent.items()}
+    shown = [kind for kind in spent if (spent[kind] if kind == "discarded" else shares[kind])]
+    lines: list[Line] = [(Span("time of workers", "dim"),)]
+    for kind in sorted(shown, key=lambda kind: (kind != "discarded", -shares[kind])):
+        bar = "▬" * round(spent[kind] / total * max(0, width - 18))
+        role: Role = "warn" if kind in {"waiting", "discarded"} else "good"
+        lines.append((Span(f" {_ACCOUNT_WORDS.get(kind, kind):<10} {shares[kind]:3}% "), Span(bar, role)))
     return lines
 
 

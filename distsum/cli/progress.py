@@ -105,8 +105,9 @@ def _cells(phase: PhaseProgress, elapsed: float) -> tuple[str, str, str, str, st
     tasks = count_words(all_tasks) if finished else f"{count_words(done)}/{count_words(all_tasks)}"
     read = size_words(phase.bytes_read)
     if not finished:
-        sizes = [phase.bytes_before + size for size in (phase.bytes_read, phase.bytes_total)]
-        unit, factor = size_unit(max(sizes))
+        # What is read again, as after a change of masters, is no part of the plan.
+        sizes = [phase.bytes_before + size for size in (min(phase.bytes_read, phase.bytes_total), phase.bytes_total)]
+        unit, factor = size_unit(sizes[1])
         read = "/".join(f"{digits(size / factor)}" for size in sizes) + f" {unit}"
     if phase.started_seconds is None:
         return tasks, read, _UNKNOWN, _UNKNOWN, _UNKNOWN
@@ -163,7 +164,7 @@ def summary_lines(summary: Summary) -> list[str]:
     if summary.workers_lost:
         lines.append(f"lost: {counted(summary.workers_lost, 'worker')}")
     if (busy := summary.busy_share) is not None:
-        lines.append(f"workers were busy for {busy:.0%} of their time")
+        lines.append(f"workers were busy with this job for {busy:.0%} of their time")
     return lines + skipped_lines(summary.skipped, summary.files)
 
 

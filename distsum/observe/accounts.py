@@ -75,7 +75,8 @@ class WorkerAccounts:
     A worker's time begins when it joins and ends when it leaves or the job ends; that of a lost one when it was last
     heard, since who vanishes with its host is missed only half a minute later. What it has measured itself of its
     tasks is reading, adding and storing; attempts of which nothing came are discarded, from their start to when their
-    worker is known to do something else; everything else is waiting.
+    worker is known to do something else; everything else is called waiting: the worker has no task of this job, but
+    perhaps one of another.
     """
 
     def __init__(self) -> None:

@@ -35,7 +35,7 @@ _MOST_LINES: Final = 2000
 _FATE_SIGNS: Final = {DONE_AGAIN: " ↻", DONE_WITH_BACKUP: " ↯", NEVER_DONE: " !"}
 _KIND_WORDS: Final = {
     "starting": "before they joined",
-    "waiting": "had nothing to do",
+    "waiting": "not at this job",
     "reading": "waited for data",
     "adding": "added",
     "storing": "stored",
@@ -156,7 +156,7 @@ def _summary(report: JobReport) -> str:
             "busy_share",
             busy,
             "not told" if busy is None else f"{busy:.0%}",
-            "of the workers' time read, added or stored",
+            "of the workers' time read, added or stored for this job",
         ),
         (
             "tasks",

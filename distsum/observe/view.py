@@ -24,6 +24,7 @@ from distsum.messages import (
     TaskId,
     TaskStarted,
     TaskSucceeded,
+    WorkerJoined,
     WorkerLost,
 )
 from distsum.observe.attempts import AttemptTable
@@ -35,7 +36,7 @@ from distsum.observe.states import PhaseStates, TaskStates
 from distsum.observe.subtree import NodeDetail, node_detail
 from distsum.observe.workers import GONE, SILENT_SECONDS, WorkerStatus, WorkerTable
 from distsum.tree import Tree
-from distsum.wording import printable
+from distsum.wording import counted, printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -152,6 +153,8 @@ class JobFold:
         self._racing: set[int] = set()
         self._log: deque[LogLine] = deque(maxlen=LOG_KEPT)
         self._log_total = 0
+        self._present = 0
+        """Workers that the last line tells of as there already."""
         self._started = False
         self._failed: JobFailed | None = None
         self._ended_seconds: float | None = None
@@ -246,6 +249,9 @@ class JobFold:
             return  # The ledger tells of them.
         if isinstance(event, TaskFailed) and event.kind == "cancelled":
             return  # That of a backup or of the job is told.
+        if isinstance(event, WorkerJoined) and event.present:
+            self._tell_present(now)
+            return
         line = self._narrator.line_of(event)
         if line is None or line.level < logging.INFO:
             return
@@ -254,5 +260,18 @@ class JobFold:
         if about and worker:
             about.append(f"on {worker}")
         words = f"{' '.join(about)}: {line.words}" if about else line.words
-        self._log.append(LogLine(now, line.level, printable(words, 2000)))
+        self._present = 0
+        self._tell(LogLine(now, line.level, printable(words, 2000)))
+
+    def _tell_present(self, now: float) -> None:
+        """Tell of one more that was there before the job began: in one line, as they come right after each other."""
+        self._present += 1
+        if self._present > 1:
+            self._log.pop()
+            self._log_total -= 1
+        who = counted(self._present, "worker")
+        self._tell(LogLine(now, logging.INFO, f"{who} {'is' if self._present == 1 else 'are'} there already"))
+
+    def _tell(self, line: LogLine) -> None:
+        self._log.append(line)
         self._log_total += 1

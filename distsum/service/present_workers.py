@@ -34,7 +34,7 @@ class PresentWorkers:
         match event:
             case WorkerJoined():
                 # Their start was no time of jobs that begin later.
-                self._joined[event.worker] = msgspec.structs.replace(event, start_seconds=0.0)
+                self._joined[event.worker] = msgspec.structs.replace(event, start_seconds=0.0, present=True)
                 self._paused.pop(event.worker, None)
             case WorkerPaused():
                 self._paused[event.worker] = event
@@ -45,8 +45,6 @@ class PresentWorkers:
                 self._paused.pop(event.worker, None)
 
     def told(self) -> Iterator[WorkerJoined | WorkerPaused]:
-        """Yield what a job that begins now is to be told, in the order that it would have happened in."""
-        for joined in self._joined.values():
-            yield joined
-            if (paused := self._paused.get(joined.worker)) is not None:
-                yield paused
+        """Yield what a job that begins now is to be told: who is there, and then which of them are handed no tasks."""
+        yield from self._joined.values()
+        yield from (paused for name, paused in self._paused.items() if name in self._joined)

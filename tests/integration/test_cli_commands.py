@@ -234,7 +234,7 @@ def test_the_result_goes_to_the_file_and_words_to_stderr_a_line_a_phase(runs, tm
     assert all(re.search(r" in [\d.]+ s$", line) for line in phases), "each ended"
     assert "mean of 30 files of 400 numbers" in lines
     assert f"written to {tmp_path / 'mean.npy'}" in lines
-    assert re.fullmatch(r"workers were busy for \d+% of their time", lines[-1])
+    assert re.fullmatch(r"workers were busy with this job for \d+% of their time", lines[-1])
     assert not any(byte < 32 and byte != 10 for byte in done.stderr), "an escape, where there is no terminal"
     assert np.load(tmp_path / "mean.npy").tobytes() == reference_reduce(arrays, 5, "mean").tobytes()
     assert [path.name for path in tmp_path.iterdir()] == ["mean.npy"]

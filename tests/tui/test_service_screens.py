@@ -727,7 +727,11 @@ def test_a_job_that_has_ended_is_played_again_with_the_scrubber():
 @pytest.mark.parametrize(
     ("job", "content", "told"),
     [
-        (DONE_JOB, None, ["There is no history", "1,000 files of 1,048,576 numbers", "workers were busy for 75%"]),
+        (
+            DONE_JOB,
+            None,
+            ["There is no history", "1,000 files of 1,048,576 numbers", "workers were busy with this job for 75%"],
+        ),
         (DONE_JOB, StorageError("s3: denied"), ["cannot be read: s3: denied", "written to s3://lab"]),
         (FAILED_JOB, None, ["There is no history", "has 12 numbers, and the first input 16"]),
     ],

@@ -168,6 +168,36 @@ def test_how_long_s3_takes_to_answer_is_told_where_it_is_asked(late):
     assert not any(text(line).startswith("S3") for line in io_lines(late, 40))
 
 
+ACCOUNT = {"starting": 9.0, "waiting": 60.0, "reading": 5.0, "adding": 0.1, "storing": 34.0, "discarded": 0.9}
+
+
+def test_what_was_discarded_is_not_what_a_low_pane_cuts_of_the_time_of_workers(late):
+    lines = [text(line) for line in io_lines(msgspec.structs.replace(late, account=ACCOUNT), 40)]
+    parts = [line.rstrip(" ▬") for line in lines[lines.index("time of workers") + 1 :]]
+    assert parts == [" discarded    1%", " not at job  60%", " storing     34%", " reading      5%"]
+    assert max(map(len, lines)) <= 40
+    none = io_lines(msgspec.structs.replace(late, account=ACCOUNT | {"discarded": 0.0}), 40)
+    assert not any("discarded" in text(line) for line in none)
+
+
+def test_the_fullest_pane_of_figures_has_room_for_all_but_the_least_of_the_time_at_120_x_36(late):
+    view = msgspec.structs.replace(resumed(late), account=ACCOUNT, latencies=Latencies({1: 1}, 0))
+    assert len(io_lines(view, 40)) <= 11
+
+
+def test_bytes_read_are_not_more_than_the_plan_has_though_some_were_read_again(late):
+    phase = PhaseProgress(1, 4, 3, bytes_total=80_000_000, bytes_read=84_000_000, started_seconds=1.0)
+    others = PhaseProgress(2, 1, bytes_total=3_200_000)
+    snapshot = msgspec.structs.replace(late.snapshot, phases=(phase, others))
+    _, bar = header_lines(msgspec.structs.replace(late, snapshot=snapshot), 80)
+    assert "80.0/83.2 MB" in text(bar)
+    ended = msgspec.structs.replace(
+        snapshot, finished=True, phases=(phase, msgspec.structs.replace(others, bytes_read=3_200_000))
+    )
+    _, bar = header_lines(msgspec.structs.replace(late, snapshot=ended), 80)
+    assert "100% 83.2/83.2 MB" in text(bar)
+
+
 def test_a_slow_worker_is_marked_with_what_it_waits_for(late):
     slow = worker("reads", bytes_per_second=1e6, reading_share=0.9)
     busy = worker("adds", bytes_per_second=2e6, reading_share=0.1)

@@ -267,7 +267,7 @@ def test_backups_are_told_of_where_there_were_any():
     assert lines[4:] == [
         "3 backups = 1 won + 1 lost + 1 racing",
         "7 declined; saved about 17s; 20.0 MB read in vain (1.2 %)",
-        "workers were busy for 75% of their time",
+        "workers were busy with this job for 75% of their time",
     ]
     assert summary_lines(summary(backups=BackupTotals(declined=7))) == summary_lines(summary())
     most = BackupTotals(started=10**6, won=10**6, declined=10**7, saved_seconds=1e7, wasted_bytes=10**18)
@@ -452,3 +452,10 @@ def test_a_terminal_that_cannot_move_its_cursor_gets_a_log(monkeypatch):
     with Terminal() as terminal, Progress(quiet=False) as progress:
         progress.show(snapshot(finished(1)))
     assert terminal.written.splitlines() == [phase_line(finished(1), 2.0)]
+
+
+def test_bytes_read_of_a_phase_are_not_more_than_the_plan_has_though_some_were_read_again():
+    again = phase(bytes_total=83_200_000, bytes_read=84_000_000)
+    assert "83.2/83.2 MB" in phase_line(again, 2.0)
+    before = phase(bytes_total=3_200_000, bytes_read=4_000_000, bytes_planned=83_200_000)
+    assert "83.2/83.2 MB" in phase_line(before, 2.0)

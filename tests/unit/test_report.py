@@ -214,6 +214,14 @@ def test_a_history_without_its_end_is_told_as_far_as_it_goes_and_the_page_says_s
     assert found.figures["bytes_read"] <= everything.figures["bytes_read"]
 
 
+def test_time_that_workers_may_have_spent_at_other_jobs_is_not_told_as_idle():
+    log = [*began(), *attempt(0, 1.0, 2.0), (10.0, JobFailed("job", "error", "x"))]
+    _, found = reported(written(log, header(4, 1)))
+    assert found.figures["waiting"] == pytest.approx(9.1)
+    assert "not at this job" in found.text
+    assert "read, added or stored for this job" in found.text
+
+
 def test_a_job_that_never_began_has_a_page_too():
     _, found = reported(written([], header(4, 1)))
     assert "NOT ENDED" in found.text
