@@ -97,6 +97,9 @@ def test_where_no_shell_could_have_it_go_on_a_screen_is_not_suspended_and_says_s
         for _ in range(2):
             run.type(b"\x1a")
             run.wait_until(lambda: holds(run, "no shell is here"), "why not")
+            # Were it still there at the second time, nobody could see that it is said anew, and a key pressed too early
+            # would meet a terminal that is being given back, where Textual drops what was typed.
+            run.wait_until(lambda: not holds(run, "no shell is here"), "that it is shown no more")
             run.type(b"?")
             run.wait_until(lambda: holds(run, "Suspend"), "that it heeds keys")
             run.type(b"\x1b")
