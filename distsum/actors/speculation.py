@@ -43,8 +43,6 @@ _SLOWNESS_STEP: Final = 0.25
 """Workers that differ by less are equally fast."""
 _PEERS: Final = 3
 """Attempts under way whose progress is known, above which the middle one tells what is usual."""
-
-
 _TELLING_SHARE: Final = 0.25
 """Share of a copy's time that an attempt must have run for the first that it tells to say how fast it is."""
 
@@ -57,8 +55,8 @@ class SpeculationSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unkn
         quantile: Share of a phase's tasks that must be done before a running time is held against an attempt.
         multiplier: How many times the mean duration of the phase's finished tasks an attempt may take.
         min_seconds: No attempt is a straggler before it has run for so long.
-        max_share: Backups under way at most, as a share of the workers; always one. Silent workers' do not
-            count.
+        max_share: Backups under way at most, as a share of the workers, and always one. Those of silent workers do
+            not count.
         copies: Backups of one task under way at most: the next begins when the last is taken for a straggler, too.
         gain: A copy begins only if the attempt is expected to take so many times as long as the copy, from now on.
         silence_seconds: A worker that says nothing for so long is taken for frozen. In half of it an idle one must have

@@ -51,4 +51,5 @@ def test_tasks_of_milliseconds_make_no_worker_slow() -> None:
             system.tell(TRACKER, TaskStarted(f"w{number}", task, 1))
             system.advance(took if number == 9 else took / 20)
             system.tell(TRACKER, succeeded(task, worker=f"w{number}"))
-        assert system.actors[TRACKER]._known.workers["w9"].slowness == slowness  # type: ignore[attr-defined]
+        tracker: Any = system.actors[TRACKER]
+        assert tracker._known.workers["w9"].slowness == slowness
