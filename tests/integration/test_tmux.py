@@ -73,7 +73,8 @@ def test_a_straggler_is_seen_to_be_backed_up_while_another_job_is_cancelled(made
         try:
             hold.release()
             screen.wait_until(lambda shown: re.search(r"↯ phase \d task \d+ .*silent for", shown), "the backup")
-            (line,) = (line for line in screen.lines if "silent for" in line)
+            # The pane of workers says "silent for", too, a moment later.
+            (line,) = (line for line in screen.lines if "↯ phase" in line and "silent for" in line)
             assert f"{name} -> {other}" in line
             screen.wait_until(lambda shown: re.search(rf"✓ phase \d task \d+ .*{other} won", shown), "that it wins")
             screen.wait_for("DONE")
