@@ -26,13 +26,13 @@ class OwnJobScreen(SteeredJobScreen):
         self._helm = helm
 
     def allowed(self) -> bool:
-        """Whether something may be asked now: while its tasks are being done."""
-        return self._helm.bound
+        """Whether something may be asked now: while its tasks are being done, and as soon as the job is shown."""
+        return self._view is not None and self._helm.bound
 
     def action_cancel(self) -> None:
         """Cancel the job, if somebody says so."""
-        if self._view is not None:
-            self._app.steering.cancel_own(self._view.snapshot.job, self._not_any_more)
+        assert self._view is not None
+        self._app.steering.cancel_own(self._view.snapshot.job, self._not_any_more)
 
     def _not_any_more(self) -> str:
         """Return why the job cannot be cancelled any more; empty as long as it can."""

@@ -9,6 +9,7 @@ import pytest
 from distsum.tui.dialogs import Ask, Help
 from distsum.tui.node_screen import NodeScreen
 from distsum.tui.own_run import OwnRun
+from distsum.tui.source import LiveSource
 
 from distsum.actors.actor import MASTER, TRACKER
 from distsum.actors.speculation import SpeculationSettings
@@ -17,7 +18,7 @@ from distsum.helm import Helm
 from distsum.messages import BackupAnswered, BackUpTask, CancelJob, SwitchSpeculation, TaskId
 from distsum.service.messages import BackUp, Cancel, Done, Refused, ScaleWorkers
 from distsum.service.messages import SwitchSpeculation as Switch
-from tests.screens import settled_until
+from tests.screens import settled, settled_until
 from tests.tui.test_job_steering import alone
 from tests.tui.test_key_line import check_line, offered_on
 from tests.tui.test_screen import LATE, live, player_at, shown
@@ -121,3 +122,20 @@ def test_what_makes_sense_is_offered_while_the_run_goes_on_and_nothing_else(size
     source = live()
     source.put(alone(player_at(LATE).view()))
     shown(source, size=size, steps=steps, helm=run.helm)
+
+
+def test_cancelling_is_not_offered_before_the_job_is_shown_since_that_key_would_do_nothing():
+    """A key that is typed as soon as it is offered must count; the run is there a moment before its first view."""
+
+    async def steps(app, pilot):
+        with run:
+            assert "cancel" not in await check_line(app, pilot)
+            source.put(player_at(LATE).view())
+            await settled(app, pilot)
+            assert "cancel" in await check_line(app, pilot)
+            await pilot.press("c")
+            await settled_until(pilot, lambda: isinstance(app.screen, Ask))
+            await pilot.press("escape")
+
+    run, source = Run(), LiveSource()
+    shown(source, steps=steps, helm=run.helm)
