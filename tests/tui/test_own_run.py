@@ -18,7 +18,7 @@ from distsum.helm import Helm
 from distsum.messages import BackupAnswered, BackUpTask, CancelJob, SwitchSpeculation, TaskId
 from distsum.service.messages import BackUp, Cancel, Done, Refused, ScaleWorkers
 from distsum.service.messages import SwitchSpeculation as Switch
-from tests.screens import settled, settled_until
+from tests.screens import settled_until
 from tests.tui.test_job_steering import alone
 from tests.tui.test_key_line import check_line, offered_on
 from tests.tui.test_screen import LATE, live, player_at, shown
@@ -131,8 +131,7 @@ def test_cancelling_is_not_offered_before_the_job_is_shown_since_that_key_would_
         with run:
             assert "cancel" not in await check_line(app, pilot)
             source.put(player_at(LATE).view())
-            await settled(app, pilot)
-            assert "cancel" in await check_line(app, pilot)
+            await settled_until(pilot, lambda: "cancel" in offered_on(app.screen))
             await pilot.press("c")
             await settled_until(pilot, lambda: isinstance(app.screen, Ask))
             await pilot.press("escape")
