@@ -30,7 +30,7 @@ from distsum.manifest import NodeKeys
 from distsum.messages import JOB_SPEC, JobFailed, JobSpec
 from distsum.observe.snapshot import PhaseWork
 from distsum.partials import children_uri, manifest_uri, node_context, spec_uri
-from distsum.planning import PARTIAL_HEAD_BYTES
+from distsum.planning import partial_head_bytes
 from distsum.reductions import REDUCTIONS
 from distsum.request import PlanSummary, ReductionName, SkippedInput, Summary
 from distsum.stores.routing import is_remote
@@ -64,7 +64,6 @@ class JobRecord(msgspec.Struct, frozen=True, kw_only=True):
         digest: Whether the output's SHA-256 is computed.
         raw_dtype: The dtype that was given for inputs that do not tell theirs.
         input_bytes: Bytes of all inputs.
-        ranged: Whether index ranges of inputs can be read directly.
         tasks: Tasks of the plan.
         plan: What was chosen.
     """
@@ -76,7 +75,6 @@ class JobRecord(msgspec.Struct, frozen=True, kw_only=True):
     digest: bool
     raw_dtype: str | None
     input_bytes: int
-    ranged: bool
     tasks: int
     plan: PlanSummary
 
@@ -226,10 +224,10 @@ class Job:
         """Return what each phase takes, by the plan."""
         spec, tree = self.spec, self.tree
         first = self.record.input_bytes
-        if self.record.ranged:
+        if spec.ranged:
             first = spec.files * (spec.tiles * spec.offset + spec.count * dtypes.itemsize(spec.dtype))
         planes = sum(map(dtypes.itemsize, REDUCTIONS[spec.reduction].planes(spec.dtype)))
-        partial_bytes = spec.tiles * PARTIAL_HEAD_BYTES + spec.count * planes
+        partial_bytes = spec.tiles * partial_head_bytes(spec.tile_length) + spec.count * planes
         work = [PhaseWork(tree.tasks(1) * spec.tiles, spec.files, first)]
         for phase in range(2, tree.phases + 1):
             partials = tree.partials_read(phase)

@@ -37,6 +37,7 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         reduction: Name of the reduction.
         files: Inputs.
         count: Numbers in each input.
+        ranged: Whether index ranges of inputs can be read directly.
         fan_in: Children of a node of the canonical tree.
         exponent: k of the partition ``fan_in ** k``.
         tile_length: Numbers in each tile but the last, which may be shorter.
@@ -86,6 +87,7 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     output_number_bytes: int
     checkpoint_seconds: float = 3.0
     worker_bytes: int = 0
+    ranged: bool = False
 
     @property
     def tiles(self) -> int:
@@ -113,7 +115,9 @@ class RunTask(Message, frozen=True):
     first number of the master that gives it: each begins the outputs of its jobs anew, and describes the jobs so.
 
     ``resume`` says that child nodes of it may be stored, from which to start: another attempt has run, or runs. With a
-    ``child``, from 0, only that child of the node is made and stored (see ``Tree.splits``), for another to take.
+    ``child``, from 0, only that child of the node is made and stored (see ``Tree.splits``), for another to take. A node
+    that is ``sliced`` has slices of its numbers in their place (see ``node_slices``), and as a whole it is made slice
+    by slice, in order, so that others may make the last ones.
     """
 
     task: TaskId
@@ -122,6 +126,7 @@ class RunTask(Message, frozen=True):
     attempt: int = 0
     resume: bool = False
     child: int | None = None
+    sliced: bool = False
     first_attempt: int = 0
 
 
@@ -407,12 +412,16 @@ class TakeTasks(Message, frozen=True):
 
 
 class OfferTask(Message, frozen=True):
-    """A task for the tracker to get done; ``resume`` as in ``RunTask``, ``splits`` the children it may be cut into."""
+    """A task for the tracker to get done; ``resume`` as in ``RunTask``.
+
+    Its node may be cut into ``splits`` children, or if it is ``sliced`` into so many slices.
+    """
 
     task: TaskId
     work: bytes
     resume: bool = False
     splits: int = 0
+    sliced: bool = False
 
 
 class CountPhase(Message, frozen=True):

@@ -1,8 +1,9 @@
 """Partials: stored node values, and how they lie in the store.
 
 A partial is a head of at least 256 bytes (magic, length, msgpack), then its planes one after the other, little-endian
-or big-endian as their dtypes say. The digest is SHA-256 over the head's other fields and the SHA-256 of each plane; a
-partial that does not agree with it is treated as if it were not there.
+or big-endian as their dtypes say. The head has the SHA-256 of each plane, or of each of its slices (see ``slices``), so
+that one of these can be read alone, and a SHA-256 over all of its own fields. A partial that does not agree with them
+is treated as if it were not there.
 """
 
 from __future__ import annotations
@@ -16,8 +17,9 @@ from distsum import dtypes
 from distsum.errors import PartialError
 from distsum.messages import JobSpec, Skipped
 from distsum.reductions import REDUCTIONS
+from distsum.slices import slices
 
-MAGIC: Final = b"distsum partial1"
+MAGIC: Final = b"distsum partial2"
 _ALIGNMENT: Final = 256
 MAX_HEAD_BYTES: Final = 64 << 20
 """More than the head of a partial ever takes: it grows only with the inputs that were skipped."""
@@ -31,13 +33,15 @@ class PartialHead(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_f
         numbers: Numbers in each plane.
         planes: numpy ``dtype.str`` of each plane.
         skipped: The inputs left out, their indices counted from the node's first input.
-        digest: SHA-256 over all of the above and the planes' own digests.
+        digests: SHA-256 of what each of the ``cuts`` holds of each plane: of the first cut for all planes, and so on.
+        digest: SHA-256 over all of the above.
     """
 
     inputs: int
     numbers: int
     planes: tuple[str, ...]
     skipped: tuple[Skipped, ...]
+    digests: tuple[bytes, ...] = ()
     digest: bytes = b""
 
     @property
@@ -45,10 +49,15 @@ class PartialHead(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_f
         """Bytes of all planes."""
         return self.numbers * sum(map(dtypes.itemsize, self.planes))
 
-    def expected_digest(self, plane_digests: list[bytes]) -> bytes:
-        """Return what ``digest`` is for planes with these digests."""
+    @property
+    def cuts(self) -> tuple[tuple[int, int], ...]:
+        """The ranges of numbers that have a digest each: slices, or where there are none all numbers."""
+        return (slices(self.numbers) or ((0, self.numbers),)) if self.numbers else ()
+
+    def sealed(self) -> PartialHead:
+        """Return the head with the digest of itself."""
         bare = msgspec.structs.replace(self, digest=b"")
-        return hashlib.sha256(msgspec.msgpack.encode(bare) + b"".join(plane_digests)).digest()
+        return msgspec.structs.replace(bare, digest=hashlib.sha256(msgspec.msgpack.encode(bare)).digest())
 
     def encoded(self) -> bytes:
         """Return the head's bytes, padded so that the planes begin aligned."""
@@ -77,9 +86,12 @@ def decode_head(head: bytes) -> PartialHead:
     """
     size = int.from_bytes(head[len(MAGIC) : len(MAGIC) + 4], "little")
     try:
-        return msgspec.msgpack.decode(head[len(MAGIC) + 4 : len(MAGIC) + 4 + size], type=PartialHead)
+        found = msgspec.msgpack.decode(head[len(MAGIC) + 4 : len(MAGIC) + 4 + size], type=PartialHead)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise PartialError(f"a damaged head: {error}") from error
+    if found != found.sealed() or len(found.digests) != len(found.cuts) * len(found.planes):
+        raise PartialError("its head's digest does not agree with it")
+    return found
 
 
 def partial_uri(work: bytes, key: str) -> bytes:
@@ -116,6 +128,11 @@ def node_context(spec: JobSpec, tile: int) -> bytes:
     The layout that inputs are compared with is a part of it, since it decides which are skipped; the partition, the
     workers and the job's id are not.
     """
+    return range_context(spec, spec.tile(tile))
+
+
+def range_context(spec: JobSpec, numbers: tuple[int, int]) -> bytes:
+    """Return the context of nodes that hold a range of a job's numbers: a tile, or a slice of one."""
     return msgspec.msgpack.encode(
         (
             MAGIC,
@@ -126,6 +143,6 @@ def node_context(spec: JobSpec, tile: int) -> bytes:
             REDUCTIONS[spec.reduction].planes(spec.dtype),
             spec.shape,
             spec.fortran,
-            spec.tile(tile),
+            numbers,
         )
     )

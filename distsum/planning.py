@@ -13,13 +13,15 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from distsum.errors import PlanError
+from distsum.slices import slices
 from distsum.tree import Tree, levels_above, partition_exponent
 from distsum.wording import byte_size, counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-PARTIAL_HEAD_BYTES: Final = 256
+_HEAD_BYTES: Final = 256, 768
+"""Of a partial without slices, and with them."""
 BUFFER_BYTES: Final = 1 << 20
 """What a worker reads at once: large enough that a call costs nothing, small enough to stay in the cache."""
 BODY_BYTES: Final = 1 << 20
@@ -32,6 +34,11 @@ _LONGEST_HOLD: Final = 8 << 20
 """Of an input that arrives over a network; as much as is read in some tenths of a second."""
 _SMALLEST_TILE_BYTES: Final = 256 << 10
 _TILE_ROUNDING: Final = 512
+
+
+def partial_head_bytes(numbers: int) -> int:
+    """Return what the head of a partial of so many numbers takes at the most, unless inputs were skipped."""
+    return _HEAD_BYTES[bool(slices(numbers))]
 
 
 class Rates(msgspec.Struct, frozen=True):
@@ -289,7 +296,7 @@ def _candidate(workload: Workload, limits: Limits, rates: Rates, tree: Tree, len
         read = files * (tiles * workload.header_bytes + count * workload.item_bytes)
     rate = rates.read_bytes_per_second if workload.ranged else rates.parse_bytes_per_second
     written = requests = tasks = 0
-    partial_bytes = tiles * PARTIAL_HEAD_BYTES + count * workload.plane_bytes
+    partial_bytes = tiles * partial_head_bytes(length) + count * workload.plane_bytes
     seconds = rates.start_seconds
     total_read = 0
     for phase in range(1, tree.phases + 1):

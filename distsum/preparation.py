@@ -158,6 +158,7 @@ def prepare(
         reduction=reduction_name,
         files=len(inputs),
         count=layout.count,
+        ranged=input_format.ranged,
         fan_in=options.fan_in,
         exponent=candidate.exponent,
         tile_length=candidate.tile_length,
@@ -208,7 +209,6 @@ def prepare(
         digest=options.digest,
         raw_dtype=options.dtype,
         input_bytes=manifest.total_bytes,
-        ranged=input_format.ranged,
         tasks=candidate.tasks,
         plan=PlanSummary(
             partition=candidate.partition,

@@ -158,7 +158,7 @@ class Tasks:
         parts = folder._parts
         for tile, low, high in nodes:
             attempt = self.attempt(tile=tile)
-            fold = NodeFold(parts, attempt, NodeKeys(node_context(self.spec, tile)), (low, high), self.spec.tile(tile))
+            fold = NodeFold(parts, attempt, (low, high))
             with np.errstate(all="ignore"):
                 fold.run()
                 planes, inputs = parts.accumulators.top()

@@ -42,18 +42,26 @@ class Accumulators:
         self._position = 0
         self._finished: Callable[[int], None] = _ignore
 
-    def reset(self, length: int, finished: Callable[[int], None] | None = None) -> None:
-        """Begin a node of so many numbers.
+    def reset(self, length: int, finished: Callable[[int], None] | None = None, *, start: int = 0) -> None:
+        """Begin a node of so many numbers, or a slice of one.
 
         Args:
             length: The numbers.
             finished: Called with the level of each nested node that is whole, while ``nested`` gives it. Of those that
                 become whole with the same child it is the highest, which holds the others.
+            start: Where the slice begins in the node. What lies before and after it stays as it is.
         """
         self._finished = finished or _ignore
-        self._levels = [[plane[:length] for plane in planes] for planes in self._whole]
+        self._levels = [[plane[start : start + length] for plane in planes] for planes in self._whole]
         self._counts = [0] * len(self._whole)
         self._position = 0
+
+    def joined(self, length: int) -> list[Array]:
+        """Return the planes of a node of which each slice was made, of at most R children.
+
+        Those all go into the lowest level, and are carried from there by swapping.
+        """
+        return [plane[:length] for plane in self._whole[0]]
 
     @property
     def empty(self) -> bool:

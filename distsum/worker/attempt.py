@@ -34,11 +34,12 @@ class Attempt:
         first_number: The first that its master has given.
         work: URI of the work folder.
         delivery: How often the task was handed out.
-        child: The only child of the task's node that is to be made, if not the whole.
+        child: The only child of the task's node that is to be made, or the only slice, if not the whole.
+        sliced: Whether the node is made slice by slice.
         resume: Whether sums inside the task may be stored, from which to start.
         shared: Whether others help, so that children are stored at once, and theirs are looked for.
         cancelled: Set when the result is not wanted any more.
-        taken: Children of the task's node that were found stored, also in a sum of several, and read instead of made.
+        taken: Children of the task's node, or slices, that were found stored, also in a sum of several, and not made.
         taken_share: The share of the task's inputs, or partials, that were in those and other stored sums.
         progress: Share of the work that is in the sums, from 0 to 1; it never falls.
         bytes_read: Of inputs and partials so far.
@@ -59,6 +60,7 @@ class Attempt:
         self.work = message.work
         self.delivery = message.delivery
         self.child = message.child
+        self.sliced = message.sliced
         # Who makes one child does so for a task that another is at, and has perhaps stored some of it.
         self.resume = message.resume or message.delivery > 1 or message.child is not None
         self.shared = False
@@ -76,6 +78,11 @@ class Attempt:
         self.checkpoint_seconds = 0.0
         self.warn: Callable[[str], None] = _ignore
         self._children = 1
+        self._slice, self._slices = 0, 1
+
+    def begin_slice(self, number: int, slices: int) -> None:
+        """Say which of how many slices is made now, from 0."""
+        self._slice, self._slices = number, slices
 
     def begin(self, children: int) -> None:
         """Say how many children there are to be folded."""
@@ -83,7 +90,15 @@ class Attempt:
 
     def advance(self, children: float) -> None:
         """Say how many of them are in the sums."""
-        self.progress = children / self._children
+        self.progress = (self._slice + children / self._children) / self._slices
+
+    def end_slice(self) -> None:
+        """Say that the slice is whole, or the node that is none."""
+        self.progress = (self._slice + 1) / self._slices
+
+    def take(self, children: float) -> None:
+        """Say that so many of them were in a stored sum that was read."""
+        self.taken_share += children / self._children / self._slices
 
     def check(self) -> None:
         """Go on, unless the result is not wanted any more.

@@ -11,10 +11,11 @@ import numpy as np
 
 from distsum.errors import BadInputError, DiskFullError, InexactError, PartialError
 from distsum.formats.registry import by_name
-from distsum.manifest import ManifestReader, NodeKeys
-from distsum.messages import Effort, JobSpec, Skipped
-from distsum.partials import manifest_uri, node_context, partial_uri, spec_uri
+from distsum.manifest import ManifestReader
+from distsum.messages import Effort, JobSpec, Skipped, TaskId
+from distsum.partials import manifest_uri, partial_uri, spec_uri
 from distsum.reductions import REDUCTIONS, cast
+from distsum.slices import node_slices
 from distsum.tree import Tree, levels_above
 from distsum.worker.accumulators import Accumulators
 from distsum.worker.adding import BadChildError, InputAdder
@@ -101,13 +102,13 @@ class JobFolder:
     def fold(self, attempt: Attempt, waiting_seconds: float) -> TaskResult:
         """Make a task's node, unless it is stored already, and at the root write its range of the result.
 
-        Of an attempt at one child of the node that child is made and stored, and no more.
+        Of an attempt at one part of the node that part is made and stored, and no more.
 
         Raises:
             BadChildError: An input is bad, and the job does not skip such.
             InputChangedError: An input is not what the job's list pins.
             ChildrenMissingError: Partials of the phase below must be made again.
-            NoSuchChildError: The node has no such child.
+            NoSuchChildError: The node has no such part.
             InexactError: The result must be exact and does not fit.
             StorageError: Reading or writing failed.
             TaskCancelledError: The attempt is cancelled.
@@ -119,25 +120,23 @@ class JobFolder:
     def _fold(self, attempt: Attempt, waiting_seconds: float) -> TaskResult:
         spec, parts, task = self._spec, self._parts, attempt.task
         began, counted = perf_counter(), attempt.reading_seconds + attempt.adding_seconds
-        start, stop = spec.tile(task.tile)
-        keys = NodeKeys(node_context(spec, task.tile))
-        node = NodeFold(parts, attempt, keys, self._children(attempt), (start, stop))
+        start = spec.tile(task.tile)[0]
+        node = self._node(attempt)
         first = node.inputs(*node.children)[0]
-        key = node.key(*node.children)
+        key = node.own_key()
         whole = attempt.child is None
         uri = partial_uri(spec.work, key) if whole else node.nested_uri(key)
         at_root = whole and task.phase == parts.tree.phases
-        parts.accumulators.reset(stop - start)
+        node.reset()
         stored = parts.partials.load(uri, attempt) if at_root else parts.partials.head(uri, attempt)
         # To learn what the node is and whether it is stored takes requests, too.
         attempt.reading_seconds += perf_counter() - began - (attempt.reading_seconds + attempt.adding_seconds - counted)
-        if stored is None:
+        sliced = whole and attempt.sliced and self._is_sliceable(task)
+        if stored is None and not sliced:
             stored = node.run()
         if stored is None:
+            planes, inputs = node.run_sliced() if sliced else node.top()
             skipped = tuple(node.skipped)
-            began = perf_counter()
-            planes, inputs = parts.accumulators.top()
-            attempt.adding_seconds += perf_counter() - began
             try:
                 parts.partials.store(uri, planes, inputs, skipped, attempt)
             except DiskFullError:
@@ -162,18 +161,28 @@ class JobFolder:
             effort=attempt.effort(waiting_seconds, self._peak_bytes(), self._store.take_latencies()),
         )
 
-    def _children(self, attempt: Attempt) -> tuple[int, int]:
-        """Return the range of nodes of the phase below that an attempt folds."""
-        tree, task = self._parts.tree, attempt.task
-        if attempt.child is None:
-            return tree.children(task.phase, task.index)
-        parts = tree.splits(task.phase, task.index)
-        if not 0 <= attempt.child < len(parts):
+    def _is_sliceable(self, task: TaskId) -> bool:
+        """Whether a node can be put together from slices: it has some, and all its children go into one accumulator."""
+        return not self._parts.tree.splits(task.phase, task.index) and bool(
+            node_slices(self._spec, task.phase, task.tile)
+        )
+
+    def _node(self, attempt: Attempt) -> NodeFold:
+        """Return what an attempt is to make: a task's node, or one part of it."""
+        tree, task, number = self._parts.tree, attempt.task, attempt.child
+        children = tree.children(task.phase, task.index)
+        if number is None:
+            return NodeFold(self._parts, attempt, children)
+        slices = node_slices(self._spec, task.phase, task.tile)
+        parts = slices if attempt.sliced else tree.splits(task.phase, task.index)
+        if not 0 <= number < len(parts):
             raise NoSuchChildError(
-                f"child {attempt.child} of a node was asked for that has {len(parts)}, counted from 0; this is a fault "
-                "in distsum"
+                f"child {number} of a node was asked for that has {len(parts)}, counted from 0; this is a fault in "
+                "distsum"
             )
-        return parts[attempt.child]
+        if attempt.sliced:
+            return NodeFold(self._parts, attempt, children, number)
+        return NodeFold(self._parts, attempt, parts[number])
 
     def _write_result(self, planes: list[Array], inputs: int, start: int, attempt: Attempt) -> bytes:
         attempt.check()

@@ -9,15 +9,17 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Final
 
 from distsum.errors import DiskFullError, PartialError, StorageError
+from distsum.manifest import NodeKeys
 from distsum.messages import Skipped
-from distsum.partials import children_uri, partial_uri
+from distsum.partials import children_uri, partial_uri, range_context
+from distsum.slices import node_slices
 from distsum.tree import split
 from distsum.worker.checkpoints import Checkpoints, StoringTimes, highest, sums, under_way
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Iterator
 
-    from distsum.manifest import ManifestReader, NodeKeys
+    from distsum.manifest import ManifestReader
     from distsum.messages import JobSpec
     from distsum.partials import PartialHead
     from distsum.stores.base import Reader, Store
@@ -53,39 +55,45 @@ class Parts:
 
 
 class NodeFold:
-    """One attempt's way through the children of a node: a task's, or one of the nodes directly below that.
+    """One attempt's way through the children of a node: a task's, one of the nodes directly below that, or a slice.
 
     Every range here is one of children, [start, stop): inputs in the first phase, nodes of the phase below in others.
 
     Args:
         parts: What is folded with.
         attempt: The attempt.
-        keys: Keys of the tile's nodes.
         children: The node's children.
-        numbers: The tile, as a range of indices.
+        only: The slice of the node that is made; all of it if None.
 
     Attributes:
         children: The node's children.
         skipped: The inputs left out so far, counted from the node's first input.
     """
 
-    def __init__(
-        self, parts: Parts, attempt: Attempt, keys: NodeKeys, children: tuple[int, int], numbers: tuple[int, int]
-    ) -> None:
+    def __init__(self, parts: Parts, attempt: Attempt, children: tuple[int, int], only: int | None = None) -> None:
         self.skipped: list[Skipped] = []
         self._parts = parts
         self._attempt = attempt
-        self._keys = keys
         self._phase = attempt.task.phase
+        self._only = only
+        tile = attempt.task.tile
+        start, stop = parts.spec.tile(tile)
+        self._keys = self._own_keys = NodeKeys(range_context(parts.spec, (start, stop)))
+        self._numbers = (0, stop - start) if only is None else node_slices(parts.spec, self._phase, tile)[only]
+        self._range = start + self._numbers[0], start + self._numbers[1]
+        if only is not None:
+            self._own_keys = NodeKeys(range_context(parts.spec, self._range))
         self.children = children
         self._first, self._last = children
-        self._numbers = numbers
         self._origin = self.inputs(*children)[0]
         self._folder = children_uri(parts.spec.work, parts.spec.job)
         self._direct = dict(split(*children, parts.spec.fan_in))
         self._stored: dict[tuple[int, int], bytes] = {}
         self._replaced: list[tuple[int, int]] = []
-        self._stores = True
+        # A slice is short, and who needs it is told where it lies once it is whole.
+        self._stores = only is None
+        self._listed = False
+        self._taken_slices: list[bytes] = []
         self._known: dict[int, int] = {}
         self._checkpoints: Checkpoints
         self._began: float
@@ -97,8 +105,12 @@ class NodeFold:
         tree = self._parts.tree
         return tree.inputs(self._phase - 1, start)[0], tree.inputs(self._phase - 1, stop - 1)[1]
 
-    def key(self, start: int, stop: int) -> str:
-        """Return the key of the node over some children."""
+    def own_key(self) -> str:
+        """Return the key of what is made."""
+        return self._own_keys.key(self._parts.manifest.pieces(*self.inputs(*self.children)))
+
+    def _key(self, start: int, stop: int) -> str:
+        """Return the key of the whole node over some children."""
         return self._keys.key(self._parts.manifest.pieces(*self.inputs(start, stop)))
 
     def nested_uri(self, key: str) -> bytes:
@@ -108,7 +120,7 @@ class NodeFold:
     def run(self) -> PartialHead | None:
         """Fold the node into the accumulators, from what is stored of it where others may have been at it before.
 
-        Who makes one child for others looks now and then whether one of them has stored it meanwhile. Its head is then
+        Who makes one part for others looks now and then whether one of them has stored it meanwhile. Its head is then
         returned, and what the accumulators hold is of no use. None is returned of a node that was made.
 
         Raises:
@@ -123,15 +135,17 @@ class NodeFold:
         self._began = self._looked = perf_counter()
         self._bytes_before = attempt.bytes_read
         self._checkpoints = Checkpoints(self._parts.spec.exponent, self._looked)
-        low, high = self._numbers
-        accumulators.reset(high - low, self._finish_nested)
+        self.reset()
         if attempt.resume:
             self._list_stored()
+            self._known = dict(self._stored_within(self._first, self._last))
         readers = self._open(self._first)
         try:
             while (at := self._first + accumulators.position) < self._last:
                 attempt.check()
-                if attempt.child is not None and (head := self._made_by_another()) is not None:
+                if (attempt.child is not None or self._only is not None) and (
+                    head := self._made_by_another()
+                ) is not None:
                     return head
                 if (stop := self._known.pop(at, None)) is not None:
                     if not self._take(at, stop):
@@ -153,8 +167,65 @@ class NodeFold:
                 self._add(at, reader)
         finally:
             readers.close()
-        attempt.progress = 1.0
+        attempt.end_slice()
         return None
+
+    def top(self) -> tuple[list[Array], int]:
+        """Fold what is left of a node that was made; return its planes, and how many inputs are in it."""
+        began = perf_counter()
+        planes, inputs = self._parts.accumulators.top()
+        self._attempt.adding_seconds += perf_counter() - began
+        return planes, inputs
+
+    def reset(self) -> None:
+        """Begin with empty accumulators."""
+        low, high = self._numbers
+        self._parts.accumulators.reset(high - low, self._finish_nested, start=low)
+
+    def run_sliced(self) -> tuple[list[Array], int]:
+        """Make the node slice by slice, but for those that others have stored; return its planes and its inputs.
+
+        Raises:
+            StorageError: Also where slices differ in what was left out.
+            Others: As ``run``.
+        """
+        attempt, accumulators = self._attempt, self._parts.accumulators
+        cuts = node_slices(self._parts.spec, self._phase, attempt.task.tile)
+        if attempt.resume:
+            self._list_stored()
+        made: set[tuple[int, tuple[Skipped, ...]]] = set()
+        for number in range(len(cuts)):
+            attempt.begin_slice(number, len(cuts))
+            fold = NodeFold(self._parts, attempt, self.children, number)
+            fold._listed, fold._stored = self._listed, self._stored
+            made.add((self._make_slice(fold, number), tuple(fold.skipped)))
+        if len(made) > 1:
+            raise StorageError("slices of a node differ in what was left out of them; run the same command again")
+        inputs, skipped = made.pop()
+        self.skipped = list(skipped)
+        return accumulators.joined(cuts[-1][1]), inputs
+
+    def _make_slice(self, fold: NodeFold, number: int) -> int:
+        """Take a slice, or make it; return how many inputs are in it."""
+        attempt, partials = self._attempt, self._parts.partials
+        uri = self.nested_uri(fold.own_key())
+        while True:
+            attempt.check()
+            fold.reset()
+            attempt.begin(1)
+            if (head := partials.load(uri, attempt)) is not None:
+                attempt.taken.append(number)
+                attempt.take(1)
+                attempt.advance(1)
+                self._taken_slices.append(uri)
+                fold.skipped = list(head.skipped)
+                return head.inputs
+            share = attempt.taken_share
+            if fold.run() is None:
+                return fold.top()[1]
+            # Another has stored it meanwhile, so that what was taken for it is of no use.
+            attempt.taken_share = share
+            fold.skipped = []
 
     # Children ---------------------------------------------------------------------------------------------------------
 
@@ -163,7 +234,7 @@ class NodeFold:
         runs = list(self._runs(start))
         if self._phase == 1:
             entries = itertools.chain.from_iterable(itertools.starmap(self._parts.manifest.inputs, runs))
-            return self._parts.inputs.open_all(entries, *self._numbers)
+            return self._parts.inputs.open_all(entries, *self._range)
         uris = [self._child_uri(child) for run in runs for child in range(*run)]
         return self._parts.partials.open_all(uris)
 
@@ -176,14 +247,14 @@ class NodeFold:
             yield start, self._last
 
     def _child_uri(self, child: int) -> bytes:
-        return partial_uri(self._parts.spec.work, self.key(child, child + 1))
+        return partial_uri(self._parts.spec.work, self._key(child, child + 1))
 
     def _add(self, child: int, reader: Reader | None) -> None:
         if self._phase > 1:
             self._add_partial(child, reader)
             return
         assert reader is not None
-        reason = self._parts.inputs.add(child, reader, *self._numbers, self._attempt)
+        reason = self._parts.inputs.add(child, reader, *self._range, self._attempt)
         if reason is not None:
             self.skipped.append(Skipped(child - self._origin, reason))
         self._finish_child(self._parts.accumulators.close(0 if reason is not None else 1))
@@ -195,7 +266,7 @@ class NodeFold:
             exists = self._parts.store.exists
             raise ChildrenMissingError((child, *(other for other in rest if not exists(self._child_uri(other)))))
         try:
-            head = self._parts.partials.merge(reader, self._attempt, weight=1)
+            head = self._parts.partials.merge(reader, self._attempt, weight=1, only=self._only)
         except PartialError as error:
             self._parts.store.delete(self._child_uri(child))
             raise ChildrenMissingError((child,)) from error
@@ -209,14 +280,17 @@ class NodeFold:
     # Nodes on the way -------------------------------------------------------------------------------------------------
 
     def _made_by_another(self) -> PartialHead | None:
-        """Return the head of this node, a child that a helper makes, if it is stored; looked for now and then."""
+        """Return the head of what is made if another has stored it meanwhile, as helpers may; looked for at times."""
         if (now := perf_counter()) - self._looked < self._parts.spec.checkpoint_seconds:
             return None
         self._looked = now
-        return self._parts.partials.head(self.nested_uri(self.key(*self.children)), self._attempt)
+        return self._parts.partials.head(self.nested_uri(self.own_key()), self._attempt)
 
     def _list_stored(self) -> None:
-        """Find the sums inside the node that are stored."""
+        """Find the sums inside the node that are stored, unless that is done."""
+        if self._listed:
+            return
+        self._listed = True
         names = {name.decode() for name in self._parts.store.list(self._folder) if _KEY.fullmatch(name)}
         if not names:
             return
@@ -224,7 +298,6 @@ class NodeFold:
         for start, stop, key in sums(self._identities(), children, self._parts.spec.fan_in, self._keys.growing):
             if key in names:
                 self._stored[self._first + start, self._first + stop] = self.nested_uri(key)
-        self._known = dict(self._stored_within(self._first, self._last))
 
     def _identities(self) -> Iterator[Iterable[bytes]]:
         """Yield the packed records of each child's inputs, unless the attempt is cancelled meanwhile."""
@@ -249,8 +322,8 @@ class NodeFold:
 
         Where it begins all levels below it are empty, so it is read straight into the lowest one's planes.
         """
-        uri = self._stored.get((start, stop)) or self.nested_uri(self.key(start, stop))
-        head = self._parts.partials.load(uri, self._attempt)
+        uri = self._stored.get((start, stop)) or self.nested_uri(self._key(start, stop))
+        head = self._parts.partials.load(uri, self._attempt, self._only)
         if head is None:
             self._stored.pop((start, stop), None)
             return False
@@ -259,7 +332,7 @@ class NodeFold:
         for index, (low, high) in enumerate(self._direct.items()):
             if start <= low and high <= stop:
                 self._attempt.taken.append(index)
-        self._attempt.taken_share += (stop - start) / (self._last - self._first)
+        self._attempt.take(stop - start)
         self._close(start, head, stop - start)
         self._attempt.advance(self._parts.accumulators.position)
         return True
@@ -302,7 +375,7 @@ class NodeFold:
         began, stored_before, written_before = perf_counter(), attempt.storing_seconds, attempt.bytes_written
         low, high = (place - self._origin for place in self.inputs(start, stop))
         skipped = tuple(Skipped(each.index - low, each.reason) for each in self.skipped if low <= each.index < high)
-        uri = self.nested_uri(self.key(start, stop))
+        uri = self.nested_uri(self._key(start, stop))
         try:
             parts.partials.store(uri, planes, inputs, skipped, attempt)
         except StorageError as error:
@@ -354,11 +427,13 @@ class NodeFold:
             self._attempt.warn(f"sums that were stored inside this task stay until its job has ended: {error}")
 
     def remove_stored(self) -> None:
-        """Remove the sums inside the node that this attempt has stored, or found: the node itself is stored now."""
-        if not self._stored:
+        """Remove what of the node this attempt has stored, or found stored: the node itself is stored now."""
+        if not self._stored and not self._taken_slices:
             return
         began = perf_counter()
         self._remove(list(self._stored))
+        self._delete(self._taken_slices)
+        self._taken_slices = []
         took = perf_counter() - began
         self._attempt.storing_seconds += took
         self._attempt.checkpoint_seconds += took

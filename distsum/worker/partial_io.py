@@ -82,16 +82,22 @@ class PartialIO:
                 self._discard(uri, attempt)
                 return None
 
-    def load(self, uri: bytes, attempt: Attempt) -> PartialHead | None:
+    def load(self, uri: bytes, attempt: Attempt, only: int | None = None) -> PartialHead | None:
         """Read a stored partial into the lowest accumulator, which is empty; None if it is missing, or damaged.
 
         A damaged one is deleted, and what was read of it is as good as nothing: the accumulator is still empty.
+
+        Args:
+            uri: Where it is.
+            attempt: Whose account it goes to.
+            only: The slice of it that is read; all of it if None.
         """
-        (reader,) = self._store.open_all([uri], self.whole_bytes(), 1)
+        size = self.whole_bytes() if only is None else _FIRST_HEAD_BYTES
+        (reader,) = self._store.open_all([uri], size, 1)
         if reader is None:
             return None
         try:
-            return self.merge(reader, attempt)
+            return self.merge(reader, attempt, only=only)
         except PartialError:
             self._discard(uri, attempt)
             return None
@@ -103,13 +109,14 @@ class PartialIO:
         except StorageError as error:
             attempt.warn(f"a damaged partial stays: {error}")
 
-    def merge(self, reader: Reader, attempt: Attempt, weight: int = 0) -> PartialHead:
+    def merge(self, reader: Reader, attempt: Attempt, weight: int = 0, only: int | None = None) -> PartialHead:
         """Add a partial to the lowest accumulator, and close it.
 
         Args:
             reader: The partial.
             attempt: Whose account it goes to.
             weight: Children that it stands for in the attempt's progress while it is read.
+            only: The slice of it that is added; all of it if None.
 
         Raises:
             PartialError: It is damaged; then the accumulator is of no use, unless it was empty.
@@ -119,40 +126,47 @@ class PartialIO:
         began = perf_counter()
         with reader:
             head, offset = self._read_head(reader, attempt)
-            if head.numbers not in {0, len(accumulators.lowest[0])}:
+            wanted = range(len(head.cuts)) if only is None or not head.numbers else range(only, only + 1)
+            cuts = head.cuts[wanted.start : wanted.stop]
+            numbers = sum(stop - start for start, stop in cuts)
+            if numbers not in {0, len(accumulators.lowest[0])} or len(cuts) != len(wanted):
                 raise PartialError("another number of numbers")
-            digests = [hashlib.sha256() for _ in head.planes]
             sizes = [np.dtype(plane).itemsize for plane in head.planes]
             straight = accumulators.empty
             block = len(self._buffer) // (16 * len(sizes)) * 16 // max(sizes)
-            for start in range(0, head.numbers, block):
-                attempt.check()
-                numbers = min(block, head.numbers - start)
-                blocks = []
-                place = offset
-                used = 0
-                for plane, (size, digest) in enumerate(zip(sizes, digests, strict=True)):
-                    if straight:
-                        target = accumulators.lowest[plane][start : start + numbers]
-                    else:
-                        target = self._buffer[used : used + numbers * size].view(head.planes[plane])
-                        used += numbers * size
-                    view = target.view(np.uint8).data
-                    attempt.bytes_read += reader.read_into([view], place + start * size)
-                    digest.update(view)
-                    place += head.numbers * size
-                    blocks.append(target)
-                read = perf_counter()
-                attempt.reading_seconds += read - began
-                if not straight:
-                    accumulators.merge(start, blocks, head.inputs)
-                if weight:
-                    attempt.advance(accumulators.position + weight * (start + numbers) / head.numbers)
-                began = perf_counter()
-                attempt.adding_seconds += began - read
-        attempt.reading_seconds += perf_counter() - began
-        if head.expected_digest([digest.digest() for digest in digests]) != head.digest:
-            raise PartialError("its digest does not agree with its content")
+            done = 0
+            attempt.reading_seconds += perf_counter() - began
+            for cut, (low, high) in zip(wanted, cuts, strict=True):
+                digests = [hashlib.sha256() for _ in sizes]
+                for start in range(low, high, block):
+                    attempt.check()
+                    began = perf_counter()
+                    length = min(block, high - start)
+                    blocks = []
+                    place = offset
+                    used = 0
+                    for plane, (size, digest) in enumerate(zip(sizes, digests, strict=True)):
+                        if straight:
+                            target = accumulators.lowest[plane][done : done + length]
+                        else:
+                            target = self._buffer[used : used + length * size].view(head.planes[plane])
+                            used += length * size
+                        view = target.view(np.uint8).data
+                        attempt.bytes_read += reader.read_into([view], place + start * size)
+                        digest.update(view)
+                        place += head.numbers * size
+                        blocks.append(target)
+                    read = perf_counter()
+                    attempt.reading_seconds += read - began
+                    if not straight:
+                        accumulators.merge(done, blocks, head.inputs)
+                    done += length
+                    if weight:
+                        attempt.advance(accumulators.position + weight * done / numbers)
+                    attempt.adding_seconds += perf_counter() - read
+                found = tuple(digest.digest() for digest in digests)
+                if found != head.digests[cut * len(sizes) : (cut + 1) * len(sizes)]:
+                    raise PartialError("its digest does not agree with its content")
         return head
 
     def store(
@@ -174,11 +188,11 @@ class PartialIO:
         """
         attempt.check()
         began = perf_counter()
-        length = len(planes[0])
-        views = [plane.view(np.uint8).data for plane in planes] if inputs and length else []
-        head = PartialHead(inputs, length if inputs else 0, self._planes, skipped)
-        digests = [hashlib.sha256(view).digest() for view in views] or [hashlib.sha256().digest()] * len(planes)
-        head = msgspec.structs.replace(head, digest=head.expected_digest(digests))
+        head = PartialHead(inputs, len(planes[0]) if inputs else 0, self._planes, skipped)
+        views = [plane.view(np.uint8).data for plane in planes] if head.numbers else []
+        parts = [plane[start:stop] for start, stop in head.cuts for plane in planes]
+        digests = tuple(hashlib.sha256(part.view(np.uint8).data).digest() for part in parts)
+        head = msgspec.structs.replace(head, digests=digests).sealed()
         size = self._store.put(uri, [head.encoded(), *views])
         attempt.bytes_written += size
         if self._removed_as_late(uri, attempt):
