@@ -427,8 +427,11 @@ class NodeFold:
             self._attempt.warn(f"sums that were stored inside this task stay until its job has ended: {error}")
 
     def remove_stored(self) -> None:
-        """Remove what of the node this attempt has stored, or found stored: the node itself is stored now."""
-        if not self._stored and not self._taken_slices:
+        """Remove what of the node this attempt has stored, or found stored: the node itself is stored now.
+
+        What others need for another slice stays.
+        """
+        if self._only is not None or (not self._stored and not self._taken_slices):
             return
         began = perf_counter()
         self._remove(list(self._stored))
