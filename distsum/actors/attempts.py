@@ -73,7 +73,7 @@ class Attempt(msgspec.Struct):
     """An attempt that has not ended.
 
     Attributes:
-        child: The one child of the node that it makes, for the others; None where it makes the node.
+        child: The one child of the node that it makes, or the one slice, for the others; None where it makes the node.
         backup: The number of the backup that it was to help; None where it makes the node.
         assigned: To whom it was handed past the queue; None where it is anyone's.
         worker: Who runs it; None while it waits.
@@ -84,10 +84,12 @@ class Attempt(msgspec.Struct):
         bytes_read: What it had read then.
         shared: Whether it was told that others make children of its node.
         resumed: Whether it may have begun from what others had stored.
+        sliced: Whether it makes its node slice by slice.
     """
 
     child: int | None = None
     backup: int | None = None
+    sliced: bool = False
     assigned: str | None = None
     worker: str | None = None
     started_seconds: float = 0.0
@@ -158,7 +160,8 @@ class OutTask(msgspec.Struct):
         work: URI of its job's work folder.
         first: The number of its first attempt.
         resume: Whether child nodes of it may be stored from before.
-        splits: Children of its node that several workers could make.
+        splits: Children of its node that several workers could make, or slices.
+        sliced: Whether they are slices.
         attempts: Those that have not ended, one or more, by number.
         made: Those of them that helpers have made.
         left: Those that were made for backups that are over, each with the bytes that were read for that.
@@ -178,6 +181,7 @@ class OutTask(msgspec.Struct):
     first: int
     resume: bool
     splits: int
+    sliced: bool
     attempts: dict[int, Attempt]
     made: set[int] = set()
     left: dict[int, int] = {}
@@ -247,6 +251,12 @@ class OutTask(msgspec.Struct):
                 left -= spared[number]
         spared[(made or others)[0]] += max(0, left)
         return spared
+
+    @property
+    def shareable(self) -> int:
+        """Parts of its node that helpers may make: all, but for slices where those who make the node make none."""
+        meet = not self.sliced or not self.backups or any(self.attempts[each].sliced for each in self.backups)
+        return self.splits if meet else 0
 
     @property
     def begun(self) -> frozenset[int]:
@@ -395,7 +405,8 @@ class Known(msgspec.Struct):
                         silent_seconds=silent,
                         slowness=worker.slowness,
                         copies=len(whole) - 1,
-                        splits=task.splits,
+                        splits=task.shareable,
+                        meets=attempt.sliced or not task.sliced,
                         begun=begun,
                         backup=backup,
                     )
@@ -414,7 +425,8 @@ class Known(msgspec.Struct):
                     silent_seconds=now - worker.heard_seconds,
                     slowness=worker.slowness,
                     copies=len(task.whole) - 1,
-                    splits=task.splits,
+                    splits=task.shareable,
+                    meets=not task.sliced,
                     begun=task.begun,
                 )
             )

@@ -26,6 +26,7 @@ from distsum.messages import (
     TaskSucceeded,
     WorkerJoined,
 )
+from distsum.slices import node_slices
 
 if TYPE_CHECKING:
     import random
@@ -82,10 +83,12 @@ class Holding(msgspec.Struct, frozen=True):
 class _Attempt:
     """The task a worker works on: seconds of work in all, done up to a moment.
 
-    ``ends`` says after how much work each child of the node is finished, ``whole`` how much there is without a failure.
+    ``ends`` says after how much work each child of the node is finished, or each slice, and ``whole`` how much there is
+    without a failure.
     ``passed`` are the children that were found stored, ``taken`` is the work of which what was stored has relieved it.
     A file, or a partial, takes ``each``, after ``overhead``; as many of the ``finished`` ones would be lost as are more
-    than ``kept``, and ``spared`` of them were found stored.
+    than ``kept``; none of a slice are stored. ``taken_share`` of all was found stored, and the work of a slice is the
+    share that was ``unstored`` when it began.
     """
 
     __slots__ = (
@@ -101,10 +104,11 @@ class _Attempt:
         "overhead",
         "passed",
         "shared",
-        "spared",
         "taken",
+        "taken_share",
         "ticket",
         "total",
+        "unstored",
         "whole",
     )
 
@@ -116,8 +120,9 @@ class _Attempt:
         self.fails = False
         self.done = 0.0
         self.overhead = self.each = 0.0
-        self.kept = self.spared = 0
-        self.taken = 0.0
+        self.kept = 0
+        self.taken = self.taken_share = 0.0
+        self.unstored = 1.0
         self.passed: tuple[int, ...] = ()
         self.began = self.as_of = now
         self.shared = message.resume or message.delivery > 1
@@ -136,13 +141,9 @@ class _Attempt:
         """Go past what others have made, and stored."""
         before = self.finished
         self.taken += done - self.done
+        self.taken_share += (done - max(self.done, self.overhead)) / (self.whole - self.overhead) * self.unstored
         self.done = done
         self.kept += self.finished - before
-        self.spared += self.finished - before
-
-    @property
-    def taken_share(self) -> float:
-        return self.spared * self.each / (self.whole - self.overhead) if self.spared else 0.0
 
     @property
     def bytes_read(self) -> int:
@@ -439,13 +440,20 @@ class ModelledWorker:
         task = message.task
         overhead = self._object_seconds()
         now = self._system.clock
-        if self._store.is_stored(task) or self._store.missing(task):
+        made = message.child in self._store.children.get(task, ())
+        if made or self._store.is_stored(task) or self._store.missing(task):
             return _Attempt(message, overhead, overhead, (), now)
         work = self._work_seconds(task)
         tree = self._store.tree(task.job)
         first, last = tree.children(task.phase, task.index)
         splits = tree.splits(task.phase, task.index)
-        each = work / (last - first)
+        each, unstored = work / (last - first), 1.0
+        if message.sliced:
+            # What the one who made it as a whole has stored holds a part of each slice.
+            unstored -= self._store.sums.get(task, {}).get(None, 0) / (last - first)
+            count = len(node_slices(self._store.spec(task.job), task.phase, task.tile))
+            work, each = work * unstored, 0.0
+            splits, first, last = tuple((place, place + 1) for place in range(count)), 0, count
         if message.child is not None:
             low, high = splits[message.child]
             work *= (high - low) / (last - first)
@@ -457,6 +465,7 @@ class ModelledWorker:
         attempt = _Attempt(message, whole, total, ends, now)
         attempt.fails = fails
         attempt.overhead, attempt.each = overhead, each
+        attempt.unstored, attempt.taken_share = unstored, 1.0 - unstored
         return attempt
 
     def _take_sums(self, attempt: _Attempt) -> None:
@@ -487,7 +496,7 @@ class ModelledWorker:
     def _store_children(self, attempt: _Attempt) -> None:
         """Store the children that are finished, if others look for them."""
         while attempt.child < len(attempt.ends) and attempt.done >= attempt.ends[attempt.child] - 1e-9:
-            if attempt.shared:
+            if attempt.shared and not attempt.message.sliced:
                 self._store.children.setdefault(attempt.message.task, set()).add(attempt.child)
             attempt.child += 1
 
@@ -560,7 +569,9 @@ class ModelledWorker:
             self._end(self._failure(attempt.message, "blocked", "partials are missing", error.missing))
             return
         self._finishing = True
-        self.committed_seconds += 0.0 if reused else attempt.whole
+        self.committed_seconds += (
+            0.0 if reused else attempt.overhead + (attempt.whole - attempt.overhead) / attempt.unstored
+        )
         inputs = covered.stop - covered.start
         result = self._success(attempt, inputs, reused=reused)
         self._system.after(self._object_seconds(), self._stored, attempt, result)

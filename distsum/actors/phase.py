@@ -20,6 +20,7 @@ from distsum.messages import (
     TasksReady,
     TaskSucceeded,
 )
+from distsum.slices import node_slices
 from distsum.tree import Tree
 
 if TYPE_CHECKING:
@@ -191,7 +192,9 @@ class Phase:
             tile, index = divmod(number, self._width)
             task = TaskId(self._spec.job, self._phase, tile, index)
             splits = len(self._tree.splits(self._phase, index)) if self._tree.exponent > 1 else 0
-            self._context.send(TRACKER, OfferTask(task, self._spec.work, self._resume, splits))
+            slices = 0 if splits else len(node_slices(self._spec, self._phase, tile))
+            offer = OfferTask(task, self._spec.work, self._resume, splits or slices, sliced=slices > 0)
+            self._context.send(TRACKER, offer)
 
     def _store(self, tile: int, index: int) -> None:
         number = tile * self._width + index

@@ -1,6 +1,9 @@
 """Who makes which child of a straggler's node, so that several workers make it together (pure).
 
-A copy begins in front and the first attempt goes on where it is. Helpers make the children that nobody has begun, from
+Where its children are too few, slices of its numbers stand for them: so they do here, wherever a child is spoken of.
+
+A copy begins in front and the first attempt goes on where it is; that one makes no slices, so that only copies meet
+those of others. Helpers make the children that nobody has begun, from
 the last one down, so that the others meet what they have made. Each makes one. Who idles later, or has made one, is
 given the next, as long as it would have made that well before somebody else comes to it.
 """
@@ -64,7 +67,8 @@ def open_children(attempts: Sequence[Running]) -> list[int]:
     Args:
         attempts: Those at the node itself, one or more.
     """
-    first = max(int(each.progress * each.splits) for each in attempts)  # on which one works now
+    # On which one works now, or will when it has begun.
+    first = max((int(each.progress * each.splits) for each in attempts if each.meets), default=0)
     return [child for child in range(attempts[0].splits - 1, first, -1) if child not in attempts[0].begun]
 
 
@@ -121,7 +125,9 @@ class _Way:
         self.task, self.backup, self.open = first.task, first.backup, open_children(attempts)
         self.takes_seconds = usual / splits
         self._unmade = [child for child in range(splits) if child not in first.begun]
-        self._ways = [(each.progress * splits, self._child_seconds(each), each.progress_seconds) for each in heard]
+        self._ways = [
+            (each.progress * splits, self._child_seconds(each), each.progress_seconds, each.meets) for each in heard
+        ]
         self.left_seconds = self.reached_seconds(splits)
 
     def _child_seconds(self, running: Running) -> float:
@@ -134,7 +140,9 @@ class _Way:
     def reached_seconds(self, child: int) -> float:
         """Return after which time the first of them would come to a child, past those that others make."""
         found = math.inf
-        for place, child_seconds, told_seconds in self._ways:
-            between = int(place) + 1 - place + sum(int(place) < each < child for each in self._unmade)
+        for place, child_seconds, told_seconds, meets in self._ways:
+            # Who meets no child comes to all of them at its end, at the same time.
+            unmade = sum(int(place) < each < child for each in self._unmade) if meets else len(self._unmade)
+            between = int(place) + 1 - place + unmade
             found = min(found, max(0.0, between * child_seconds - told_seconds))
         return found

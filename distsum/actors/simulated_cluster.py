@@ -25,6 +25,7 @@ from distsum.messages import (
     JobSucceeded,
     SubmitJob,
 )
+from distsum.slices import LEAST_NUMBERS, SLICES
 
 if TYPE_CHECKING:
     import random
@@ -33,16 +34,19 @@ if TYPE_CHECKING:
     from distsum.actors.speculation import SpeculationSettings
     from distsum.messages import TaskId
 
-_TILE: Final = 10
+_TILE: Final = SLICES * LEAST_NUMBERS
 
 
-def simulated_job(job: str, files: int, *, fan_in: int = 5, exponent: int = 1, tiles: int = 1) -> JobSpec:
+def simulated_job(
+    job: str, files: int, *, fan_in: int = 5, exponent: int = 1, tiles: int = 1, ranged: bool = True
+) -> JobSpec:
     """Return a job of which only the shape matters."""
     return JobSpec(
         job=job,
         reduction="mean",
         files=files,
         count=_TILE * tiles,
+        ranged=ranged,
         fan_in=fan_in,
         exponent=exponent,
         tile_length=_TILE,

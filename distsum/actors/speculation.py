@@ -147,7 +147,8 @@ class Running(msgspec.Struct, frozen=True, kw_only=True):
         silent_seconds: Since its worker was last heard.
         slowness: How many times the mean its worker's last tasks took; None of a worker that has finished none.
         copies: Other attempts of its task that are under way.
-        splits: Children of its node that several workers could make.
+        splits: Children of its node that several workers could make, or slices.
+        meets: Whether it comes to them one after the other, and takes those that are made.
         begun: Those of them that helpers have made, or make.
         backup: The number of the first backup of its task that is under way; None where there is none.
     """
@@ -166,6 +167,7 @@ class Running(msgspec.Struct, frozen=True, kw_only=True):
     slowness: float | None = None
     copies: int = 0
     splits: int = 0
+    meets: bool = True
     begun: frozenset[int] = frozenset()
     backup: int | None = None
 
@@ -264,13 +266,17 @@ class Suspect(msgspec.Struct, frozen=True):
 
 
 class StartBackup(msgspec.Struct, frozen=True):
-    """Copy an attempt to a worker, and have others make children of its node: (worker, child)."""
+    """Copy an attempt to a worker, and have others make children of its node: (worker, child).
+
+    It is ``shared`` if such may join them later, too.
+    """
 
     running: Running
     worker: str
     reason: BackupReason
     evidence: Evidence
     helpers: tuple[tuple[str, int], ...] = ()
+    shared: bool = False
 
 
 class Decline(msgspec.Struct, frozen=True):
@@ -423,7 +429,7 @@ def _share_out(decisions: list[Decision], idle: list[Idle], settings: Speculatio
         if not isinstance(decision, StartBackup) or not is_worth_sharing(decision.evidence.copy_seconds, settings):
             continue
         helpers = tuple((idle.pop().worker, child) for child in open_children([decision.running])[: len(idle)])
-        decisions[place] = msgspec.structs.replace(decision, helpers=helpers)
+        decisions[place] = msgspec.structs.replace(decision, helpers=helpers, shared=True)
 
 
 # Policies -------------------------------------------------------------------------------------------------------------

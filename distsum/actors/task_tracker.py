@@ -441,7 +441,7 @@ class TaskTracker:
     # Tasks ------------------------------------------------------------------------------------------------------------
 
     def _offer(self, message: OfferTask) -> None:
-        task = OutTask(message.work, self._next_attempt, message.resume, message.splits, {})
+        task = OutTask(message.work, self._next_attempt, message.resume, message.splits, message.sliced, {})
         self._tasks[message.task] = task
         self._publish(message.task, task)
 
@@ -466,9 +466,17 @@ class TaskTracker:
         resume = task.resume or number != task.first
         self._context.send(BROKER, self._order(task_id, task, number, resume=resume))
 
-    def _order(self, task_id: TaskId, task: OutTask, number: int, *, resume: bool, child: int | None = None) -> RunTask:
-        first = self._settings.first_attempt
-        return RunTask(task_id, task.work, attempt=number, resume=resume, child=child, first_attempt=first)
+    def _order(self, task_id: TaskId, task: OutTask, number: int, *, resume: bool) -> RunTask:
+        attempt, first = task.attempts[number], self._settings.first_attempt
+        return RunTask(
+            task_id,
+            task.work,
+            attempt=number,
+            resume=resume,
+            child=attempt.child,
+            sliced=attempt.sliced,
+            first_attempt=first,
+        )
 
     def _publish_if_none(self, task_id: TaskId, task: OutTask) -> None:
         if not task.whole:
@@ -790,7 +798,7 @@ class TaskTracker:
     def _start_backup(self, decision: StartBackup) -> BackupStarted:
         running = decision.running
         task = self._tasks[running.task]
-        number = self._assign(running.task, task, decision.worker, None)
+        number = self._assign(running.task, task, decision.worker, None, sliced=task.sliced and decision.shared)
         task.backups[number] = Backup(decision.worker, self._context.now(), decision.evidence.left_seconds)
         self._known.backups += 1
         evidence = decision.evidence
@@ -799,7 +807,7 @@ class TaskTracker:
             known.compare(evidence.elapsed_seconds + (evidence.left_seconds or 0.0), evidence.copy_seconds)
         helpers = tuple(worker for worker, _ in decision.helpers)
         for worker, child in decision.helpers:
-            self._assign(running.task, task, worker, child, number)
+            self._assign(running.task, task, worker, child, number, sliced=task.sliced)
         if helpers:
             self._tell_shared(running.task, task)
         started = BackupStarted(
@@ -817,7 +825,7 @@ class TaskTracker:
 
     def _add_helper(self, decision: AddHelper) -> None:
         task = self._tasks[decision.task]
-        self._assign(decision.task, task, decision.worker, decision.child, decision.backup)
+        self._assign(decision.task, task, decision.worker, decision.child, decision.backup, sliced=task.sliced)
         self._tell_shared(decision.task, task)
         self._tell_of_helper(HelperAdded, decision)
 
@@ -839,19 +847,28 @@ class TaskTracker:
 
     def _tell_shared(self, task_id: TaskId, task: OutTask) -> None:
         """Tell attempts that began before that was so, that others make children of their node; backups look anyway."""
-        for number, attempt in task.whole.items():
+        for number, attempt in () if task.sliced else task.whole.items():
             if attempt.worker is not None and attempt.assigned is None and not attempt.shared:
                 attempt.shared = True
                 self._context.send(WORKERS, TellWorker(attempt.worker, ShareTask(task_id, number)))
 
-    def _assign(self, task_id: TaskId, task: OutTask, worker: str, child: int | None, backup: int | None = None) -> int:
+    def _assign(
+        self,
+        task_id: TaskId,
+        task: OutTask,
+        worker: str,
+        child: int | None,
+        backup: int | None = None,
+        *,
+        sliced: bool,
+    ) -> int:
         """Hand a worker an attempt at a task, or at one child of it for a backup, past the queue."""
         number = self._number()
         task.attempts[number] = Attempt(
-            child=child, backup=backup, assigned=worker, started_seconds=self._context.now()
+            child=child, backup=backup, sliced=sliced, assigned=worker, started_seconds=self._context.now()
         )
         self._workers[worker].assigned = task_id, number
-        order = self._order(task_id, task, number, resume=True, child=child)
+        order = self._order(task_id, task, number, resume=True)
         self._context.send(WORKERS, AssignTask(worker, order))
         return number
 

@@ -86,6 +86,10 @@ class Invariants:
         cluster.system.on_quiet = self.check
         cluster.system.on_event = self.take_event
 
+    def _forget_made(self, tracker: TaskTracker) -> None:
+        """Forget what was made for tasks that are taken back: who is given one again finds that, or makes it anew."""
+        self._made = {each for each in self._made if each[0] in tracker._tasks}
+
     def take_event(self, event: msgspec.Struct) -> None:
         """Each node is committed once: a success is told only while its phase waits for it."""
         if isinstance(event, TaskSucceeded) and event.child is not None:
@@ -207,6 +211,8 @@ class Invariants:
         if master is None or tracker is None:
             return
         self._memory.check()
+        if self._made:
+            self._forget_made(tracker)
         if self.calm:
             self._check_losers(tracker)
         self._check_answers()

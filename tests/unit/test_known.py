@@ -39,7 +39,7 @@ def test_a_backup_on_a_worker_that_has_frozen_keeps_no_other_from_beginning(hear
     task = TaskId("job", 1, 0, 0)
     workers = {"slow": worker("slow", heard_seconds=10.0), "copying": worker("copying", heard_seconds=heard_seconds)}
     attempts = {1: Attempt(worker="slow"), 2: Attempt(worker="copying")}
-    out = OutTask(b"work", 1, False, 0, attempts, backups={2: Backup("copying", 0.0, None)})
+    out = OutTask(b"work", 1, False, 0, False, attempts, backups={2: Backup("copying", 0.0, None)})
     seen = known(workers, tasks={task: out}, phases={("job", 1): PhaseFigures(9, 0, Durations())}, backups=1)
     assert seen.view(10.0, [], youngest_seconds=0.5, silence_seconds=SILENCE).backups == counted
 
