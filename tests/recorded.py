@@ -75,7 +75,7 @@ def recorded(files=4000, workers=16, exponent=1, output="s3://lab/run42/mean.npy
         model = WorkerModel(f"h{number // 4}", speed=speeds.get(number, 1.0), failures=failures, checkpoint_seconds=8.0)
         cluster.add_worker(model)
     system.advance(2.0)
-    cluster.submit(simulated_job("7f3a", files, exponent=exponent))
+    cluster.submit(simulated_job("7f3a", files, exponent=exponent, sliced=False))
     victim = list(cluster.workers.values())[min(9, workers - 1)]
     system.at(system.clock + 20.0, victim.vanish)
     assert cluster.run(1e5), "the job stands still"

@@ -450,7 +450,7 @@ class ModelledWorker:
         each, unstored = work / (last - first), 1.0
         if message.sliced:
             # What the one who made it as a whole has stored holds a part of each slice.
-            unstored -= self._store.sums.get(task, {}).get(None, 0) / (last - first)
+            unstored -= min(self._store.sums.get(task, {}).get(None, 0), last - first - 1) / (last - first)
             count = len(node_slices(self._store.spec(task.job), task.phase, task.tile))
             work, each = work * unstored, 0.0
             splits, first, last = tuple((place, place + 1) for place in range(count)), 0, count

@@ -124,6 +124,7 @@ class _Way:
         usual = copy_seconds or min((1.0 / pace for pace in paces if pace > 0), default=0.0)
         self.task, self.backup, self.open = first.task, first.backup, open_children(attempts)
         self.takes_seconds = usual / splits
+        self._splits = splits
         self._unmade = [child for child in range(splits) if child not in first.begun]
         self._ways = [
             (each.progress * splits, self._child_seconds(each), each.progress_seconds, each.meets) for each in heard
@@ -141,8 +142,8 @@ class _Way:
         """Return after which time the first of them would come to a child, past those that others make."""
         found = math.inf
         for place, child_seconds, told_seconds, meets in self._ways:
-            # Who meets no child comes to all of them at its end, at the same time.
-            unmade = sum(int(place) < each < child for each in self._unmade) if meets else len(self._unmade)
-            between = int(place) + 1 - place + unmade
+            between = int(place) + 1 - place + sum(int(place) < each < child for each in self._unmade)
+            if not meets:
+                between = self._splits - place  # it makes all of it, and each child is of use until it has ended
             found = min(found, max(0.0, between * child_seconds - told_seconds))
         return found

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -34,25 +34,24 @@ if TYPE_CHECKING:
     from distsum.actors.speculation import SpeculationSettings
     from distsum.messages import TaskId
 
-_TILE: Final = SLICES * LEAST_NUMBERS
-
 
 def simulated_job(
-    job: str, files: int, *, fan_in: int = 5, exponent: int = 1, tiles: int = 1, ranged: bool = True
+    job: str, files: int, *, fan_in: int = 5, exponent: int = 1, tiles: int = 1, sliced: bool = True
 ) -> JobSpec:
-    """Return a job of which only the shape matters."""
+    """Return a job of which only the shape matters, and whether its arrays are long enough for slices."""
+    length = SLICES * LEAST_NUMBERS if sliced else 10
     return JobSpec(
         job=job,
         reduction="mean",
         files=files,
-        count=_TILE * tiles,
-        ranged=ranged,
+        count=length * tiles,
+        ranged=True,
         fan_in=fan_in,
         exponent=exponent,
-        tile_length=_TILE,
+        tile_length=length,
         format="npy",
         dtype="<f8",
-        shape=(_TILE * tiles,),
+        shape=(length * tiles,),
         fortran=False,
         offset=128,
         header=b"",

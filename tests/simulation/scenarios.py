@@ -276,12 +276,14 @@ class Run:
     def _plan_job(self, name: str) -> None:
         draw = self._draw
         fan_in, exponent = draw.choice(((2, 1), (2, 2), (3, 1), (5, 1), (5, 2)))
+        files = draw.choice((1, 2, 3, 5, 6, 7, 11, 25, 26, 31, 60))
         spec = simulated_job(
             name,
-            draw.choice((1, 2, 3, 5, 6, 7, 11, 25, 26, 31, 60)),
+            files,
             fan_in=fan_in,
             exponent=exponent,
             tiles=draw.choice((1, 1, 1, 2, 3)),
+            sliced=files % 3 > 0,
         )
         when = 0.0 if draw.random() < 0.6 else draw.uniform(0.0, HORIZON_SECONDS / 2)
         system = self.cluster.system

@@ -37,7 +37,9 @@ class Job:
             random.Random(seed),
             broker=BrokerModel(embedded=False, delay_seconds=(0.001, 0.003)),
             # The same for each attempt at a task, and in both clusters that are compared.
-            work_seconds=lambda task, children: children * (0.18 + 0.04 * random.Random(repr((seed, task))).random()),
+            work_seconds=lambda task, children: (
+                children * 5.0 ** (2 - min(2, exponent)) * (0.18 + 0.04 * random.Random(repr((seed, task))).random())
+            ),
             replacements={TaskTracker: tracker},
         )
         self._invariants = Invariants(cluster)
@@ -61,7 +63,7 @@ class Job:
         self.declined += isinstance(event, HelperDeclined)
 
 
-@pytest.mark.parametrize(("files", "exponent", "most"), [(100, 2, 0.87), (500, 3, 0.85)])
+@pytest.mark.parametrize(("files", "exponent", "most"), [(20, 1, 0.9), (100, 2, 0.87), (500, 3, 0.85)])
 def test_who_idles_later_shortens_what_is_left_of_a_stragglers_node(files: int, exponent: int, most: float) -> None:
     joining = [Job(seed, files, exponent) for seed in SEEDS]
     alone = [Job(seed, files, exponent, AddsNoHelpers) for seed in SEEDS]

@@ -32,8 +32,10 @@ from distsum.messages import (
     TaskId,
     TaskStarted,
     TaskSucceeded,
+    TellWorker,
     WorkerLost,
 )
+from distsum.slices import LEAST_NUMBERS, SLICES
 from tests.stepping import EFFORT, SteppingSystem, joined, nothing_stored, published, spec, succeeded, system_with, told
 
 
@@ -300,6 +302,61 @@ def shared_task() -> tuple[SteppingSystem, TaskId, BackupStarted, list[tuple[str
         system.tell(TRACKER, TaskStarted(worker, task, 1, order.attempt, order.child))
     system.take(WORKERS)
     return system, task, started, helpers
+
+
+def test_a_node_with_too_few_children_is_shared_by_slices_among_all_who_idle() -> None:
+    system = SteppingSystem()
+    for number in range(1, 12):
+        system.tell(TRACKER, joined(f"w{number}"))
+    job = msgspec.structs.replace(
+        spec(5), count=SLICES * LEAST_NUMBERS, tile_length=SLICES * LEAST_NUMBERS, ranged=True
+    )
+    system.tell(MASTER, SubmitJob(job, nothing_stored(job)))
+    (task,) = published(system)
+    first = system.attempts[task]
+    system.tell(TRACKER, TaskStarted("w1", task, 1, attempt=first))
+    system.advance(5.0)
+    for number in range(2, 12):
+        system.tell(TRACKER, Heartbeat(f"w{number}", None, 0))
+    system.tell(TRACKER, Heartbeat("w1", task, 1000, attempt=first, progress=0.5))
+    started = asked(system, task).started
+    assert started is not None
+    orders = {order.child: order for _, order in assigned(system)}
+    assert sorted(orders, key=lambda child: -1 if child is None else child) == [None, *range(1, SLICES)]
+    assert all(order.sliced and order.resume for order in orders.values())
+    assert len(started.helpers) == SLICES - 1
+    sent = system.take(WORKERS)
+    assert not any(isinstance(each, TellWorker) and isinstance(each.message, ShareTask) for each in sent), (
+        "it makes none"
+    )
+    # The copy takes them all but the first.
+    made = tuple(range(1, SLICES))
+    system.tell(TRACKER, TaskStarted(started.worker, task, 1, started.attempt))
+    for worker, order in zip(started.helpers, (orders[child] for child in reversed(made)), strict=True):
+        system.tell(TRACKER, TaskStarted(worker, task, 1, order.attempt, order.child))
+        told = succeeded(task, worker=worker, attempt=order.attempt, child=order.child, effort=effort(100))
+        system.tell(TRACKER, told)
+    share = len(made) / SLICES
+    won = succeeded(task, worker=started.worker, attempt=started.attempt, taken=made, taken_share=share)
+    system.tell(TRACKER, won)
+    (ended,) = over(system)
+    assert (ended.outcome, ended.children) == ("won", SLICES - 1)
+
+
+def test_a_node_of_few_numbers_is_copied_as_a_whole() -> None:
+    system = SteppingSystem()
+    for number in range(1, 5):
+        system.tell(TRACKER, joined(f"w{number}"))
+    job = msgspec.structs.replace(spec(5), ranged=True)
+    system.tell(MASTER, SubmitJob(job, nothing_stored(job)))
+    (task,) = published(system)
+    system.tell(TRACKER, TaskStarted("w1", task, 1, attempt=system.attempts[task]))
+    system.advance(5.0)
+    for number in range(2, 5):
+        system.tell(TRACKER, Heartbeat(f"w{number}", None, 0))
+    assert asked(system, task).started is not None
+    ((_, order),) = assigned(system)
+    assert (order.child, order.sliced) == (None, False)
 
 
 def over(system: SteppingSystem) -> list[BackupEnded]:

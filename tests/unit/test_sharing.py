@@ -59,6 +59,18 @@ def test_who_idles_later_is_given_the_last_child_that_nobody_has_begun() -> None
     assert helper.reached_seconds == pytest.approx(4.0), "the copy makes 1 and 2 before it comes to 3"
 
 
+def test_slices_are_open_that_lie_before_no_copy_however_far_the_straggler_is() -> None:
+    """It makes none, so that none is made where it stands; that it comes to its end soon is another matter."""
+    straggler = attempt(0.8, 0.001, meets=False, splits=8)
+    assert open_children([straggler]) == [7, 6, 5, 4, 3, 2, 1]
+    assert open_children([straggler, attempt(0.3, 0.1, splits=8)]) == [7, 6, 5, 4, 3]
+    (helper,) = added(straggler)
+    assert (helper.child, helper.takes_seconds) == (7, COPY_SECONDS / 8)
+    # A twentieth of a copy's time is left: it is done before anybody has made a slice.
+    assert added(attempt(0.95, 0.1, meets=False, splits=8)) == []
+    assert added(attempt(0.7, 0.1, meets=False, splits=8)) != []
+
+
 def test_several_are_given_different_children_and_no_child_is_given_that_would_be_made_twice() -> None:
     copy = attempt(0.0, 0.1)
     assert [each.child for each in added(copy, idle=9)] == [4, 3, 2], "it comes to 1 as soon as that could be made"
