@@ -7,9 +7,11 @@ import re
 import signal
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 
 from distsum.partials import decode_head, head_bytes
+from distsum.slices import LEAST_NUMBERS, SLICES, slices
 from tests.command import wait_until
 from tests.deployment import COUNT, FILES, Deployment, deployment, input_number
 from tests.faultproxy import Fault, Request, in_front_of
@@ -17,8 +19,6 @@ from tests.reference import reference_reduce
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    import numpy as np
 
 STOPPED_SECONDS = 5.0
 """In which who is called back must have told that it has stopped. A second is aimed at, and a machine may be busy."""
@@ -119,6 +119,56 @@ def test_idle_workers_share_what_a_crawling_one_has_left_and_it_stops_reading(se
     assert entry["outcome"] == "won"
     assert entry["children"] >= 1
     assert (told.backups.started, told.backups.won, told.retries) == (1, 1, 0)
+
+
+def test_idle_workers_make_slices_of_a_node_whose_children_are_files(service):
+    """A task of the lowest kind, whose third file comes byte by byte."""
+    count = SLICES * LEAST_NUMBERS + 500
+    arrays = [np.random.default_rng(index).standard_normal(count).astype(np.float32) for index in range(10)]
+    for index, array in enumerate(arrays):
+        service.put_input(index, array)
+    service.start_master(DISTSUM_SPECULATION="min_seconds=0,slow=1e6")
+    with in_front_of(service.server.endpoint) as crawling:
+        crawling.choose = lambda request: Fault(stall=100, drip_seconds=0.2) if input_number(request) == 2 else None
+        service.start_worker(slots=1, AWS_ENDPOINT_URL=crawling.endpoint)
+        (name,) = service.names()
+        gate, hold = service.worker_s3.hold(), service.worker_s3.hold()
+        read: list[tuple[int, str]] = []
+
+        def choose(request: Request) -> Fault | None:
+            if (number := input_number(request)) is None:
+                return None
+            place = request.headers.get("range", "")
+            read.append((number, place))
+            if number >= 5:
+                return Fault(hold=gate)
+            # The copy comes to the second slice, and waits there until another has made one of the last.
+            return Fault(hold=hold) if place.startswith(f"bytes={128 + 4 * slices(count)[1][0]}-") else None
+
+        service.worker_s3.choose = choose
+        job = service.client.submit("mean", f"{service.place}/in/*.npy", f"{service.place}/out.npy", partition=5)
+        wait_until(lambda: crawling.open_bodies, "that it crawls")
+        service.start_worker(slots=4)
+        wait_until(lambda: len(service.names("busy")) == 2, "who does the other task")
+        gate.release()
+        wait_until(lambda: service.listed(f"scratch/jobs/{job}/children"), "a slice that another has made")
+        hold.release()
+        told = service.client.wait(job, 60)
+        wait_until(lambda: crawling.open_bodies == 0, "the end of its reading", 10)
+        wait_until(lambda: len(service.names("idle")) == 5, "its return")
+    content = service.content("out.npy")
+    assert content is not None
+    assert content[128:] == reference_reduce(arrays, 5, "mean").tobytes()
+    # The last task may get one as well: nothing is too short here.
+    entry = backups(service.ask("status", job, "--stragglers"))[0]
+    assert (entry["of_worker"], entry["outcome"]) == (name, "won")
+    assert len(entry["helpers"]) == 3
+    assert entry["children"] >= 1
+    assert told.retries == 0
+    # Nobody but who crawls has read one of its files from end to end.
+    starts = {where for number, where in read if number == 4}
+    assert len(starts) >= 4
+    assert service.listed(f"scratch/jobs/{job}/children") == set()
 
 
 def test_who_follows_a_killed_worker_reads_only_the_files_that_are_in_no_stored_sum(service, inputs):

@@ -33,12 +33,13 @@ class Job:
     """A job of long tasks on four workers, of whom one is ten times as slow; its makespan, and who joined later."""
 
     def __init__(self, seed: int, files: int, exponent: int, tracker: type = TaskTracker) -> None:
+        scale = 5.0 if exponent == 1 else 1.0  # shorter tasks are not shared
         cluster = SimulatedCluster(
             random.Random(seed),
             broker=BrokerModel(embedded=False, delay_seconds=(0.001, 0.003)),
             # The same for each attempt at a task, and in both clusters that are compared.
             work_seconds=lambda task, children: (
-                children * 5.0 ** (2 - min(2, exponent)) * (0.18 + 0.04 * random.Random(repr((seed, task))).random())
+                scale * children * (0.18 + 0.04 * random.Random(repr((seed, task))).random())
             ),
             replacements={TaskTracker: tracker},
         )
