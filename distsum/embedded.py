@@ -489,6 +489,8 @@ class _Run:
             time.time() - (time.perf_counter() - self._began),
             self._job.nothing_to_do(states),
             tree=self._job.tree,
+            count=self._job.spec.count,
+            dtype=self._job.spec.dtype,
         )
 
     def _take_event(self, event: msgspec.Struct) -> None:

@@ -45,7 +45,15 @@ def recorded(files=4000, workers=16, exponent=1, output="s3://lab/run42/mean.npy
     )
     if tree_told:
         inputs = ("s3://lab/run42/0000.npy", f"s3://lab/run42/{files - 1:04}.npy")
-        header = msgspec.structs.replace(header, fan_in=5, exponent=exponent, inputs=inputs, speculation=True)
+        header = msgspec.structs.replace(
+            header,
+            fan_in=5,
+            exponent=exponent,
+            count=20_000_000,
+            dtype="<f8",
+            inputs=inputs,
+            speculation=True,
+        )
     file = io.BytesIO()
     writer = HistoryWriter(file, header)
     cluster = SimulatedCluster(

@@ -111,6 +111,8 @@ class Player:
             self.remark,
             header.tree,
             gaps=self._gaps,
+            count=header.count,
+            dtype=header.dtype,
         )
         return fold, self._history.events()
 

@@ -86,6 +86,8 @@ class JobView(msgspec.Struct, frozen=True, kw_only=True):
         failure: Why the job failed, harmless to show; None of one that has not.
         cancelled: Whether it was because somebody cancelled it.
         tree: What its tasks stand in; None where that is not known.
+        count: Numbers in each input; 0 where that is not known.
+        dtype: numpy ``dtype.str`` of the inputs; empty where that is not known.
     """
 
     snapshot: Snapshot
@@ -103,6 +105,8 @@ class JobView(msgspec.Struct, frozen=True, kw_only=True):
     cancelled: bool = False
     tree: Tree | None = None
     latencies: Latencies = Latencies()
+    count: int = 0
+    dtype: str = ""
 
 
 DetailOf = Callable[[TaskId, int, int], NodeDetail]
@@ -123,6 +127,8 @@ class JobFold:
         remark: What is to be known of where the events come from.
         tree: What its tasks stand in; None where that is not known.
         gaps: Whether some of its events are missing, so that no silence of a worker can be told from that.
+        count: As for ``JobView``.
+        dtype: Likewise.
     """
 
     def __init__(
@@ -136,6 +142,8 @@ class JobFold:
         tree: Tree | None = None,
         *,
         gaps: bool = False,
+        count: int = 0,
+        dtype: str = "",
     ) -> None:
         self._work = work
         self._tree = tree
@@ -145,6 +153,8 @@ class JobFold:
         self._began_seconds = began_seconds
         self._remark = remark
         self._gaps = gaps
+        self._count = count
+        self._dtype = dtype
         self._states = TaskStates(work, done)
         self._workers = WorkerTable()
         self._rates = ByteRates()
@@ -224,6 +234,8 @@ class JobFold:
             failure=None if failed is None else self._failure_words(failed),
             cancelled=failed is not None and failed.kind == "cancelled",
             tree=self._tree,
+            count=self._count,
+            dtype=self._dtype,
         )
 
     def detail(self, task: TaskId, first: int, count: int) -> NodeDetail:

@@ -133,6 +133,8 @@ class ServedJob:
             self.job.nothing_to_do(self.states),
             self._header().remark,
             self.job.tree,
+            count=self.job.spec.count,
+            dtype=self.job.spec.dtype,
         )
 
     def status(self, workers: int) -> channel.JobStatus:

@@ -111,7 +111,7 @@ CASES = {
 def test_it_looks_as_it_did(name, tmp_path):
     """To accept how it looks now, run this with DISTSUM_ACCEPT_SCREENS=1, and look at the change."""
     size, keys = CASES[name]
-    _, lines = shown(replay(), *keys, size=size)
+    _, lines = shown(replay(content=recorded(tree_told=True)), *keys, size=size)
     assert len(lines) == size[1]
     check_looks(name, lines)
 
@@ -475,7 +475,7 @@ def test_a_history_that_is_damaged_where_it_begins_says_so_where_one_looks_and_o
     _, lines = shown(replay(1.0, bytes(content)), size=size)
     assert any("it is damaged at byte" in line for line in lines)
     assert "7f3a" in lines[1]
-    assert "mean of 4,000 files" in lines[1]
+    assert "mean F=4,000" in lines[1]
 
 
 # The mouse, and sizes -------------------------------------------------------------------------------------------------

@@ -23,8 +23,13 @@ from tests.recorded import Stored, recorded
 from tests.screens import WIDE
 
 
-def view_at(share):
-    player = Player(History(Stored(recorded())))
+def told_at(share):
+    """A view of a history that holds all that one tells by now."""
+    return view_at(share, recorded(tree_told=True))
+
+
+def view_at(share, content=None):
+    player = Player(History(Stored(content or recorded())))
     player.seek(share * player.end_seconds)
     while not player.step():
         pass
@@ -68,6 +73,31 @@ def test_a_header_of_many_phases_tells_state_time_and_eta_in_40_columns(late):
     first, _ = header_lines(msgspec.structs.replace(late, snapshot=snapshot, estimate=estimate), 40)
     assert text(first).endswith("RUNNING 11/12  59m59s  ETA ~59m59s")
     assert width_of(text(first)) == 40
+
+
+@pytest.mark.parametrize(("width", "above", "below"), [
+    (120, " F=4,000 C=20,000,000 f64 to s3://lab/", "━"),
+    (100, " F=4,000 C=20,000,000 f64 to s3", "━"),
+    (80, "7f3a mean F=4,000 to s3://lab/", "C=20,000,000 f64 ━"),
+    (40, "7f3…  RUNNING", "━"),
+])  # fmt: skip
+def test_a_header_tells_how_many_numbers_of_which_dtype_inputs_have_where_there_is_room(width, above, below):
+    first, second = map(text, header_lines(told_at(0.96), width))
+    assert above in first
+    assert second.startswith(below)
+    assert (width_of(first), width_of(second)) == (width, width)
+
+
+def test_a_history_from_before_the_shape_of_inputs_was_told_says_nothing_of_it(late):
+    assert not any("C=" in text(line) for width in (120, 80) for line in header_lines(late, width))
+
+
+def test_a_dtype_in_a_history_is_anybodys_text(late):
+    view = msgspec.structs.replace(late, count=5, dtype="\x1b[31m" * 40)
+    for width in (120, 80):
+        lines = [text(line) for line in header_lines(view, width)]
+        assert not any("\x1b" in line for line in lines)
+        assert [width_of(line) for line in lines] == [width, width]
 
 
 @pytest.mark.parametrize(("margin", "wide", "narrow"), [
