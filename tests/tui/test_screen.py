@@ -205,6 +205,21 @@ def test_a_title_that_has_little_room_leaves_out_words_and_no_number():
     assert " 0 to 11 of 800 · cell = 2 · +3 phases " in title, title
 
 
+@pytest.mark.parametrize(("width", "title"), [
+    (120, "1 Tree ── P=25 ── phase 1 ── cell = 2 tasks ─"),
+    (80, "1 Tree ── P=25 ── phase 1 ── cell = 2 tasks ─"),
+    (44, "1 Tree ── phase 1 ── cell = 2 tasks ─"),
+    (34, "1 P1 · cell = 2 ─"),
+])  # fmt: skip
+def test_the_tree_s_title_tells_the_partition_where_there_is_room(width, title):
+    _, lines = shown(replay(content=recorded(exponent=2, tree_told=True)), size=(width, 28))
+    assert title in next(line for line in lines if line.startswith("╭")), lines
+
+
+def test_of_a_history_that_does_not_hold_the_tree_no_partition_is_told():
+    assert not any("P=" in line for line in shown(replay())[1])
+
+
 def test_few_tasks_are_drawn_in_wide_cells_and_a_click_finds_them():
     async def steps(app, pilot):
         tree = app.screen.query_one(TreeMap)
