@@ -185,7 +185,9 @@ def header_lines(view: JobView | None, width: int) -> tuple[Line, Line]:
 
 def _shape_words(view: JobView) -> str:
     """Return how many numbers of which dtype each input has; nothing where that is not known."""
-    return f"C={view.count:,} {printable(short_name(view.dtype), 20)}".rstrip() if view.count > 0 else ""
+    return (
+        f"C={view.terms.count:,} {printable(short_name(view.terms.dtype), 20)}".rstrip() if view.terms.count > 0 else ""
+    )
 
 
 def _bar_line(view: JobView, width: int, shape: str) -> Line:
@@ -360,12 +362,25 @@ def straggler_title(view: JobView, width: int) -> str:
     switch = ""
     if view.snapshot.speculation is not None and not view.snapshot.finished:
         switch = f"backups {'on' if view.snapshot.speculation else 'OFF'}"
+    rule = _rule_words(view)
     shorter = [[*parts[:count], "…"] for count in range(len(parts) - 1, 0, -1)]
-    for some_parts in (parts, *shorter, [parts[0].partition(" = ")[0], "…"]):
-        words = " ── ".join(filter(None, (switch, "; ".join(some_parts))))
+    told = [(parts, rule), *((each, rule) for each in shorter[:1])] if rule else []
+    for some_parts, end in (*told, *((each, "") for each in (parts, *shorter, [parts[0].partition(" = ")[0], "…"]))):
+        words = " ── ".join(filter(None, (switch, "; ".join(some_parts), end)))
         if width_of(words) <= width:
             return words
     return switch or "…"
+
+
+def _rule_words(view: JobView) -> str:
+    """Return by what rule stragglers are told; nothing where they get no backups, or it is not known."""
+    rule = view.terms.rule
+    if rule is None or view.snapshot.speculation is False:
+        return ""
+    words = [] if rule.policy == "guarded" else [printable(rule.policy, 20)]
+    if rule.quantile is not None and rule.multiplier is not None:
+        words.append(f"{100 * rule.quantile:.4g} % / {rule.multiplier:.4g}x")
+    return " ".join(["rule", *words])
 
 
 def straggler_lines(view: JobView, width: int, wanted: str = "") -> list[Line]:

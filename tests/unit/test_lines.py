@@ -11,11 +11,13 @@ from distsum.tui.service_lines import JOB_COLUMNS, job_rows, overview_line, work
 from distsum.tui.table_lines import cell_line, places
 from rich.cells import cell_len as width_of
 
+from distsum.actors.speculation import SpeculationSettings
+from distsum.jobs import backup_rule
 from distsum.latency import Latencies, LatencyCounter
 from distsum.observe.history import History
 from distsum.observe.player import Player
 from distsum.observe.rates import Estimate
-from distsum.observe.snapshot import PhaseProgress
+from distsum.observe.snapshot import JobTerms, PhaseProgress
 from distsum.observe.view import WorkerView
 from distsum.request import BackupTotals
 from tests.following import NOW, running, service, worker
@@ -93,11 +95,31 @@ def test_a_history_from_before_the_shape_of_inputs_was_told_says_nothing_of_it(l
 
 
 def test_a_dtype_in_a_history_is_anybodys_text(late):
-    view = msgspec.structs.replace(late, count=5, dtype="\x1b[31m" * 40)
+    view = msgspec.structs.replace(late, terms=JobTerms(count=5, dtype="\x1b[31m" * 40))
     for width in (120, 80):
         lines = [text(line) for line in header_lines(view, width)]
         assert not any("\x1b" in line for line in lines)
         assert [width_of(line) for line in lines] == [width, width]
+
+
+@pytest.mark.parametrize(("settings", "words"), [
+    ({}, "rule 75 % / 1.2x"),
+    ({"quantile": 0.905, "multiplier": 2.0}, "rule 90.5 % / 2x"),
+    ({"policy": "spark", "multiplier": 1.5}, "rule spark 75 % / 1.5x"),
+    ({"policy": "late"}, "rule late"),
+])  # fmt: skip
+def test_the_ledger_s_title_tells_the_rule_in_force(settings, words, late):
+    view = msgspec.structs.replace(late, terms=JobTerms(rule=backup_rule(SpeculationSettings(**settings))))
+    assert straggler_title(view, 200).endswith(f" ── {words}")
+    assert "rule" not in straggler_title(view, 50), "what was done about stragglers goes before it"
+    off = msgspec.structs.replace(view, snapshot=msgspec.structs.replace(view.snapshot, speculation=False))
+    assert "rule" not in straggler_title(off, 200)
+
+
+def test_no_rule_is_told_where_there_is_none_or_a_history_does_not_hold_it(late):
+    assert backup_rule(SpeculationSettings(policy="none")) is None
+    assert "rule" not in straggler_title(late, 200)
+    assert straggler_title(told_at(0.96), 200).endswith("rule 75 % / 1.2x")
 
 
 @pytest.mark.parametrize(("margin", "wide", "narrow"), [
