@@ -52,6 +52,20 @@ def parse_dtype(text: str) -> str:
     return f"{native if order in '=|' else order}{kind}{size}"
 
 
+def short_name(dtype: str) -> str:
+    """Return what people call a dtype in ``dtype.str`` form: its kind and bits, whatever its byte order.
+
+    What is no such dtype is returned as it is.
+
+    >>> [short_name(dtype) for dtype in ("<f8", ">i2", "|u1", "|b1", "<c16", "odd")]
+    ['f64', 'i16', 'u8', 'bool', 'c128', 'odd']
+    """
+    kind, digits = dtype[1:2], dtype[2:]
+    if dtype[:1] not in {"<", ">", "|"} or digits not in map(str, _SIZES.get(kind, ())):
+        return dtype
+    return "bool" if kind == "b" else f"{kind}{8 * int(digits)}"
+
+
 def itemsize(dtype: str) -> int:
     """Return the bytes of one number of a dtype in ``dtype.str`` form.
 

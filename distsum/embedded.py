@@ -217,7 +217,7 @@ def _recorded(
 
     began_seconds = time.time() - (time.perf_counter() - began)
     try:
-        recorder = Recorder(job.history_header(began_seconds, speculation=_gives_backups(speculation)))
+        recorder = Recorder(job.history_header(began_seconds, speculation=speculation or SpeculationSettings()))
     except OSError as error:
         raise StorageError(f"no history can be recorded: {error.strerror}; set TMPDIR to a folder with room") from error
     with contextlib.closing(recorder):
@@ -489,6 +489,7 @@ class _Run:
             time.time() - (time.perf_counter() - self._began),
             self._job.nothing_to_do(states),
             tree=self._job.tree,
+            terms=self._job.terms(self._speculation),
         )
 
     def _take_event(self, event: msgspec.Struct) -> None:

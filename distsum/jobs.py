@@ -10,6 +10,7 @@ import msgspec
 
 from distsum import dtypes
 from distsum.actors.phase import nothing_to_do, states_from_store
+from distsum.actors.speculation_words import HEEDED, NONE
 from distsum.errors import (
     BadInputError,
     DistsumError,
@@ -28,7 +29,7 @@ from distsum.formats.base import Layout
 from distsum.formats.registry import by_name
 from distsum.manifest import NodeKeys
 from distsum.messages import JOB_SPEC, JobFailed, JobSpec
-from distsum.observe.snapshot import PhaseWork
+from distsum.observe.snapshot import BackupRule, JobTerms, PhaseWork
 from distsum.partials import children_uri, manifest_uri, node_context, spec_uri
 from distsum.planning import partial_head_bytes
 from distsum.reductions import REDUCTIONS
@@ -40,6 +41,7 @@ from distsum.wording import printable
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from distsum.actors.speculation import SpeculationSettings
     from distsum.formats.base import Format
     from distsum.manifest import Input, Manifest
     from distsum.messages import JobSucceeded, TaskId
@@ -234,12 +236,16 @@ class Job:
             work.append(PhaseWork(tree.tasks(phase) * spec.tiles, partials * spec.tiles, partials * partial_bytes))
         return tuple(work)
 
+    def terms(self, speculation: SpeculationSettings) -> JobTerms:
+        """Return what holds for it from its beginning to its end, with what is done about its stragglers."""
+        return JobTerms(count=self.spec.count, dtype=self.spec.dtype, rule=backup_rule(speculation))
+
     def history_header(
         self,
         began_seconds: float,
         *,
         resumed: bool = False,
-        speculation: bool | None = None,
+        speculation: SpeculationSettings | None = None,
         earlier: LedgerReport | None = None,
     ) -> HistoryHeader:
         """Return what its history is of.
@@ -247,7 +253,7 @@ class Job:
         Args:
             began_seconds: When its clock began, in seconds of the Unix epoch.
             resumed: Whether an earlier master has begun it.
-            speculation: Whether its stragglers get backups when it begins.
+            speculation: What is done about its stragglers when it begins; None if that is not known.
             earlier: What that master has told of stragglers, if it has.
         """
         from distsum.observe.history import HistoryHeader
@@ -267,7 +273,8 @@ class Job:
             input_bytes=self.record.input_bytes,
             inputs=tuple(printable(self.input_uri(index)) for index in (0, self.spec.files - 1)),
             command=tuple(printable(word) for word in equivalent_command(self.record)),
-            speculation=speculation,
+            speculation=None if speculation is None else speculation.policy != NONE,
+            rule=None if speculation is None else backup_rule(speculation),
             earlier=earlier,
         )
 
@@ -422,6 +429,19 @@ def check_like_first(
     apart = disagreement(found, layout, REDUCTIONS[reduction])
     if apart is not None:
         raise BadInputError(entry.uri, apart)
+
+
+def backup_rule(settings: SpeculationSettings) -> BackupRule | None:
+    """Return by what rule stragglers get backups, for who looks at a job; None where they get none.
+
+    >>> from distsum.actors.speculation import SpeculationSettings
+    >>> [backup_rule(SpeculationSettings(policy=policy)).quantile for policy in ("guarded", "late")]
+    [0.75, None]
+    """
+    if settings.policy == NONE:
+        return None
+    given = {name: getattr(settings, name) for name in ("quantile", "multiplier") if name in HEEDED[settings.policy]}
+    return BackupRule(policy=settings.policy, **given)
 
 
 def equivalent_command(record: JobRecord) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ from distsum.actors.modelled_worker import WorkerModel
 from distsum.actors.simulated_cluster import SimulatedCluster, simulated_job
 from distsum.messages import Heartbeat, TaskSucceeded
 from distsum.observe.history import HistoryHeader, HistoryWriter
-from distsum.observe.snapshot import PhaseWork
+from distsum.observe.snapshot import BackupRule, PhaseWork
 from distsum.tree import Tree
 
 FILE_BYTES = 160_000_000
@@ -45,7 +45,16 @@ def recorded(files=4000, workers=16, exponent=1, output="s3://lab/run42/mean.npy
     )
     if tree_told:
         inputs = ("s3://lab/run42/0000.npy", f"s3://lab/run42/{files - 1:04}.npy")
-        header = msgspec.structs.replace(header, fan_in=5, exponent=exponent, inputs=inputs, speculation=True)
+        header = msgspec.structs.replace(
+            header,
+            fan_in=5,
+            exponent=exponent,
+            count=20_000_000,
+            dtype="<f8",
+            inputs=inputs,
+            speculation=True,
+            rule=BackupRule(policy="guarded", quantile=0.75, multiplier=1.2),
+        )
     file = io.BytesIO()
     writer = HistoryWriter(file, header)
     cluster = SimulatedCluster(

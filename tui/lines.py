@@ -7,6 +7,7 @@ import time
 from statistics import median
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
+from distsum.dtypes import short_name
 from distsum.observe.ledger import LEDGER_MARKS, ledger_lines, task_words, totals_parts
 from distsum.observe.rates import BACKUP_MARK, FAILED_MARK, SLICE_SECONDS
 from distsum.observe.workers import GONE
@@ -45,6 +46,10 @@ _WAITS: Final = 0.5
 SLOW: Final = 0.5
 """A worker below this share of the median rate is marked."""
 _GONE_SHOWN: Final = 5
+_SHAPE_ABOVE: Final = 100
+"""Columns from which on the first line says how many numbers inputs have, and below which the second does."""
+_LEAST_BAR: Final = 20
+"""Columns that the bar keeps beside that."""
 _ACCOUNT_WORDS: Final = {"waiting": "not at job"}
 """What the parts of workers' time are called, where not by their own names."""
 _TASK_WIDTH: Final = 20
@@ -167,15 +172,25 @@ def header_lines(view: JobView | None, width: int) -> tuple[Line, Line]:
         state = state._replace(text=state.text.replace(" phase ", " "))
         room = width - len(state.text) - len(end) - 2
     name = f"{printable(snapshot.job, 40)} {printable(snapshot.reduction, 20)}"
-    what = f"{name} of {counted(snapshot.files, 'file')} to {view.output}"
+    shape = _shape_words(view)
+    # Where it stands depends on the width only: it would jump to and fro with the words beside it.
+    above = f" {shape}" if shape and width >= _SHAPE_ABOVE else ""
+    what = f"{name} F={snapshot.files:,}{above} to {view.output}"
     left = fitted(f"distsum ▸ {what}" if room >= 60 else what, max(0, room))
     first = (Span(padded(left, room)), Span("  "), state, Span(end, "strong"))
     if view.failure is not None and not view.cancelled:
         return first, (Span(fitted(f"! {view.failure}", width), "bad"),)
-    return first, _bar_line(view, width)
+    return first, _bar_line(view, width, "" if above else shape)
 
 
-def _bar_line(view: JobView, width: int) -> Line:
+def _shape_words(view: JobView) -> str:
+    """Return how many numbers of which dtype each input has; nothing where that is not known."""
+    return (
+        f"C={view.terms.count:,} {printable(short_name(view.terms.dtype), 20)}".rstrip() if view.terms.count > 0 else ""
+    )
+
+
+def _bar_line(view: JobView, width: int, shape: str) -> Line:
     phases = view.snapshot.phases
     read, total = _bytes_done(phases)
     unit, factor = size_unit(total)
@@ -184,8 +199,10 @@ def _bar_line(view: JobView, width: int) -> Line:
     if width >= 60 and not view.snapshot.finished and any(phase.bytes_read for phase in phases):
         figures += f" {size_words(_recent(view.read_rates))}/s"
     room = max(0, width - len(figures))
+    before = f"{shape} " if shape and room - width_of(shape) > _LEAST_BAR else ""
+    room -= width_of(before)
     filled = int(share * room)
-    return Span("━" * filled, "good"), Span("─" * (room - filled), "dim"), Span(figures, "strong")
+    return Span(before), Span("━" * filled, "good"), Span("─" * (room - filled), "dim"), Span(figures, "strong")
 
 
 def worker_lines(view: JobView, width: int, wanted: str = "") -> list[Line]:
@@ -345,12 +362,25 @@ def straggler_title(view: JobView, width: int) -> str:
     switch = ""
     if view.snapshot.speculation is not None and not view.snapshot.finished:
         switch = f"backups {'on' if view.snapshot.speculation else 'OFF'}"
+    rule = _rule_words(view)
     shorter = [[*parts[:count], "…"] for count in range(len(parts) - 1, 0, -1)]
-    for some_parts in (parts, *shorter, [parts[0].partition(" = ")[0], "…"]):
-        words = " ── ".join(filter(None, (switch, "; ".join(some_parts))))
+    told = [(parts, rule), *((each, rule) for each in shorter[:1])] if rule else []
+    for some_parts, end in (*told, *((each, "") for each in (parts, *shorter, [parts[0].partition(" = ")[0], "…"]))):
+        words = " ── ".join(filter(None, (switch, "; ".join(some_parts), end)))
         if width_of(words) <= width:
             return words
     return switch or "…"
+
+
+def _rule_words(view: JobView) -> str:
+    """Return by what rule stragglers are told; nothing where they get no backups, or it is not known."""
+    rule = view.terms.rule
+    if rule is None or view.snapshot.speculation is False:
+        return ""
+    words = [] if rule.policy == "guarded" else [printable(rule.policy, 20)]
+    if rule.quantile is not None and rule.multiplier is not None:
+        words.append(f"{100 * rule.quantile:.4g} % / {rule.multiplier:.4g}x")
+    return " ".join(["rule", *words])
 
 
 def straggler_lines(view: JobView, width: int, wanted: str = "") -> list[Line]:

@@ -321,6 +321,7 @@ class TreeMap(Widget, can_focus=True):
         window = cells.window
         tasks = len(view.states[window.phase - 1].states)
         title = f"1 Tree ── phase {window.phase} ── cell = {counted(cells.each, 'task')}"
+        partition = f" ── P={view.tree.partition:,}" if view.tree is not None else ""
         short = f" · cell = {cells.each:,}"
         if cells.phases_hidden:
             title += f" ── {counted(cells.phases_hidden, 'phase')} more"
@@ -328,8 +329,11 @@ class TreeMap(Widget, can_focus=True):
         if window.stop - window.start < tasks:
             title += f" ── {window.start:,} to {window.stop - 1:,} of {tasks:,}"
             short = f" · {window.start:,} to {window.stop - 1:,} of {tasks:,}{short}"
-        if width_of(title) > self.size.width - _CORNERS:
+        room = self.size.width - _CORNERS
+        if width_of(title) > room:
             title = f"1 P{window.phase}{short}"
+        elif width_of(title) + len(partition) <= room:  # the only part that never changes, and so the first to go
+            title = title.replace("1 Tree", f"1 Tree{partition}")
         if title != self._title:
             self._title = title
             self.border_title = Content(title)

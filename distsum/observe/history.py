@@ -31,7 +31,7 @@ from distsum.messages import (
 )
 from distsum.observe.fold import JobTally
 from distsum.observe.ledger import Ledger, LedgerReport
-from distsum.observe.snapshot import PhaseWork
+from distsum.observe.snapshot import BackupRule, PhaseWork
 from distsum.observe.subtree import is_whole
 from distsum.observe.workers import WorkerTable
 from distsum.tree import Tree
@@ -86,6 +86,7 @@ class HistoryHeader(msgspec.Struct, frozen=True, kw_only=True, tag="header"):
         command: What does the same again: a command and its arguments, harmless to show; ``@inputs.txt`` stands for a
             list of the inputs.
         speculation: Whether stragglers got backups when it began; None in what was stored before this was told.
+        rule: By what rule; None where they got none, and in what was stored before this was told.
     """
 
     job: str
@@ -103,6 +104,7 @@ class HistoryHeader(msgspec.Struct, frozen=True, kw_only=True, tag="header"):
     inputs: tuple[str, ...] = ()
     command: tuple[str, ...] = ()
     speculation: bool | None = None
+    rule: BackupRule | None = None
     earlier: LedgerReport | None = None
 
     @property

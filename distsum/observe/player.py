@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from distsum.messages import JobStarted, JobSucceeded, TaskId
 from distsum.observe.history import tally_of
+from distsum.observe.snapshot import JobTerms
 from distsum.observe.states import DONE, TaskStates
 from distsum.observe.view import JobFold
 from distsum.wording import counted
@@ -111,6 +112,7 @@ class Player:
             self.remark,
             header.tree,
             gaps=self._gaps,
+            terms=JobTerms(count=header.count, dtype=header.dtype, rule=header.rule),
         )
         return fold, self._history.events()
 

@@ -7,6 +7,34 @@ import msgspec
 from distsum.request import BackupTotals
 
 
+class BackupRule(msgspec.Struct, frozen=True, kw_only=True):
+    """By what rule a running time makes an attempt a straggler.
+
+    Attributes:
+        policy: Its name.
+        quantile: Share of a phase's tasks that must be done before; None of a policy that does not go by it.
+        multiplier: How many times what is usual it may take; likewise.
+    """
+
+    policy: str
+    quantile: float | None = None
+    multiplier: float | None = None
+
+
+class JobTerms(msgspec.Struct, frozen=True, kw_only=True):
+    """What holds for a job from its beginning to its end, as far as that is known.
+
+    Attributes:
+        count: Numbers in each input; 0 where that is not known.
+        dtype: numpy ``dtype.str`` of the inputs; empty where that is not known.
+        rule: By what rule stragglers get backups; None where there is none, or it is not known.
+    """
+
+    count: int = 0
+    dtype: str = ""
+    rule: BackupRule | None = None
+
+
 class PhaseWork(msgspec.Struct, frozen=True):
     """What a whole phase takes, by the plan: its tasks, and the inputs (phase 1) or partials and bytes they read."""
 

@@ -31,7 +31,7 @@ from distsum.observe.attempts import AttemptTable
 from distsum.observe.ledger import LedgerReport, task_words
 from distsum.observe.narrator import Narrator
 from distsum.observe.rates import ByteRates, Estimate, Lanes, estimate, is_quiet
-from distsum.observe.snapshot import Snapshot
+from distsum.observe.snapshot import JobTerms, Snapshot
 from distsum.observe.states import PhaseStates, TaskStates
 from distsum.observe.subtree import NodeDetail, node_detail
 from distsum.observe.workers import GONE, SILENT_SECONDS, WorkerStatus, WorkerTable
@@ -86,6 +86,7 @@ class JobView(msgspec.Struct, frozen=True, kw_only=True):
         failure: Why the job failed, harmless to show; None of one that has not.
         cancelled: Whether it was because somebody cancelled it.
         tree: What its tasks stand in; None where that is not known.
+        terms: What holds for it from its beginning to its end.
     """
 
     snapshot: Snapshot
@@ -103,6 +104,7 @@ class JobView(msgspec.Struct, frozen=True, kw_only=True):
     cancelled: bool = False
     tree: Tree | None = None
     latencies: Latencies = Latencies()
+    terms: JobTerms = JobTerms()
 
 
 DetailOf = Callable[[TaskId, int, int], NodeDetail]
@@ -123,6 +125,7 @@ class JobFold:
         remark: What is to be known of where the events come from.
         tree: What its tasks stand in; None where that is not known.
         gaps: Whether some of its events are missing, so that no silence of a worker can be told from that.
+        terms: What holds for it from its beginning to its end.
     """
 
     def __init__(
@@ -136,6 +139,7 @@ class JobFold:
         tree: Tree | None = None,
         *,
         gaps: bool = False,
+        terms: JobTerms | None = None,
     ) -> None:
         self._work = work
         self._tree = tree
@@ -145,6 +149,7 @@ class JobFold:
         self._began_seconds = began_seconds
         self._remark = remark
         self._gaps = gaps
+        self._terms = terms or JobTerms()
         self._states = TaskStates(work, done)
         self._workers = WorkerTable()
         self._rates = ByteRates()
@@ -224,6 +229,7 @@ class JobFold:
             failure=None if failed is None else self._failure_words(failed),
             cancelled=failed is not None and failed.kind == "cancelled",
             tree=self._tree,
+            terms=self._terms,
         )
 
     def detail(self, task: TaskId, first: int, count: int) -> NodeDetail:

@@ -19,6 +19,7 @@ from distsum.service import messages as channel
 from distsum.wording import printable
 
 if TYPE_CHECKING:
+    from distsum.actors.speculation import SpeculationSettings
     from distsum.jobs import Job
     from distsum.messages import JobFailed, TaskId
     from distsum.observe.history import HistoryHeader
@@ -30,9 +31,11 @@ log = logging.getLogger(__name__)
 
 
 class ServedJob:
-    """A job that the service has accepted and not ended; ``speculation`` says whether its stragglers get backups."""
+    """A job that the service has accepted and not ended; ``speculation`` says what is done about its stragglers."""
 
-    def __init__(self, job: Job, ticket: Ticket, *, resumed: bool, cancelled: bool, speculation: bool) -> None:
+    def __init__(
+        self, job: Job, ticket: Ticket, *, resumed: bool, cancelled: bool, speculation: SpeculationSettings
+    ) -> None:
         self.job = job
         self.ticket = ticket
         self.resumed = resumed
@@ -43,7 +46,7 @@ class ServedJob:
         """What is told of it instead, since it has ended and that cannot be stored yet."""
         self.storing = asyncio.Lock()
         self.began = time.perf_counter()
-        self.tally = JobTally(job.work_by_phase(), job.input_uri, speculation=speculation)
+        self.tally = JobTally(job.work_by_phase(), job.input_uri, speculation=speculation.policy != "none")
         self.finished: asyncio.Future[JobSucceeded | JobFailed] = asyncio.get_running_loop().create_future()
         self.context = node_context(job.spec, 0)
         self.began_seconds = time.time()
@@ -133,6 +136,7 @@ class ServedJob:
             self.job.nothing_to_do(self.states),
             self._header().remark,
             self.job.tree,
+            terms=self.job.terms(self._speculation),
         )
 
     def status(self, workers: int) -> channel.JobStatus:

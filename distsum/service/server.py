@@ -333,7 +333,7 @@ class Service:
     # Jobs -------------------------------------------------------------------------------------------------------------
 
     def _serve(self, job: Job, ticket: Ticket, *, resumed: bool = False, cancelled: bool = False) -> None:
-        speculation = self._tracker_settings.speculation.policy != "none"
+        speculation = self._tracker_settings.speculation
         served = ServedJob(job, ticket, resumed=resumed, cancelled=cancelled, speculation=speculation)
         self._jobs.served[job.spec.job] = served
         self._spawn(self._run_job(served))

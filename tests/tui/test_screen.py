@@ -111,7 +111,7 @@ CASES = {
 def test_it_looks_as_it_did(name, tmp_path):
     """To accept how it looks now, run this with DISTSUM_ACCEPT_SCREENS=1, and look at the change."""
     size, keys = CASES[name]
-    _, lines = shown(replay(), *keys, size=size)
+    _, lines = shown(replay(content=recorded(tree_told=True)), *keys, size=size)
     assert len(lines) == size[1]
     check_looks(name, lines)
 
@@ -203,6 +203,21 @@ def test_a_title_that_has_little_room_leaves_out_words_and_no_number():
     _, lines = shown(live(), "plus", "plus", "plus", size=(100, 28))
     title = next(line for line in lines if line.startswith("╭"))
     assert " 0 to 11 of 800 · cell = 2 · +3 phases " in title, title
+
+
+@pytest.mark.parametrize(("width", "title"), [
+    (120, "1 Tree ── P=25 ── phase 1 ── cell = 2 tasks ─"),
+    (80, "1 Tree ── P=25 ── phase 1 ── cell = 2 tasks ─"),
+    (44, "1 Tree ── phase 1 ── cell = 2 tasks ─"),
+    (34, "1 P1 · cell = 2 ─"),
+])  # fmt: skip
+def test_the_tree_s_title_tells_the_partition_where_there_is_room(width, title):
+    _, lines = shown(replay(content=recorded(exponent=2, tree_told=True)), size=(width, 28))
+    assert title in next(line for line in lines if line.startswith("╭")), lines
+
+
+def test_of_a_history_that_does_not_hold_the_tree_no_partition_is_told():
+    assert not any("P=" in line for line in shown(replay())[1])
 
 
 def test_few_tasks_are_drawn_in_wide_cells_and_a_click_finds_them():
@@ -475,7 +490,7 @@ def test_a_history_that_is_damaged_where_it_begins_says_so_where_one_looks_and_o
     _, lines = shown(replay(1.0, bytes(content)), size=size)
     assert any("it is damaged at byte" in line for line in lines)
     assert "7f3a" in lines[1]
-    assert "mean of 4,000 files" in lines[1]
+    assert "mean F=4,000" in lines[1]
 
 
 # The mouse, and sizes -------------------------------------------------------------------------------------------------

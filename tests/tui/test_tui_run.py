@@ -246,7 +246,7 @@ def demo_on_screen(short_path):
 def test_the_demo_is_shown_then_verified_and_leaves_nothing(short_path):
     with demo_on_screen(short_path) as run:
         run.wait_until(lambda: holds(run, "DONE"), "the end of the run")
-        run.wait_until(lambda: holds(run, "mean of 625 files"), "what it is of")
+        run.wait_until(lambda: holds(run, "mean F=625"), "what it is of")
         assert len(list(short_path.iterdir())) == 1
         run.type(b"q")
         assert run.finish() == 0

@@ -11,11 +11,13 @@ from distsum.tui.service_lines import JOB_COLUMNS, job_rows, overview_line, work
 from distsum.tui.table_lines import cell_line, places
 from rich.cells import cell_len as width_of
 
+from distsum.actors.speculation import SpeculationSettings
+from distsum.jobs import backup_rule
 from distsum.latency import Latencies, LatencyCounter
 from distsum.observe.history import History
 from distsum.observe.player import Player
 from distsum.observe.rates import Estimate
-from distsum.observe.snapshot import PhaseProgress
+from distsum.observe.snapshot import JobTerms, PhaseProgress
 from distsum.observe.view import WorkerView
 from distsum.request import BackupTotals
 from tests.following import NOW, running, service, worker
@@ -23,8 +25,13 @@ from tests.recorded import Stored, recorded
 from tests.screens import WIDE
 
 
-def view_at(share):
-    player = Player(History(Stored(recorded())))
+def told_at(share):
+    """A view of a history that holds all that one tells by now."""
+    return view_at(share, recorded(tree_told=True))
+
+
+def view_at(share, content=None):
+    player = Player(History(Stored(content or recorded())))
     player.seek(share * player.end_seconds)
     while not player.step():
         pass
@@ -68,6 +75,51 @@ def test_a_header_of_many_phases_tells_state_time_and_eta_in_40_columns(late):
     first, _ = header_lines(msgspec.structs.replace(late, snapshot=snapshot, estimate=estimate), 40)
     assert text(first).endswith("RUNNING 11/12  59m59s  ETA ~59m59s")
     assert width_of(text(first)) == 40
+
+
+@pytest.mark.parametrize(("width", "above", "below"), [
+    (120, " F=4,000 C=20,000,000 f64 to s3://lab/", "━"),
+    (100, " F=4,000 C=20,000,000 f64 to s3", "━"),
+    (80, "7f3a mean F=4,000 to s3://lab/", "C=20,000,000 f64 ━"),
+    (40, "7f3…  RUNNING", "━"),
+])  # fmt: skip
+def test_a_header_tells_how_many_numbers_of_which_dtype_inputs_have_where_there_is_room(width, above, below):
+    first, second = map(text, header_lines(told_at(0.96), width))
+    assert above in first
+    assert second.startswith(below)
+    assert (width_of(first), width_of(second)) == (width, width)
+
+
+def test_a_history_from_before_the_shape_of_inputs_was_told_says_nothing_of_it(late):
+    assert not any("C=" in text(line) for width in (120, 80) for line in header_lines(late, width))
+
+
+def test_a_dtype_in_a_history_is_anybodys_text(late):
+    view = msgspec.structs.replace(late, terms=JobTerms(count=5, dtype="\x1b[31m" * 40))
+    for width in (120, 80):
+        lines = [text(line) for line in header_lines(view, width)]
+        assert not any("\x1b" in line for line in lines)
+        assert [width_of(line) for line in lines] == [width, width]
+
+
+@pytest.mark.parametrize(("settings", "words"), [
+    ({}, "rule 75 % / 1.2x"),
+    ({"quantile": 0.905, "multiplier": 2.0}, "rule 90.5 % / 2x"),
+    ({"policy": "spark", "multiplier": 1.5}, "rule spark 75 % / 1.5x"),
+    ({"policy": "late"}, "rule late"),
+])  # fmt: skip
+def test_the_ledger_s_title_tells_the_rule_in_force(settings, words, late):
+    view = msgspec.structs.replace(late, terms=JobTerms(rule=backup_rule(SpeculationSettings(**settings))))
+    assert straggler_title(view, 200).endswith(f" ── {words}")
+    assert "rule" not in straggler_title(view, 50), "what was done about stragglers goes before it"
+    off = msgspec.structs.replace(view, snapshot=msgspec.structs.replace(view.snapshot, speculation=False))
+    assert "rule" not in straggler_title(off, 200)
+
+
+def test_no_rule_is_told_where_there_is_none_or_a_history_does_not_hold_it(late):
+    assert backup_rule(SpeculationSettings(policy="none")) is None
+    assert "rule" not in straggler_title(late, 200)
+    assert straggler_title(told_at(0.96), 200).endswith("rule 75 % / 1.2x")
 
 
 @pytest.mark.parametrize(("margin", "wide", "narrow"), [
