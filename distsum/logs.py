@@ -53,7 +53,7 @@ def concerning(
 
 def task_words(child: int | None) -> str:
     """Return what an attempt works on: the whole task, or one child of its node."""
-    return "the task" if child is None else f"child {child} of the task"
+    return "the task" if child is None else f"part {child} of the task"
 
 
 class Subject(logging.Filter):

@@ -30,14 +30,14 @@ _ENDS: Final = {"running": "▶", "done": "✓", "failed": "!", "lost": "✗", "
 _END_ROLES: Final[dict[str, Role]] = {
     "running": "strong", "done": "good", "failed": "bad", "lost": "bad", "cancelled": "dim",
 }  # fmt: skip
-_WHY: Final = {"first": "", "retry": "again", "again": "anew", "backup": "backup", "share": "child"}
+_WHY: Final = {"first": "", "retry": "again", "again": "anew", "backup": "backup", "share": "part"}
 LEGEND: Final = (
     "P2/6 is the node that task 6 of phase 2 makes. A node's row: its state, which files it covers, the worst state of "
     "each part of what it stands on "
     f"({', '.join(f'{sign} {name}' for sign, name in zip(GLYPHS, NAMES, strict=True))}), and who makes it. "
     "Attempts: ✓ done, ! failed, ✗ its worker was lost, - called back since it was not wanted any more, ▶ runs. "
     "again: after one that failed or was lost; anew: what one had stored was missing or damaged; backup: a copy of a "
-    "straggler; child: it makes one child for the others. began: after the job's start. "
+    "straggler; part: it makes one part for the others. began: after the job's start. "
     "A history holds the names of the first and the last file; others are called input N there."
 )
 
@@ -383,7 +383,7 @@ def stored_lines(view: JobView, detail: NodeDetail | None, task: TaskId, tree: T
     if helped:
         splits = tree.splits(task.phase, task.index)
         names = ", ".join(f"{each} of {len(splits)}" if splits else str(each) for each in helped)
-        lines.append((Span(fitted(f"made by others and stored: child {names}", width)),))
+        lines.append((Span(fitted(f"made by others and stored: part {names}", width)),))
     done_by = next((each for each in reversed(detail.attempts) if each.end == "done" and each.child is None), None)
     if done_by is not None:
         opened = f"{counted(done_by.objects_read, 'input' if task.phase == 1 else 'partial')} opened"
@@ -426,7 +426,7 @@ def _attempt_reasons(view: JobView, number: int, attempt: Attempt) -> list[tuple
     elif attempt.why == "again":
         found.append((attempt.when, f"↻ {who} begins, since what was stored is missing or damaged", "plain"))
     elif attempt.why == "share":
-        found.append((attempt.when, f"· {who} makes child {attempt.child} for the others", "plain"))
+        found.append((attempt.when, f"· {who} makes part {attempt.child} for the others", "plain"))
     ended = attempt.when if attempt.ended_seconds is None else attempt.ended_seconds
     if attempt.end == "failed":
         reason = f": {attempt.reason}" if attempt.reason else "; its words were not kept"

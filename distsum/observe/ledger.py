@@ -414,7 +414,7 @@ def _started_words(entry: BackupEntry) -> str:
 def _ended_words(entry: BackupEntry) -> str:
     backup, first = _name(entry.worker), _name(entry.of_worker)
     took = duration_words(entry.took_seconds or 0.0)
-    children = counted(entry.children, "child", "children")
+    children = counted(entry.children, "part")
     match entry.outcome:
         case "won":
             parts = [f"{backup} won in {took}", f"{first} cancelled", _saved_words(entry.saved_seconds)]
@@ -462,7 +462,7 @@ def _declined_words(entry: DeclinedEntry) -> str:
 
 
 def _helper_words(entry: HelperEntry) -> str:
-    takes = f"child {entry.child}, which takes {duration_words(entry.takes_seconds)}"
+    takes = f"part {entry.child}, which takes {duration_words(entry.takes_seconds)}"
     worker = f"{task_words(entry.task)}  {_name(entry.worker)} idles"
     reached = entry.reached_seconds
     if entry.declined:

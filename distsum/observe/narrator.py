@@ -145,10 +145,10 @@ def _of_backup(
             )
             return Line(logging.INFO, words, concerns)
         case HelperAdded():
-            words = f"{event.worker} idles and makes child {event.child} of the task's node for the backup"
+            words = f"{event.worker} idles and makes part {event.child} of the task's node for the backup"
             return Line(logging.INFO, words, concerns)
         case HelperDeclined():
-            words = f"{event.worker} idles and does not make child {event.child} for the backup: others come to it soon"
+            words = f"{event.worker} idles and does not make part {event.child} for the backup: others come to it soon"
             return Line(logging.DEBUG, words, concerns)
         case BackupEnded():
             words = f"the backup {event.outcome} after {event.took_seconds:.1f} s, {event.wasted_bytes:,} bytes wasted"

@@ -46,7 +46,7 @@ _BARS: Final = (
     ("usual even", "first attempt, even phase"),
     ("backup", "backup"),
     ("retry", "another attempt"),
-    ("share", "one child, to help others"),
+    ("share", "one part, to help others"),
     ("usual ended", "failed, lost or called back"),
 )
 

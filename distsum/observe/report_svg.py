@@ -47,7 +47,7 @@ WORDS_OF_WHY: Final = {
     "retry": "another attempt",
     "again": "made again, since its partial was missing or damaged",
     "backup": "backup",
-    "share": "one child, to help others",
+    "share": "one part, to help others",
 }
 
 

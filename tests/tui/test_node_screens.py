@@ -144,7 +144,7 @@ def test_a_low_screen_of_attempts_tells_how_many_lines_are_out_of_sight_and_show
     began, attempts, why = seen
     assert [line.split()[:2] for line in began[3:5]] == [["#", "worker"], ["1", "w4"]]
     assert [line.split()[:2] for line in attempts[3:5]] == [["2", "w11"], ["3", "w5"]]
-    assert "made by others and stored: child 1 of 2" in why[7], "what has no pane of its own"
+    assert "made by others and stored: part 1 of 2" in why[7], "what has no pane of its own"
 
 
 # The way through the tree ---------------------------------------------------------------------------------------------
