@@ -265,16 +265,14 @@ def test_each_reason_and_outcome_has_a_sentence_with_its_numbers():
     assert said(begun(), over("cancelled", wasted=0)) == "w19 cancelled with the job after 1.5s"
     assert "of no use any more" in said(begun(), over("moot"))
     helped = "w19 helped for 1.5s; another attempt was sooner, with its help"
-    assert (
-        said(begun(), over("helped", wasted=0, children=2)) == f"{helped}; saved about 17s; 2 parts made by others"
-    )
+    assert said(begun(), over("helped", wasted=0, children=2)) == f"{helped}; saved about 17s; 2 parts made by others"
     assert said(begun(), over("helped", saved=0.0, wasted=0)) == helped, "another backup tells what was saved"
     assert said(begun(), over("won", wasted=0, children=2)).endswith("; saved about 17s; 2 parts made by others")
-    assert said(begun(), over("lost", wasted=0, children=1)).endswith("; 1 child made by others")
+    assert said(begun(), over("lost", wasted=0, children=1)).endswith("; 1 part made by others")
     joins = "w22 idles and helps with part 3, which takes 2.0s; "
     assert said(HelperAdded(TASK, 9, "w22", 3, 12.0, 2.0)) == f"{joins}others would have come to it in 12s"
     assert said(HelperAdded(TASK, 9, "w22", 3, None, 2.0)) == f"{joins}nobody was at it"
-    stays = "w22 idles and does not help with child 3, which takes 2.0s: others come to it in "
+    stays = "w22 idles and does not help with part 3, which takes 2.0s: others come to it in "
     assert said(HelperDeclined(TASK, 9, "w22", 3, 1.2, 2.0, 1.5)) == f"{stays}1.2s"
     assert said(HelperDeclined(TASK, 9, "w22", 3, 2.5, 2.0, 1.5)) == f"{stays}2.5s, not over 1.5 x that"
     assert said(refused("ends_sooner")) == "w07 not copied: 2.3s but 91 % done; left 0.2s < copy 1.4s"
