@@ -523,7 +523,9 @@ def test_any_size_can_be_used_and_none_overflows(size):
 @pytest.mark.parametrize(
     ("width", "told"),
     [
-        (80, " 1 Tree 2 Workers 3 I/O 4 Stragglers 5 Log"),
+        (80, " 1 Tree 2 Workers 3 Queues and I/O 4 Stragglers 5 Log"),
+        (53, " 1 Tree 2 Workers 3 Queues and I/O 4 Stragglers 5 Log"),
+        (52, " 1 Tree 2 Workers 3 I/O 4 Stragglers 5 Log"),
         (42, " 1 Tree 2 Workers 3 I/O 4 Stragglers 5 Log"),
         (41, " 1 Tree 2 Work 3 I/O 4 Slow 5 Log"),
         (20, " 1 2 3 4 Slow 5"),
@@ -537,7 +539,7 @@ def test_names_of_panes_are_whole_at_any_width(width, told):
 @pytest.mark.parametrize(
     ("width", "told"),
     [
-        (80, r" 1 Tree 2 Workers 3 I/O 4 Stragglers 5 Log {24} \d\d more above"),
+        (80, r" 1 Tree 2 Workers 3 Queues and I/O 4 Stragglers 5 Log {13} \d\d more above"),
         (50, r" 1 Tree 2 Work 3 I/O 4 Slow 5 Log +\d\d more above"),
         (42, r" 1 2 3 4 Slow 5 +\d\d more above"),
         (20, r" 1 2 3 4 Slow 5"),
