@@ -101,7 +101,7 @@ class JobScreen(ScrubbedScreen[None]):
     JobScreen #notice { height: 1; background: $warning 30%; display: none; }
     JobScreen #tabs { height: 1; }
     JobScreen #upper { height: 1fr; }
-    JobScreen #side { width: 44; }
+    JobScreen #side { width: 36.5%; min-width: 44; max-width: 100; }
     JobScreen .pane { border: round $foreground 40%; height: 1fr; width: 1fr; }
     JobScreen .pane { border-title-color: $text; border-subtitle-color: $text; }
     JobScreen .pane:focus { border: round $accent; border-title-style: bold; }
@@ -110,6 +110,7 @@ class JobScreen(ScrubbedScreen[None]):
     JobScreen #log { height: 16%; min-height: 6; }
     JobScreen.one #side, JobScreen.one #io, JobScreen.one #stragglers, JobScreen.one #log { height: 1fr; width: 1fr; }
     JobScreen.one #stragglers, JobScreen.one #log { min-height: 1; }
+    JobScreen.one #side { min-width: 0; max-width: 100%; }
     JobScreen.one #io { max-height: 100%; }
     JobScreen.one.flat .pane { border: none; }
     """
