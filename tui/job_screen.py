@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from distsum.messages import TaskId
     from distsum.observe.view import JobView
 
+    from .lines import Line
     from .source import Source
 
 
@@ -51,7 +52,8 @@ class JobSteering(BackUps, Protocol):
 
 
 PANES: Final = ("tree", "workers", "io", "stragglers", "log")
-_TITLES: Final = ("Tree", "Workers", "I/O", "Stragglers", "Log")
+_TITLES: Final = ("Tree", "Workers", "Queues and I/O", "Stragglers", "Log")
+_SHORTER_TITLES: Final = ("Tree", "Workers", "I/O", "Stragglers", "Log")
 _SHORT_TITLES: Final = ("Tree", "Work", "I/O", "Slow", "Log")
 _WIDE: Final = (100, 28)
 """Columns and lines from which on all panes are shown at once."""
@@ -99,15 +101,17 @@ class JobScreen(ScrubbedScreen[None]):
     JobScreen #notice { height: 1; background: $warning 30%; display: none; }
     JobScreen #tabs { height: 1; }
     JobScreen #upper { height: 1fr; }
-    JobScreen #side { width: 44; }
+    JobScreen #side { width: 36.5%; min-width: 44; max-width: 100; }
     JobScreen .pane { border: round $foreground 40%; height: 1fr; width: 1fr; }
     JobScreen .pane { border-title-color: $text; border-subtitle-color: $text; }
     JobScreen .pane:focus { border: round $accent; border-title-style: bold; }
-    JobScreen #io { height: 12; }
+    JobScreen #io { height: 13; max-height: 73%; }
     JobScreen #stragglers { height: 20%; min-height: 7; }
     JobScreen #log { height: 16%; min-height: 6; }
     JobScreen.one #side, JobScreen.one #io, JobScreen.one #stragglers, JobScreen.one #log { height: 1fr; width: 1fr; }
     JobScreen.one #stragglers, JobScreen.one #log { min-height: 1; }
+    JobScreen.one #side { min-width: 0; max-width: 100%; }
+    JobScreen.one #io { max-height: 100%; }
     JobScreen.one.flat .pane { border: none; }
     """
     AUTO_FOCUS = "#tree"
@@ -149,7 +153,7 @@ class JobScreen(ScrubbedScreen[None]):
         self._notice = FixedLines("notice")
         self._header = FixedLines("header")
         self._box = FilterBox("lines")
-        self._tabs = Tabs(_TITLES, "tabs", _SHORT_TITLES)
+        self._tabs = Tabs(_TITLES, "tabs", _SHORTER_TITLES, _SHORT_TITLES)
         self._tree = TreeMap(glyphs=glyphs, id="tree", classes="pane")
         self._lines = {
             name: LinesPane(
@@ -163,6 +167,10 @@ class JobScreen(ScrubbedScreen[None]):
     def steering(self) -> JobSteering | None:
         """What asks for changes of the job; None where nobody can be asked."""
         return None
+
+    def shared_queue(self, width: int) -> list[Line]:
+        """Return what is known of a queue that the job's tasks are in with those of others; nothing of a run here."""
+        return []
 
     @property
     def one(self) -> bool:
@@ -236,7 +244,7 @@ class JobScreen(ScrubbedScreen[None]):
         straggler_words = straggler_title(view, room)
         for name, lines_of in (
             ("workers", partial(worker_lines, wanted=wanted)),
-            ("io", io_lines),
+            ("io", self._io_lines),
             ("stragglers", partial(straggler_lines, wanted=wanted)),
             ("log", partial(log_lines, wanted=wanted)),
         ):
@@ -255,11 +263,14 @@ class JobScreen(ScrubbedScreen[None]):
                 self._shown[name] = content, width, wanted
             title = {
                 "workers": f"2 Workers ── {view.snapshot.workers:,} ── slowest first",
-                "io": "3 I/O",
+                "io": f"3 {_TITLES[2]}",
                 "stragglers": f"{_STRAGGLERS}{straggler_words}",
                 "log": f"5 Log ── {view.log_total:,}" + (f" ── {view.ledger.remark}" if view.ledger.remark else ""),
             }[name]
             pane.show(lines_of(view, width), title)
+
+    def _io_lines(self, view: JobView, width: int) -> list[Line]:
+        return io_lines(view, width, self.shared_queue(width))
 
     def _repaint(self) -> None:
         self._tree.repaint()

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 from distsum.dtypes import short_name
 from distsum.observe.ledger import LEDGER_MARKS, ledger_lines, task_words, totals_parts
 from distsum.observe.rates import BACKUP_MARK, FAILED_MARK, SLICE_SECONDS
+from distsum.observe.states import QUEUED
 from distsum.observe.workers import GONE
 from distsum.wording import counted, digits, printable, size_unit, size_words
 
@@ -281,14 +282,22 @@ def _worker_line(each: WorkerView, usual: float, name_width: int, width: int) ->
     return Span(name, role), doing, Span(shown, lane_role), Span(f" {end}", role)
 
 
-def io_lines(view: JobView, width: int) -> list[Line]:
-    """Return what goes through: tasks, bytes a second, what was done again, and what the workers' time went into."""
+def io_lines(view: JobView, width: int, shared: Sequence[Line] = ()) -> list[Line]:
+    """Return what goes through: tasks, bytes a second, what was done again, and what the workers' time went into.
+
+    Args:
+        view: Knows it.
+        width: Columns.
+        shared: What is known of the queue that the job's tasks are in with those of all others.
+    """
     snapshot = view.snapshot
     done, tasks, before, running = task_counts(snapshot.phases)
     at_end = " at its end" if snapshot.finished and running else ""
     lines: list[Line] = [
         (Span("tasks ", "dim"), Span(f"{done:,}/{tasks:,} done, {running:,} running{at_end}")),
         *([(Span("      ", "dim"), Span(f"{before:,} of them before this run"))] if before else []),
+        *shared,
+        *_queue_lines(view, width, shared=bool(shared)),
         _rate_line("read ", view.read_rates, width),
         _rate_line("write", view.write_rates, width),
     ]
@@ -299,6 +308,25 @@ def io_lines(view: JobView, width: int) -> list[Line]:
     if view.latencies.counts:
         lines.append(_latency_line(view.latencies))
     return lines + _account_lines(view.account, width)
+
+
+def _queue_lines(view: JobView, width: int, *, shared: bool) -> list[Line]:
+    """Return which tasks of the job are in the queue again; nothing of a job that has ended."""
+    snapshot = view.snapshot
+    if snapshot.finished or not snapshot.phases:
+        return []
+    again = sum(phase.states.count(QUEUED) for phase in view.states)
+    words = f"{'of this job ' if shared else ''}{again:,} queued again"
+    if snapshot.returned:
+        words += f", {snapshot.returned:,} redelivered"
+    label = "" if shared else "queue"
+    return labelled(label, words, width)
+
+
+def labelled(label: str, words: str, width: int, role: Role = "plain") -> list[Line]:
+    """Return words beside a label of at most five characters, folded where they are too long."""
+    folded = wrapped(words, max(1, width - 6))
+    return [(Span(f"{label if place == 0 else '':6}", "dim"), Span(each, role)) for place, each in enumerate(folded)]
 
 
 def _account_lines(account: Mapping[str, float], width: int) -> list[Line]:
@@ -332,8 +360,12 @@ def _short_words(seconds: float) -> str:
 
 
 def _rate_line(name: str, rates: Sequence[float], width: int) -> Line:
-    told = f"{size_words(_recent(rates))}/s"
-    return Span(f"{name} ", "dim"), Span(f"{told:>10} "), Span(sparkline(rates, max(0, width - 18)), "good")
+    return traced_line(name, f"{size_words(_recent(rates))}/s", rates, width)
+
+
+def traced_line(name: str, told: str, values: Sequence[float], width: int) -> Line:
+    """Return a figure, and how it was until now."""
+    return Span(f"{name} ", "dim"), Span(f"{told:>10} "), Span(sparkline(values, max(0, width - 18)), "good")
 
 
 def sparkline(values: Sequence[float], width: int) -> str:

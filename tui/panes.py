@@ -175,7 +175,7 @@ class Tabs(FixedLines):
     Args:
         names: Theirs.
         id: The widget's.
-        short: Shorter names; none where there are none.
+        shorter: Shorter names, and still shorter ones, where there are any.
     """
 
     class Chosen(Message):
@@ -185,10 +185,9 @@ class Tabs(FixedLines):
             super().__init__()
             self.number = number
 
-    def __init__(self, names: Sequence[str], id: str, short: Sequence[str] = ()) -> None:  # noqa: A002 - Textual's word
+    def __init__(self, names: Sequence[str], id: str, *shorter: Sequence[str]) -> None:  # noqa: A002 - Textual's word
         super().__init__(id)
-        self._names = names
-        self._short = short or names
+        self._names = (names, *shorter)
 
     def choose(self, number: int, width: int, rest: str = "") -> None:
         """Show which pane is there: by short names where there is little room, and by numbers where there is less.
@@ -199,8 +198,8 @@ class Tabs(FixedLines):
             rest: What of it is out of sight, told at the right where no border tells it.
         """
         room = width - len(rest) - _BEFORE_REST if rest else width
-        only = [self._short[number - 1] if place == number else "" for place in range(1, len(self._names) + 1)]
-        for names in (self._names, self._short, only):
+        only = [name if place == number else "" for place, name in enumerate(self._names[-1], start=1)]
+        for names in (*self._names, only):
             self._texts = [
                 f"{'▸' if place == number else ' '}{place}{' ' if name else ''}{name}"
                 for place, name in enumerate(names, start=1)

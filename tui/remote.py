@@ -278,6 +278,11 @@ class FollowedJob:
             return replay.detail(task, first, count)
         return self._inquiry.detail(task, first, count)
 
+    def queues(self) -> channel.Queues | None:
+        """Return what waits at the broker now; None where it is not known, or another time or an end is shown."""
+        service = self._source.newest()
+        return None if service is None or self.has_ended or self.replay() is not None else service.queues
+
     def over(self) -> bool:
         """Whether nothing new will come: never."""
         return False

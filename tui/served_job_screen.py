@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 from textual.binding import Binding, BindingType
 
 from .list_screen import STEERING
+from .service_lines import shared_queue_lines
 from .steered_job_screen import SteeredJobScreen
 
 if TYPE_CHECKING:
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 
     from distsum.service.messages import JobStatus
 
+    from .lines import Line
     from .remote import FollowedJob
 
 
@@ -42,6 +44,11 @@ class ServedJobScreen(SteeredJobScreen):
         if action in STEERING:
             return self.allowed() and self.followed.status() is not None
         return super().check_action(action, parameters)
+
+    def shared_queue(self, width: int) -> list[Line]:
+        """Return what is known of the queue of all jobs, while the job has not ended."""
+        queues = self.followed.queues()
+        return shared_queue_lines(queues, self._app.traces, width) if queues is not None else []
 
     def offered(self) -> object:
         """Return what it depends on which keys do something: also what is known of the job."""

@@ -13,7 +13,19 @@ from distsum.service.messages import ENDED, JobState
 from distsum.wording import counted, printable, size_words
 
 from .cells import fitted
-from .lines import SLOW, Line, Role, Span, clock_words, has_begun, share_read, task_counts, usual_rate
+from .lines import (
+    SLOW,
+    Line,
+    Role,
+    Span,
+    clock_words,
+    has_begun,
+    labelled,
+    share_read,
+    task_counts,
+    traced_line,
+    usual_rate,
+)
 from .table_lines import Cell, Column, Row
 
 if TYPE_CHECKING:
@@ -360,6 +372,21 @@ def _queue_row(queue: Queue, trace: tuple[float, ...]) -> Row:
 
 def _figure(number: int | None) -> Cell:
     return Cell("?", -1, "dim") if number is None else Cell(f"{number:,}", number, "dim" if not number else "plain")
+
+
+def shared_queue_lines(queues: Queues, traces: QueueTraces, width: int) -> list[Line]:
+    """Return what is known of the queue of tasks, for the screen of a job whose tasks are in it with all others."""
+    known = {each.name: each for each in queues.queues}
+    tasks, dead = known.get(TASKS), known.get(DEAD)
+    if tasks is None:
+        return []
+    parts = [] if tasks.unacknowledged is None else [f"{tasks.unacknowledged:,} unacked"]
+    parts.append(f"{queues.redelivered:,} redelivered")
+    if dead is not None:
+        parts.append(f"{dead.ready:,} dead")
+    first = traced_line("queue", f"{tasks.ready:,} ready", traces.of(TASKS), width)
+    role: Role = "warn" if dead is not None and dead.ready else "plain"
+    return [first, *labelled("", f"of all jobs {', '.join(parts)}", width, role)]
 
 
 def queue_words(queues: Queues) -> tuple[str, ...]:

@@ -95,6 +95,7 @@ class JobTally:
         self.latencies = Latencies()
         self.attempts = 0
         self.retries = 0
+        self.returned = 0
         self.workers_lost = 0
         self.computed = 0
         self.bytes_read = 0
@@ -137,6 +138,7 @@ class JobTally:
                 self._note(f"{task_words(event.task)} failed on {event.worker} and is tried again: {event.reason}")
             case TaskReturned():
                 self._running.pop(event.task, None)
+                self.returned += 1
                 self._note(f"{task_words(event.task)} is back in the queue after delivery {event.deliveries}")
             case NodeReopened():
                 self._reopen(event)
@@ -186,6 +188,7 @@ class JobTally:
             notes_total=self._notes_total,
             finished=self._finished,
             backups=self.ledger.totals(),
+            returned=self.returned,
             speculation=self._speculation,
         )
 

@@ -101,6 +101,7 @@ class Snapshot(msgspec.Struct, frozen=True):
         notes_total: How many there were in all.
         finished: Whether the job has ended.
         backups: What became of backups of stragglers so far.
+        returned: Deliveries of tasks that came back since their worker was lost.
         speculation: Whether stragglers get backups, by the settings and what was asked for since; None if not known.
     """
 
@@ -116,4 +117,5 @@ class Snapshot(msgspec.Struct, frozen=True):
     notes_total: int
     finished: bool
     backups: BackupTotals = BackupTotals()
+    returned: int = 0
     speculation: bool | None = None

@@ -220,6 +220,21 @@ def test_of_a_history_that_does_not_hold_the_tree_no_partition_is_told():
     assert not any("P=" in line for line in shown(replay())[1])
 
 
+@pytest.mark.parametrize(
+    ("width", "side"), [(100, 44), (120, 44), (160, 58), (300, 100), (400, 100), (80, 80), (20, 20)]
+)
+def test_the_panes_at_the_side_grow_with_the_terminal_within_bounds(width, side):
+    async def steps(app, pilot):
+        assert app.screen.query_one("#workers").outer_size.width == side
+
+    shown(live(), "2", size=(width, 36), steps=steps)
+
+
+def test_a_wide_terminal_tells_what_each_worker_works_on():
+    _, lines = shown(live(), size=(300, 80))
+    assert sum(bool(re.search(r"│w\d+ .*phase \d task \d+ .*MB/s", line)) for line in lines) >= 5, lines
+
+
 def test_few_tasks_are_drawn_in_wide_cells_and_a_click_finds_them():
     async def steps(app, pilot):
         tree = app.screen.query_one(TreeMap)
@@ -523,7 +538,9 @@ def test_any_size_can_be_used_and_none_overflows(size):
 @pytest.mark.parametrize(
     ("width", "told"),
     [
-        (80, " 1 Tree 2 Workers 3 I/O 4 Stragglers 5 Log"),
+        (80, " 1 Tree 2 Workers 3 Queues and I/O 4 Stragglers 5 Log"),
+        (53, " 1 Tree 2 Workers 3 Queues and I/O 4 Stragglers 5 Log"),
+        (52, " 1 Tree 2 Workers 3 I/O 4 Stragglers 5 Log"),
         (42, " 1 Tree 2 Workers 3 I/O 4 Stragglers 5 Log"),
         (41, " 1 Tree 2 Work 3 I/O 4 Slow 5 Log"),
         (20, " 1 2 3 4 Slow 5"),
@@ -537,7 +554,7 @@ def test_names_of_panes_are_whole_at_any_width(width, told):
 @pytest.mark.parametrize(
     ("width", "told"),
     [
-        (80, r" 1 Tree 2 Workers 3 I/O 4 Stragglers 5 Log {24} \d\d more above"),
+        (80, r" 1 Tree 2 Workers 3 Queues and I/O 4 Stragglers 5 Log {13} \d\d more above"),
         (50, r" 1 Tree 2 Work 3 I/O 4 Slow 5 Log +\d\d more above"),
         (42, r" 1 2 3 4 Slow 5 +\d\d more above"),
         (20, r" 1 2 3 4 Slow 5"),

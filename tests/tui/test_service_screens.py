@@ -111,6 +111,31 @@ def test_the_log_of_another_master_is_drawn_also_where_it_is_as_long_as_the_one_
     assert "the first master's" not in text
 
 
+def test_the_screen_of_a_job_tells_the_queue_of_all_jobs_until_the_job_has_ended():
+    stage = Stage(busy_service(), job=FIRST)
+    player = Player(History(Stored(recorded(tree_told=True))))
+    player.seek(0.9 * player.end_seconds)
+    while not player.step():
+        pass
+    stage.viewer.job_views[FIRST] = player.view()
+    stage.viewer.follow(FIRST)
+    lines = stage.show(size=(120, 40)).lines
+    assert any("╭─ 3 Queues and I/O ──" in line for line in lines), lines
+    assert any(re.search("│queue   41 ready [▁-█]+ ", line) for line in lines), lines
+    assert any("│      of all jobs 32 unacked, 3" in line for line in lines), lines
+    assert any("of this job " in line for line in lines), lines
+    assert " C=20,000,000 f64 " in lines[0]
+    ended = ended_stage(recorded())
+
+    async def steps(pilot):
+        await settled_until(pilot, lambda: ended.app.screen.followed.replay() is not None)
+        await pilot.press("left_square_bracket")
+
+    text = ended.show("end", "enter", size=(120, 40), steps=steps).text
+    assert "queue 0 queued again" in text
+    assert "of all jobs" not in text, "that queue is of now, and the job has ended"
+
+
 def test_it_can_be_resized_while_it_draws():
     async def steps(pilot):
         for width, height in ((80, 24), (40, 10), (300, 100), (3, 2), (120, 36)):

@@ -7,7 +7,7 @@ import re
 import msgspec
 import pytest
 from distsum.tui.lines import header_lines, io_lines, log_lines, straggler_lines, straggler_title, worker_lines
-from distsum.tui.service_lines import JOB_COLUMNS, job_rows, overview_line, worker_rows
+from distsum.tui.service_lines import JOB_COLUMNS, QueueTraces, job_rows, overview_line, shared_queue_lines, worker_rows
 from distsum.tui.table_lines import cell_line, places
 from rich.cells import cell_len as width_of
 
@@ -18,9 +18,10 @@ from distsum.observe.history import History
 from distsum.observe.player import Player
 from distsum.observe.rates import Estimate
 from distsum.observe.snapshot import JobTerms, PhaseProgress
+from distsum.observe.states import QUEUED
 from distsum.observe.view import WorkerView
 from distsum.request import BackupTotals
-from tests.following import NOW, running, service, worker
+from tests.following import NOW, busy_service, running, service, worker
 from tests.recorded import Stored, recorded
 from tests.screens import WIDE
 
@@ -159,6 +160,41 @@ def test_a_cell_that_is_cut_says_so(name):
                 assert shown.rstrip().endswith("…"), "no more of it has room"
 
 
+@pytest.mark.parametrize("width", [30, 42, 80])
+def test_the_queue_of_all_jobs_is_told_as_such_and_only_what_is_known_of_it(width, late):
+    traces = QueueTraces()
+    queues = busy_service().queues
+    for second, ready in enumerate((80, 60, 41)):
+        first = msgspec.structs.replace(queues.queues[0], ready=ready)
+        queues = msgspec.structs.replace(queues, queues=(first, *queues.queues[1:]))
+        traces.take(queues, second)
+    told = [text(line) for line in shared_queue_lines(queues, traces, width)]
+    assert told[0] == "queue   41 ready █▆▄"
+    words = " ".join(" ".join(told[1:]).split())
+    assert words == f"of all jobs 32 unacked, {queues.redelivered} redelivered, 2 dead"
+    assert max(map(width_of, told)) <= width
+    unknown = msgspec.structs.replace(queues.queues[0], unacknowledged=None)
+    told = [text(line) for line in shared_queue_lines(msgspec.structs.replace(queues, queues=(unknown,)), traces, 80)]
+    assert told[1].strip() == f"of all jobs {queues.redelivered} redelivered"
+    assert shared_queue_lines(msgspec.structs.replace(queues, queues=()), traces, 80) == []
+    lines = [text(line) for line in io_lines(late, width, shared_queue_lines(queues, traces, width))]
+    assert max(map(width_of, lines[1 : lines.index(next(line for line in lines if line.startswith("read")))])) <= width
+    assert re.search(r"of this job \d+ queued again(, \d+ redelivered)? ", " ".join(" ".join(lines).split()))
+
+
+def test_tasks_that_are_back_in_the_queue_are_counted_while_the_job_goes_on(late, done):
+    assert not any("queue" in text(line) for line in io_lines(done, 80))
+    first, *rest = late.states
+    first = msgspec.structs.replace(first, states=bytes([QUEUED] * 3) + first.states[3:])
+    snapshot = msgspec.structs.replace(late.snapshot, returned=2)
+    before = sum(
+        phase.states.count(QUEUED) for phase in (*rest, msgspec.structs.replace(first, states=first.states[3:]))
+    )
+    lines = list(map(text, io_lines(msgspec.structs.replace(late, states=(first, *rest), snapshot=snapshot), 80)))
+    assert f"queue {before + 3} queued again, 2 redelivered" in lines
+    assert view_at(0.96).snapshot.returned == sum("back in the queue" in line.words for line in late.log)
+
+
 # Filters --------------------------------------------------------------------------------------------------------------
 
 
@@ -234,7 +270,7 @@ def test_what_was_discarded_is_not_what_a_low_pane_cuts_of_the_time_of_workers(l
 
 def test_the_fullest_pane_of_figures_has_room_for_all_but_the_least_of_the_time_at_120_x_36(late):
     view = msgspec.structs.replace(resumed(late), account=ACCOUNT, latencies=Latencies({1: 1}, 0))
-    assert len(io_lines(view, 40)) <= 11
+    assert len(io_lines(view, 40)) <= 12
 
 
 def test_bytes_read_are_not_more_than_the_plan_has_though_some_were_read_again(late):
