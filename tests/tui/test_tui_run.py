@@ -9,10 +9,15 @@ import time
 
 import pytest
 
+from distsum.actors.speculation import SpeculationSettings
 from distsum.embedded import Stop, run
 from distsum.errors import InterruptedRunError
+from distsum.observe.history import History
+from distsum.observe.player import Player
+from distsum.observe.snapshot import BackupRule
 from distsum.observe.states import DONE
 from distsum.request import Options
+from distsum.stores.local import LocalStore
 from tests.command import (
     DEADLINE_SECONDS,
     SCRIPT,
@@ -293,6 +298,28 @@ def test_a_run_tells_of_all_its_tasks_and_a_rerun_of_those_that_were_stored(many
     again = []
     run("mean", inputs, output, options, on_view=lambda view, _detail_of: again.append(view))
     assert [phase.counts()[DONE] for phase in again[0].states[:2]] == [12, 3], "from the beginning"
+
+
+@pytest.mark.parametrize(("settings", "rule"), [
+    (None, BackupRule(policy="guarded", quantile=0.75, multiplier=1.2)),
+    (SpeculationSettings(quantile=0.5), BackupRule(policy="guarded", quantile=0.5, multiplier=1.2)),
+    (SpeculationSettings(policy="none"), None),
+])  # fmt: skip
+def test_a_run_and_its_history_tell_the_same_of_its_inputs_and_of_the_rule_for_backups(
+    settings, rule, many, short_path
+):
+    inputs = sorted(os.fsencode(path) for path in many[0].iterdir())[:20]
+    history, output = os.fsencode(short_path / "history"), os.fsencode(short_path / "o.npy")
+    views = []
+    run("mean", inputs, output, Options(partition=5, workers=1), speculation=settings, history=history,
+        on_view=lambda view, _detail_of: views.append(view))  # fmt: skip
+    reader = LocalStore().open(history)
+    assert reader is not None
+    with reader:
+        played = Player(History(reader)).view()
+    assert views[-1].terms == played.terms
+    assert (played.terms.count, played.terms.dtype, played.terms.rule) == (300, "<f8", rule)
+    assert (views[-1].tree, played.tree.partition) == (played.tree, 5)
 
 
 @pytest.mark.parametrize(
