@@ -59,9 +59,15 @@ class ExplainedScreen(LeftOnce[ScreenResultType], Screen[ScreenResultType]):
 
     def look_at_offers(self) -> None:
         """Tell of other keys where others do something than the last time."""
-        if (offered := self.offered()) != self._offered:
-            self._offered = offered
+        if self.offered() != self._offered:
             self.refresh_bindings()
+
+    def refresh_bindings(self) -> None:
+        """Have the line of keys drawn anew, and take note of what by."""
+        # Whatever asks for it, such as a row that is chosen: were it noted only where time has changed something, a job
+        # that ends just after it was chosen could be taken for the one that was chosen before, which had ended too.
+        self._offered = self.offered()
+        super().refresh_bindings()
 
     def on_screen_suspend(self) -> None:
         """Have what somebody may not have read yet told again where they are then."""

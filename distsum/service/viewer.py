@@ -68,7 +68,8 @@ class Connection(NamedTuple):
     Attributes:
         state: ``connecting`` before the first answer; ``connected``; ``silent`` where the broker is there and no master
             is heard; ``lost`` where the broker is not.
-        words: What is wrong and what is done about it, harmless to show; empty of what is well.
+        words: What is wrong, harmless to show; empty of what is well. That a broker that is lost is tried again
+            follows from the state, and is not told here.
         heard_seconds: How long ago something was heard of the master; None if it never was.
         replaced_seconds: How long ago another master was heard in place of the one before; None if none was.
     """
@@ -252,7 +253,7 @@ class Viewer(Generic[_View]):
                 self._questions = None
                 await questions.session.close()
             self._lost_broker = True
-            self._fault = f"{self._address}: the connection was lost ({reason}); connecting again"
+            self._fault = f"{self._address}: the connection was lost ({reason})"
             questions = None
 
     async def _connect(self) -> Questions | None:
@@ -262,9 +263,9 @@ class Viewer(Generic[_View]):
             self._lost_broker = False
             self._fault = f"{self._address}: no master was ever there; `distsum master` starts one"
         except SessionLostError as error:
-            self._lost_broker, self._fault = True, f"{self._address}: {error}; trying again"
+            self._lost_broker, self._fault = True, f"{self._address}: {error}"
         except UnreachableError as error:
-            self._lost_broker, self._fault = True, f"{error}; trying again"
+            self._lost_broker, self._fault = True, str(error)
         return None
 
     async def _serve(self, questions: Questions) -> str:

@@ -13,6 +13,7 @@ import aio_pika
 import msgspec
 import numpy as np
 import pytest
+from distsum.tui.remote import RemoteSource
 
 from distsum.brokers.address import BrokerAddress
 from distsum.brokers.topology import EVENTS_EXCHANGE, job_events
@@ -21,9 +22,11 @@ from distsum.observe.history import History
 from distsum.observe.player import Player
 from distsum.observe.states import DONE, RUNNING
 from distsum.service.messages import GetNode
+from distsum.service.rabbitmq import RabbitTransport
 from distsum.service.view import ServiceView
 from distsum.service.viewer import Viewer
 from distsum.stores.local import LocalStore
+from distsum.stores.routing import RoutingStore
 from tests.command import distsum, wait_until
 from tests.servicecommands import client_of, master, worker
 from tests.straggling import Hold
@@ -208,11 +211,12 @@ def publish(address: BrokerAddress, key: str, bodies: list[bytes]) -> None:
 
 def test_a_broker_that_is_away_is_told_and_what_was_seen_stays_until_it_is_back(under_way, rabbitmq):
     with under_way.viewer() as viewer:
+        source = RemoteSource(viewer, lambda: RabbitTransport(under_way.address), RoutingStore, read_only=True)
         rabbitmq.control("stop_app")
         try:
             wait_until(lambda: viewer.connection().state == "lost", "that it is told")
             told = viewer.connection()
-            assert "again" in told.words
+            assert source.notice().count("again") == 1, "that it is tried is told once"
             assert "127.0.0.1" in told.words
             assert under_way.address.password not in told.words
             assert phases(viewer.job.view.snapshot) == [11, 2, 0]

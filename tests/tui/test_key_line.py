@@ -17,7 +17,7 @@ from distsum.tui.task_screen import TaskScreen
 from distsum.tui.workers_screen import WorkersScreen
 
 from distsum.cli.kept_log import KeptLog
-from tests.following import busy_service, running, service
+from tests.following import busy_service, running, service, succeeded
 from tests.screens import settled, text_of
 from tests.stage import Stage
 from tests.tui.test_job_steering import alone
@@ -121,3 +121,20 @@ def test_the_line_follows_the_width_and_a_click_presses_a_key():
         assert not app.screen.query(KeyLine), "the help lies above"
 
     shown(replay(), size=(80, 24), steps=steps)
+
+
+def test_a_job_that_ends_just_after_it_was_chosen_is_offered_no_keys_any_more_like_the_one_chosen_before():
+    made = Stage(service([running("other"), running(JOB), succeeded("over", 60.0)]))
+
+    async def steps(pilot):
+        await made.press(pilot, "end")
+        assert "c Cancel" not in made.lines[-1]
+        await pilot.press("up")  # and nothing is pulled
+        assert "c Cancel" in text_of(made.app)[-1]
+        made.viewer.service.view = service([running("other"), succeeded(JOB, 1.0), succeeded("over", 60.0)])
+        await made.see(pilot)
+        assert made.chosen == JOB
+        assert "c Cancel" not in made.lines[-1]
+        assert "p Priority" not in made.lines[-1]
+
+    made.show(steps=steps)

@@ -115,7 +115,7 @@ def test_a_store_that_goes_away_while_a_history_is_played_is_told():
     [
         (Connection("connecting", "", None, None), ["connecting"]),
         (Connection("connected", "", 0.2, None), []),
-        (Connection("lost", "amqp://h: refused; trying again", 12.0, None), ["refused; trying again", "12s old"]),
+        (Connection("lost", "amqp://h: refused", 12.0, None), ["refused (amqp://h)", "12s old"]),
         (Connection("silent", "no master answers", 4.0, 60.0), ["no master answers", "4.0s old"]),
         (Connection("silent", "no master was ever there", None, None), ["no master was ever there"]),
         (Connection("connected", "", 0.2, 3.0), ["another master serves now"]),
