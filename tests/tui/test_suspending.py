@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import termios
 
 from tests.command import COMMAND, Terminal, distsum
@@ -106,3 +107,55 @@ def test_where_no_shell_could_have_it_go_on_a_screen_is_not_suspended_and_says_s
             run.wait_until(lambda: not holds(run, "Suspend"), "that the help is closed")
             assert state(run.process.pid) != "T"
             assert run.cursor_hidden
+
+
+def threads(pid):
+    return len(os.listdir(f"/proc/{pid}/task"))
+
+
+def replayed(missing_service, many, script=SCRIPT):
+    bash = shutil.which("bash") or missing_service("there is no bash; install it with `apt-get install bash`")
+    command = [bash, "-c", script, "bash", *COMMAND, "replay", many[0].parent / "history"]
+    return Terminal(command=command, columns=120, lines=36)
+
+
+def test_one_that_is_told_to_stop_many_times_stops_once_and_reads_keys_by_one_thread(many, missing_service):
+    with replayed(missing_service, many) as screen:
+        screen.wait_until(lambda: holds(screen, "1 Tree") and holds(screen, "DONE"), "the job")
+        main = run_of(screen)
+        before = threads(main)
+
+        def stands_still():
+            # It waits for what reads keys before it does, and is told again meanwhile.
+            os.kill(main, signal.SIGTSTP)
+            return state(main) == "T"
+
+        screen.wait_until(stands_still, "that it stands still")
+        screen.wait_until(lambda: holds(screen, f"stopped: {STOPPED}"), "the shell")
+        screen.type(b"\r")
+        screen.wait_until(lambda: screen.cursor_hidden and not holds(screen, "stopped"), "that all is drawn anew")
+        screen.type(b"?")
+        screen.wait_until(lambda: holds(screen, "Suspend"), "that it heeds keys")
+        assert threads(main) == before
+        screen.type(b"\x1b")
+        screen.wait_until(lambda: not holds(screen, "Suspend"), "that the help is closed")
+        screen.type(b"q")
+        screen.wait_until(lambda: holds(screen, "ended: 0"), "the end")
+        assert not holds(screen, "Traceback")
+
+
+def test_one_that_goes_on_in_the_background_is_drawn_once_it_is_in_the_foreground(many, missing_service):
+    with replayed(missing_service, many, SCRIPT.replace("fg", "bg >/dev/null; echo back; read word; fg")) as screen:
+        screen.wait_until(lambda: holds(screen, "1 Tree") and holds(screen, "DONE"), "the job")
+        main = run_of(screen)
+        before = threads(main)
+        screen.type(b"\x1a")
+        screen.wait_until(lambda: holds(screen, f"stopped: {STOPPED}"), "the shell")
+        screen.wait_until(lambda: state(main) == "T", "that it stands still")
+        screen.type(b"\r")
+        screen.wait_until(lambda: holds(screen, "back") and state(main) == "T", "that it may not draw there")
+        screen.type(b"\r")
+        screen.wait_until(lambda: screen.cursor_hidden and not holds(screen, "stopped"), "that all is drawn anew")
+        screen.type(b"?")
+        screen.wait_until(lambda: holds(screen, "Suspend"), "that it heeds keys")
+        assert threads(main) == before
