@@ -115,14 +115,14 @@ class ScreenApp(App[Leaving]):
             words: What there is to be told.
             refused: Whether it is why something is not done.
         """
-        self._unsaid.append(Said(words, refused))
+        self._unsaid.append(Said(words, refused, time.monotonic()))
         self.tell_unsaid()
 
     def tell_unsaid(self) -> None:
         """Tell what is not told yet, unless a dialog is open."""
         if self._unsaid and self.screen_stack and isinstance(self.screen, ExplainedScreen):
             said, self._unsaid = self._unsaid, []
-            self.screen.said.say(said)
+            self.screen.said.say(said, time.monotonic())
 
     def tell_again(self, said: list[Said]) -> None:
         """Tell once more what was shown on a screen that somebody has left."""

@@ -86,6 +86,24 @@ def test_what_is_told_while_something_is_decided_waits_for_that():
     Stage().show("c", steps=steps)
 
 
+def test_what_has_waited_long_says_how_long_ago_it_was():
+    async def steps(pilot):
+        pilot.app.say("w5 makes it, too")
+        pilot.app.say("it is too late", refused=True)
+        pilot.app._unsaid = [each._replace(when=each.when - 125.0) for each in pilot.app._unsaid]
+        pilot.app.say("w6 makes it, too")
+        await pilot.press("escape")
+        await settled(pilot.app, pilot)
+        told = [line.strip() for line in text_of(pilot.app)[-4:-1]]
+        assert told == [
+            "▸ 2m05s ago: w5 makes it, too",
+            "! not done, 2m05s ago: it is too late",
+            "▸ w6 makes it, too",
+        ]
+
+    Stage().show("c", steps=steps)
+
+
 def test_textual_s_own_notifications_stand_there_too():
     async def steps(pilot):
         pilot.app.notify("Saved [b]x[/b]", title="Screenshot")
