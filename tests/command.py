@@ -157,8 +157,15 @@ class Terminal:
         self._master = -1
 
     def wait_until(self, condition: Callable[[], object], what: str, seconds: float = DEADLINE_SECONDS) -> None:
-        """Show what the command writes until a condition holds."""
-        wait_until(lambda: (self._read(), condition())[1], what, seconds)
+        """Show what the command writes until a condition holds.
+
+        Raises:
+            AssertionError: It does not in time; the message has what is on the screen.
+        """
+        try:
+            wait_until(lambda: (self._read(), condition())[1], what, seconds)
+        except AssertionError as error:
+            raise AssertionError("\n".join([str(error), *self.shown])) from None
 
     def finish(self, seconds: float = DEADLINE_SECONDS) -> int:
         """Wait until the command has ended, and return its exit code."""
