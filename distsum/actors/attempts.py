@@ -40,6 +40,7 @@ class KnownWorker(msgspec.Struct):
         failing: At which tasks; of more than two only the first two.
         failing_since: How many tasks all workers together had done when the first of them failed.
         slowness: How many times the mean of their phases its last tasks took; None before the first.
+        expected: An attempt by whose expected time it was compared, how slow it was before, and the usual time.
     """
 
     host: str
@@ -56,11 +57,31 @@ class KnownWorker(msgspec.Struct):
     failing: tuple[TaskId, ...] = ()
     failing_since: int = 0
     slowness: float | None = None
+    expected: tuple[int, float | None, float] | None = None
 
     @property
     def idle(self) -> bool:
         """Whether it could take a task now."""
         return self.running is None and self.assigned is None and not self.paused
+
+    def expect(self, attempt: int, seconds: float, usual_seconds: float) -> None:
+        """Hold what an attempt will likely take against what is usual: others make its task, and it may not be told."""
+        self._forget(attempt)
+        self.expected = attempt, self.slowness, usual_seconds
+        self.compare(seconds, usual_seconds)
+
+    def end(self, attempt: int, seconds: float, usual_seconds: float | None) -> None:
+        """Hold what an attempt took against what is usual, if that is known, in place of what it was expected to."""
+        known = self._forget(attempt)
+        if (usual := usual_seconds or known) is not None:
+            self.compare(seconds, usual)
+
+    def _forget(self, attempt: int) -> float | None:
+        if self.expected is None or self.expected[0] != attempt:
+            return None
+        _, self.slowness, usual = self.expected
+        self.expected = None
+        return usual
 
     def compare(self, seconds: float, usual_seconds: float) -> None:
         """Hold what one of its tasks took against what is usual."""
@@ -164,6 +185,8 @@ class OutTask(msgspec.Struct):
         sliced: Whether they are slices.
         attempts: Those that have not ended, one or more, by number.
         made: Those of them that helpers have made.
+        given_up: Those of them that a helper has failed to make, which nobody is asked to make again.
+        unhelpful: Workers that have failed to make one, or may not do the task.
         left: Those that were made for backups that are over, each with the bytes that were read for that.
         helped: Whether an attempt at it may take what others have made, so that what it takes tells nothing.
         failures: Failed attempts that count against it.
@@ -184,6 +207,8 @@ class OutTask(msgspec.Struct):
     sliced: bool
     attempts: dict[int, Attempt]
     made: set[int] = set()
+    given_up: frozenset[int] = frozenset()
+    unhelpful: frozenset[str] = frozenset()
     left: dict[int, int] = {}
     helped: bool = False
     failures: int = 0
@@ -408,6 +433,8 @@ class Known(msgspec.Struct):
                         splits=task.shareable,
                         meets=attempt.sliced or not task.sliced,
                         begun=begun,
+                        given_up=task.given_up,
+                        unhelpful=task.unhelpful,
                         backup=backup,
                     )
                 )
@@ -428,6 +455,8 @@ class Known(msgspec.Struct):
                     splits=task.shareable,
                     meets=not task.sliced,
                     begun=task.begun,
+                    given_up=task.given_up,
+                    unhelpful=task.unhelpful,
                 )
             )
         phases = []

@@ -69,7 +69,13 @@ def open_children(attempts: Sequence[Running]) -> list[int]:
     """
     # On which one works now, or will when it has begun.
     first = max((int(each.progress * each.splits) for each in attempts if each.meets), default=0)
-    return [child for child in range(attempts[0].splits - 1, first, -1) if child not in attempts[0].begun]
+    taken = attempts[0].begun | attempts[0].given_up
+    return [child for child in range(attempts[0].splits - 1, first, -1) if child not in taken]
+
+
+def helper_among(idle: Sequence[Idle], running: Running) -> Idle | None:
+    """Return the last of some idle workers that has not failed to help with a task's node; None where all have."""
+    return next((each for each in reversed(idle) if each.worker not in running.unhelpful), None)
 
 
 def helpers_to_add(
@@ -96,14 +102,15 @@ def helpers_to_add(
         if not way.takes_seconds or not is_worth_sharing(copy_seconds, settings):
             continue
         for child in way.open:
-            if not idle:
-                return
+            if (helper := helper_among(idle, way.first)) is None:
+                break
             reached = way.reached_seconds(child)
             if reached <= settings.gain * way.takes_seconds:
-                yield DeclineHelper(way.task, way.backup, idle[-1].worker, child, reached, way.takes_seconds)
+                yield DeclineHelper(way.task, way.backup, helper.worker, child, reached, way.takes_seconds)
                 break
+            idle.remove(helper)
             told = None if math.isinf(reached) else reached
-            yield AddHelper(way.task, way.backup, idle.pop().worker, child, told, way.takes_seconds)
+            yield AddHelper(way.task, way.backup, helper.worker, child, told, way.takes_seconds)
 
 
 class _Way:
@@ -122,7 +129,7 @@ class _Way:
         # One that stands still was faster before.
         paces = [each.progress_rate or each.progress / max(each.told_seconds, 1e-9) for each in heard]
         usual = copy_seconds or min((1.0 / pace for pace in paces if pace > 0), default=0.0)
-        self.task, self.backup, self.open = first.task, first.backup, open_children(attempts)
+        self.first, self.task, self.backup, self.open = first, first.task, first.backup, open_children(attempts)
         self.takes_seconds = usual / splits
         self._splits = splits
         self._unmade = [child for child in range(splits) if child not in first.begun]

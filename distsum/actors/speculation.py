@@ -26,7 +26,15 @@ from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 import msgspec
 
-from distsum.actors.sharing import AddHelper, DeclineHelper, able, helpers_to_add, is_worth_sharing, open_children
+from distsum.actors.sharing import (
+    AddHelper,
+    DeclineHelper,
+    able,
+    helper_among,
+    helpers_to_add,
+    is_worth_sharing,
+    open_children,
+)
 from distsum.messages import BackupReason, DeclineReason, Evidence, TaskId
 
 if TYPE_CHECKING:
@@ -150,6 +158,8 @@ class Running(msgspec.Struct, frozen=True, kw_only=True):
         splits: Children of its node that several workers could make, or slices.
         meets: Whether it comes to them one after the other, and takes those that are made.
         begun: Those of them that helpers have made, or make.
+        given_up: Those of them that a helper has failed to make.
+        unhelpful: Workers that have failed to make one, or may not do the task.
         backup: The number of the first backup of its task that is under way; None where there is none.
     """
 
@@ -169,6 +179,8 @@ class Running(msgspec.Struct, frozen=True, kw_only=True):
     splits: int = 0
     meets: bool = True
     begun: frozenset[int] = frozenset()
+    given_up: frozenset[int] = frozenset()
+    unhelpful: frozenset[str] = frozenset()
     backup: int | None = None
 
     def left_seconds(self, expected_seconds: float, stale_seconds: float = math.inf) -> float:
@@ -355,7 +367,7 @@ def decide_asked(view: View, task: TaskId, settings: SpeculationSettings) -> Sta
         return "runs twice already"
     if not view.idle:
         return f"runs on {running.worker} alone, but no other worker is idle"
-    chosen = min(view.idle, key=lambda each: (each.host in running.hosts, each.rank))
+    chosen = min(view.idle, key=lambda each: (each.worker in running.unhelpful, each.host in running.hosts, each.rank))
     suspect = _suspect(
         running,
         "asked",
@@ -387,8 +399,13 @@ class _BestFirst:
         self._ranked: list[Idle] | None = None
         self._taken: set[str] = set()
 
-    def take(self, unfit: AbstractSet[str], slow: float) -> Idle | Literal["same_host", "no_idle_worker"]:
-        """Take the first that is on none of some hosts, and is not known to be so slow; or say why there is none."""
+    def take(
+        self, unfit: AbstractSet[str], unhelpful: AbstractSet[str], slow: float
+    ) -> Idle | Literal["same_host", "no_idle_worker"]:
+        """Take the first that is on none of some hosts, none of some workers, and not known to be so slow.
+
+        Where there is none, say why.
+        """
         if self._ranked is None:
             self._ranked = sorted(self._idle, key=lambda each: each.rank)
         elsewhere = not self._ranked
@@ -396,6 +413,8 @@ class _BestFirst:
             if each.host in unfit:
                 continue
             elsewhere = True
+            if each.worker in unhelpful:
+                continue
             if each.slowness is None or each.slowness < slow:
                 self._taken.add(each.worker)
                 return self._ranked.pop(place)
@@ -417,7 +436,7 @@ def _place(
         return "cap"
     # Where there is no other host, one of its processes may be stuck alone.
     unfit = suspect.running.hosts if view.hosts > 1 else frozenset[str]()
-    return best.take(unfit, settings.slow if guarded else math.inf)
+    return best.take(unfit, suspect.running.unhelpful, settings.slow if guarded else math.inf)
 
 
 def _share_out(decisions: list[Decision], idle: list[Idle], settings: SpeculationSettings) -> None:
@@ -428,8 +447,13 @@ def _share_out(decisions: list[Decision], idle: list[Idle], settings: Speculatio
     for place, decision in enumerate(decisions):
         if not isinstance(decision, StartBackup) or not is_worth_sharing(decision.evidence.copy_seconds, settings):
             continue
-        helpers = tuple((idle.pop().worker, child) for child in open_children([decision.running])[: len(idle)])
-        decisions[place] = msgspec.structs.replace(decision, helpers=helpers, shared=True)
+        helpers = []
+        for child in open_children([decision.running]):
+            if (helper := helper_among(idle, decision.running)) is None:
+                break
+            idle.remove(helper)
+            helpers.append((helper.worker, child))
+        decisions[place] = msgspec.structs.replace(decision, helpers=tuple(helpers), shared=True)
 
 
 # Policies -------------------------------------------------------------------------------------------------------------

@@ -568,8 +568,9 @@ class TaskTracker:
         known = self._workers.get(message.worker)
         # What takes milliseconds takes some times as long by chance, which tells nothing of the worker.
         long = max(seconds, durations.mean_seconds) >= self._settings.speculation.min_seconds
-        if known is not None and long and durations.count >= SLOWNESS_TASKS:
-            known.compare(seconds, durations.mean_seconds)
+        if known is not None and long:
+            enough = durations.count >= SLOWNESS_TASKS
+            known.end(message.attempt, seconds, durations.mean_seconds if enough else None)
         durations.add(seconds)
 
     def _settle(self, task_id: TaskId, outcome: BackupOutcome, winner: TaskSucceeded | None = None) -> bool:
@@ -631,12 +632,18 @@ class TaskTracker:
             self._context.emit(WorkerFreed(message.worker, message.task, message.attempt))
             return
         attempt = self._drop(message.task, task, message.attempt, message.bytes_read)
-        if message.kind == "cancelled" or attempt.child is not None:
-            # Its worker leaves, or it was to help others, who do without.
+        if message.kind == "cancelled":
+            # Its worker leaves, or was called back.
             self._context.emit(WorkerFreed(message.worker, message.task, message.attempt))
             self._publish_if_none(message.task, task)
             return
         self._context.emit(message)
+        if attempt.child is not None:
+            # It was to help others, who do without. To ask again would be to have it fail again and again.
+            task.given_up |= {attempt.child}
+            task.unhelpful |= {message.worker}
+            self._publish_if_none(message.task, task)
+            return
         if message.kind == "blocked":
             self._settle(message.task, "moot")
             self._context.send(
@@ -686,6 +693,7 @@ class TaskTracker:
         """
         refusals = self._refusals.setdefault((message.task.job, message.place), set())
         refusals.add(message.worker)
+        task.unhelpful |= {message.worker}
         if task.whole or any(
             name not in refusals and (not each.paused or each.resting is not None)
             for name, each in self._workers.items()
@@ -803,8 +811,9 @@ class TaskTracker:
         self._known.backups += 1
         evidence = decision.evidence
         if (known := self._workers.get(running.worker)) is not None and evidence.copy_seconds:
-            # What it would have taken; it will not be told, since it is called back.
-            known.compare(evidence.elapsed_seconds + (evidence.left_seconds or 0.0), evidence.copy_seconds)
+            # What it would have taken; it will not be told where it is called back.
+            likely = evidence.elapsed_seconds + (evidence.left_seconds or 0.0)
+            known.expect(running.attempt, likely, evidence.copy_seconds)
         helpers = tuple(worker for worker, _ in decision.helpers)
         for worker, child in decision.helpers:
             self._assign(running.task, task, worker, child, number, sliced=task.sliced)

@@ -6,7 +6,7 @@ import itertools
 import re
 from dataclasses import dataclass
 from time import perf_counter
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from distsum.errors import DiskFullError, PartialError, StorageError
 from distsum.manifest import NodeKeys
@@ -14,7 +14,7 @@ from distsum.messages import Skipped
 from distsum.partials import children_uri, partial_uri, range_context
 from distsum.slices import node_slices
 from distsum.tree import split
-from distsum.worker.checkpoints import Checkpoints, StoringTimes, highest, sums, under_way
+from distsum.worker.checkpoints import WORK_FOR_STORING, Checkpoints, StoringTimes, highest, sums, under_way
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Iterator
@@ -54,6 +54,15 @@ class Parts:
     times: StoringTimes
 
 
+class _Slice(NamedTuple):
+    """A slice of a node: where it lies or would, and its planes, none where it was read from there."""
+
+    uri: bytes
+    inputs: int
+    skipped: tuple[Skipped, ...]
+    planes: list[Array]
+
+
 class NodeFold:
     """One attempt's way through the children of a node: a task's, one of the nodes directly below that, or a slice.
 
@@ -90,8 +99,9 @@ class NodeFold:
         self._direct = dict(split(*children, parts.spec.fan_in))
         self._stored: dict[tuple[int, int], bytes] = {}
         self._replaced: list[tuple[int, int]] = []
-        # A slice is short, and who needs it is told where it lies once it is whole.
+        # A slice is stored once it is whole, by who makes it for others, or has made more that would be lost.
         self._stores = only is None
+        self._looks = attempt.child is not None or only is not None
         self._listed = False
         self._taken_slices: list[bytes] = []
         self._known: dict[int, int] = {}
@@ -143,9 +153,7 @@ class NodeFold:
         try:
             while (at := self._first + accumulators.position) < self._last:
                 attempt.check()
-                if (attempt.child is not None or self._only is not None) and (
-                    head := self._made_by_another()
-                ) is not None:
+                if self._looks and (head := self._made_by_another()) is not None:
                     return head
                 if (stop := self._known.pop(at, None)) is not None:
                     if not self._take(at, stop):
@@ -194,19 +202,30 @@ class NodeFold:
         if attempt.resume:
             self._list_stored()
         made: set[tuple[int, tuple[Skipped, ...]]] = set()
+        unstored: list[_Slice] = []
+        lost_seconds, lost_bytes = 0.0, 0
         for number in range(len(cuts)):
+            began, read_before = perf_counter(), attempt.bytes_read
             attempt.begin_slice(number, len(cuts))
             fold = NodeFold(self._parts, attempt, self.children, number)
             fold._listed, fold._stored = self._listed, self._stored
-            made.add((self._make_slice(fold, number), tuple(fold.skipped)))
+            found = self._make_slice(fold, number)
+            made.add((found.inputs, found.skipped))
+            if found.planes:
+                unstored.append(found)
+                lost_seconds += perf_counter() - began
+                lost_bytes += attempt.bytes_read - read_before
+            if self._stores and number + 1 < len(cuts) and self._is_due(len(unstored), lost_seconds, lost_bytes):
+                self._store_slices(unstored)
+                unstored, lost_seconds, lost_bytes = [], 0.0, 0
         if len(made) > 1:
             raise StorageError("slices of a node differ in what was left out of them; run the same command again")
         inputs, skipped = made.pop()
         self.skipped = list(skipped)
         return accumulators.joined(cuts[-1][1]), inputs
 
-    def _make_slice(self, fold: NodeFold, number: int) -> int:
-        """Take a slice, or make it; return how many inputs are in it."""
+    def _make_slice(self, fold: NodeFold, number: int) -> _Slice:
+        """Take a slice, or make it."""
         attempt, partials = self._attempt, self._parts.partials
         uri = self.nested_uri(fold.own_key())
         while True:
@@ -218,14 +237,39 @@ class NodeFold:
                 attempt.take(1)
                 attempt.advance(1)
                 self._taken_slices.append(uri)
-                fold.skipped = list(head.skipped)
-                return head.inputs
+                return _Slice(uri, head.inputs, head.skipped, [])
             share = attempt.taken_share
             if fold.run() is None:
-                return fold.top()[1]
-            # Another has stored it meanwhile, so that what was taken for it is of no use.
+                planes, inputs = fold.top()
+                return _Slice(uri, inputs, tuple(fold.skipped), planes)
+            # Another has stored it meanwhile, so that what was taken for it is of no use. It is not looked for again,
+            # for the case that it is damaged and cannot be removed.
             attempt.taken_share = share
-            fold.skipped = []
+            fold.skipped, fold._looks = [], False
+
+    def _is_due(self, slices: int, lost_seconds: float, lost_bytes: int) -> bool:
+        """Whether slices are to be stored: as for sums, storing takes 4 % of what would be lost at the most."""
+        least, parts = self._parts.spec.checkpoint_seconds, self._parts
+        if not slices or lost_seconds < least:
+            return False
+        byte_seconds = lost_seconds / lost_bytes if lost_bytes else 0.0
+        storing = slices * parts.times.expected(parts.partials.whole_bytes(), least, byte_seconds)
+        return lost_seconds >= WORK_FOR_STORING * storing
+
+    def _store_slices(self, slices: Iterable[_Slice]) -> None:
+        """Store slices for who comes after this attempt; if one cannot be stored, store no more."""
+        parts, attempt = self._parts, self._attempt
+        for each in slices:
+            began, written_before = perf_counter(), attempt.bytes_written
+            try:
+                parts.partials.store(each.uri, each.planes, each.inputs, each.skipped, attempt)
+            except StorageError as error:
+                self._give_up(error)
+                return
+            self._taken_slices.append(each.uri)
+            took = perf_counter() - began
+            parts.times.note(attempt.bytes_written - written_before, took)
+            attempt.checkpoint_seconds += took
 
     # Children ---------------------------------------------------------------------------------------------------------
 
@@ -236,7 +280,7 @@ class NodeFold:
             entries = itertools.chain.from_iterable(itertools.starmap(self._parts.manifest.inputs, runs))
             return self._parts.inputs.open_all(entries, *self._range)
         uris = [self._child_uri(child) for run in runs for child in range(*run)]
-        return self._parts.partials.open_all(uris)
+        return self._parts.partials.open_all(uris, self._only)
 
     def _runs(self, start: int) -> Iterator[tuple[int, int]]:
         for low, high in sorted(self._known.items()):

@@ -63,9 +63,18 @@ class PartialIO:
         self._ahead = ahead
         self._times = times
 
-    def open_all(self, uris: Sequence[bytes]) -> Generator[Reader | None]:
-        """Yield readers of partials in order, None for one that is missing; the next ones are opened meanwhile."""
-        yield from self._store.open_all(uris, self.whole_bytes(), self._ahead)
+    def open_all(self, uris: Sequence[bytes], only: int | None = None) -> Generator[Reader | None]:
+        """Yield readers of partials in order, None for one that is missing; the next ones are opened meanwhile.
+
+        Args:
+            uris: Where they are.
+            only: The slice of them that is wanted; all of them if None.
+        """
+        yield from self._store.open_all(uris, self._fetched_bytes(only), self._ahead)
+
+    def _fetched_bytes(self, only: int | None) -> int:
+        """Return what is fetched at once of a partial: of one of which a slice is wanted only the head."""
+        return self.whole_bytes() if only is None else _FIRST_HEAD_BYTES
 
     def head(self, uri: bytes, attempt: Attempt) -> PartialHead | None:
         """Return the head of a stored partial, None if there is none; a damaged one is deleted.
@@ -92,8 +101,7 @@ class PartialIO:
             attempt: Whose account it goes to.
             only: The slice of it that is read; all of it if None.
         """
-        size = self.whole_bytes() if only is None else _FIRST_HEAD_BYTES
-        (reader,) = self._store.open_all([uri], size, 1)
+        (reader,) = self._store.open_all([uri], self._fetched_bytes(only), 1)
         if reader is None:
             return None
         try:

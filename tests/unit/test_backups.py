@@ -321,11 +321,11 @@ def test_a_node_with_too_few_children_is_shared_by_slices_among_all_who_idle() -
     system.tell(TRACKER, Heartbeat("w1", task, 1000, attempt=first, progress=0.5))
     started = asked(system, task).started
     assert started is not None
-    orders = {order.child: order for _, order in assigned(system)}
+    sent = system.take(WORKERS)
+    orders = {each.message.child: each.message for each in sent if isinstance(each, AssignTask)}
     assert sorted(orders, key=lambda child: -1 if child is None else child) == [None, *range(1, SLICES)]
     assert all(order.sliced and order.resume for order in orders.values())
     assert len(started.helpers) == SLICES - 1
-    sent = system.take(WORKERS)
     assert not any(isinstance(each, TellWorker) and isinstance(each.message, ShareTask) for each in sent), (
         "it makes none"
     )
