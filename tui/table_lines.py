@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from distsum.wording import counted, printable
 
 from .cells import fitted, padded, width_of
-from .lines import Line, Role, Span, sparkline
+from .figures import sparkline
+from .lines import Line, Role, Span
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -232,7 +232,7 @@ class DrawnRun:
         phases = self.tally.snapshot(self.clock).phases
         assert len(phases) in {0, len(self.work)}
         for phase, work in zip(phases, self.work, strict=False):  # There are none before the job starts.
-            assert 0 <= phase.reused <= phase.done <= phase.tasks <= work.tasks
+            assert 0 <= phase.found <= phase.reused <= phase.done <= phase.tasks <= work.tasks
             assert phase.running >= 0
             assert 0 <= phase.files_total <= work.files
             assert 0 <= phase.bytes_total <= work.bytes
