@@ -8,7 +8,7 @@ from distsum.observe.states import QUEUED
 from distsum.wording import counted, size_words
 
 from .cells import wrapped
-from .lines import BLOCKS, Line, Role, Span, clock_words, recent
+from .lines import BLOCKS, Line, Role, Span, clock_words, rate_words
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -72,7 +72,7 @@ def io_lines(view: JobView, width: int, shared: Sequence[Line] = ()) -> list[Lin
         *(labelled("", f"of them {stored}", width) if stored else []),
         *shared,
         *_queue_lines(view, width, shared=bool(shared)),
-        _rate_line("read ", view.read_rates, snapshot, snapshot.bytes_read, width),
+        _rate_line("read ", view.read_rates, snapshot, _bytes_read(snapshot), width),
         _rate_line("write", view.write_rates, snapshot, snapshot.bytes_written, width),
     ]
     again: list[Span] = [Span("again ", "dim"), Span(f"{counted(snapshot.retries, 'attempt')} at tasks")]
@@ -135,10 +135,15 @@ def _short_words(seconds: float) -> str:
     return f"{1000 * seconds:.0f}ms" if seconds < 1.0 else clock_words(seconds)
 
 
+def _bytes_read(snapshot: Snapshot) -> int:
+    """Return what has been read, also by attempts under way; of a job that has ended, by those that did something."""
+    return snapshot.bytes_read if snapshot.finished else sum(phase.bytes_read for phase in snapshot.phases)
+
+
 def _rate_line(name: str, rates: Sequence[float], snapshot: Snapshot, size: int, width: int) -> Line:
     """Return how fast bytes go through now; of a job that has ended, how fast they did on average."""
     if not snapshot.finished:
-        return traced_line(name, f"{size_words(recent(rates))}/s", rates, width)
+        return traced_line(name, rate_words(rates, size), rates, width)
     if not size:
         return Span(f"{name} ", "dim"), Span("   nothing")
     return traced_line(name, f"{size_words(size / max(snapshot.elapsed_seconds, 1e-3))}/s", rates, width, "mean ")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 from distsum.dtypes import short_name
 from distsum.observe.ledger import LEDGER_MARKS, ledger_lines, task_words, totals_parts
-from distsum.observe.rates import BACKUP_MARK, FAILED_MARK, SLICE_SECONDS
+from distsum.observe.rates import BACKUP_MARK, FAILED_MARK, SLICE_SECONDS, SLICES
 from distsum.observe.workers import GONE
 from distsum.wording import counted, digits, printable, size_unit, size_words
 
@@ -184,8 +184,9 @@ def _bar_line(view: JobView, width: int, shape: str) -> Line:
     unit, factor = size_unit(total)
     share = share_done(view)
     figures = f" {int(share * 100):3}% {digits(read / factor)}/{digits(total / factor)} {unit}"
-    if width >= 60 and not view.snapshot.finished and any(phase.bytes_read for phase in phases):
-        figures += f" {size_words(recent(view.read_rates))}/s"
+    size = sum(phase.bytes_read for phase in phases)
+    if width >= 60 and not view.snapshot.finished and size:
+        figures += f" {rate_words(view.read_rates, size)}".removesuffix(" -")
     room = max(0, width - len(figures))
     before = f"{shape} " if shape and room - width_of(shape) > _LEAST_BAR else ""
     room -= width_of(before)
@@ -269,10 +270,21 @@ def _worker_line(each: WorkerView, usual: float, name_width: int, width: int) ->
     return Span(name, role), doing, Span(shown, lane_role), Span(f" {end}", role)
 
 
-def recent(rates: Sequence[float]) -> float:
-    """Return the mean of the last two seconds of rates."""
-    last = rates[-int(2 / SLICE_SECONDS) :]
-    return sum(last) / len(last) if last else 0.0
+def rate_words(rates: Sequence[float], size: int) -> str:
+    """Return how fast something went in the last two seconds, since it began to; ``-`` as long as nobody can tell.
+
+    Args:
+        rates: Bytes a second in slices of time, the last one last, of which the newest is over.
+        size: Bytes in all. Where there are some and no slice has any, they came after the newest.
+
+    >>> rate_words((0.0, 0.0, 8e6, 4e6), 6_000_000), rate_words((0.0,) * 9, 6_000_000), rate_words((), 0)
+    ('6.00 MB/s', '-', '0 B/s')
+    """
+    if size and not any(rates) and len(rates) < SLICES:
+        return "-"
+    begun = next((place for place, rate in enumerate(rates) if rate), 0)
+    last = rates[begun:][-int(2 / SLICE_SECONDS) :]
+    return f"{size_words(sum(last) / len(last) if last else 0.0)}/s"
 
 
 def straggler_title(view: JobView, width: int) -> str:

@@ -25,7 +25,7 @@ from distsum.jobs import backup_rule
 from distsum.latency import Latencies, LatencyCounter
 from distsum.observe.history import History
 from distsum.observe.player import Player
-from distsum.observe.rates import Estimate
+from distsum.observe.rates import SLICES, Estimate
 from distsum.observe.snapshot import JobTerms, PhaseProgress
 from distsum.observe.states import QUEUED
 from distsum.observe.view import WorkerView
@@ -442,8 +442,16 @@ def test_a_rate_is_told_once_something_has_been_read(late):
         late, snapshot=msgspec.structs.replace(late.snapshot, phases=phases), read_rates=()
     )
     assert "/s" not in text(header_lines(nothing_read, 80)[1])
-    stalled = msgspec.structs.replace(late, read_rates=(0.0,) * 100)
+    stalled = msgspec.structs.replace(late, read_rates=(0.0,) * SLICES)
     assert text(header_lines(stalled, 80)[1]).endswith(" 0 B/s")
+    # What has been read is told at once, and a slice of time only when it is over.
+    early = msgspec.structs.replace(late, read_rates=(0.0,) * 3, write_rates=(0.0,) * 3)
+    assert text(header_lines(early, 80)[1]).endswith("B")
+    assert "/s" not in text(header_lines(early, 80)[1])
+    lines = [text(line).rstrip(" ▁") for line in io_lines(early, 40)]
+    assert [line for line in lines if line[:4] in {"read", "writ"}] == ["read           -", "write          -"]
+    begun = msgspec.structs.replace(late, read_rates=(0.0, 0.0, 0.0, 8e6))
+    assert text(header_lines(begun, 80)[1]).endswith(" 8.00 MB/s")
 
 
 def test_of_a_worker_is_told_for_how_long_this_master_has_known_it():
