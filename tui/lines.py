@@ -13,7 +13,7 @@ from distsum.observe.rates import BACKUP_MARK, FAILED_MARK, SLICE_SECONDS, SLICE
 from distsum.observe.workers import GONE
 from distsum.wording import counted, digits, printable, size_unit, size_words
 
-from .cells import fitted, padded, width_of, wrapped
+from .cells import fitted, middle_cut, padded, width_of, wrapped
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -264,7 +264,7 @@ def _worker_line(each: WorkerView, usual: float, name_width: int, width: int) ->
     if status.task is not None and (task_room := left - name_width - 3) >= _TASK_WIDTH:
         name = padded(name, name_width + 2)
         task = fitted(task_words(status.task), task_room)
-    name = fitted(name, left - 1)
+    name = middle_cut(name, left - 1)
     lane_role: Role = "warn" if slow else "good"
     doing = Span(padded(task, left - width_of(name)), "dim")
     return Span(name, role), doing, Span(shown, lane_role), Span(f" {end}", role)

@@ -57,9 +57,9 @@ _WORKER_SIGNS: Final[dict[WorkerState, tuple[str, Role]]] = {
 _WORKER_ORDER: Final = ("quarantined", "paused", "busy", "idle", "refused", "lost", "left")
 WORKER_COLUMNS: Final = (
     Column("state", 13),
-    Column("worker", 12, grows=1),
-    Column("host", 10, rank=4, grows=1),
-    Column("on host", 7, rank=7, right=True),
+    Column("worker", 12, grows=1, middle=True),
+    Column("host", 10, rank=4, grows=1, middle=True),
+    Column("there", 5, rank=7, right=True),
     Column("task", 26, rank=3, grows=2),
     Column("tasks", 5, rank=5, right=True),
     Column("failed", 6, rank=8, right=True),
@@ -289,8 +289,9 @@ def _worker_details(each: WorkerStatus, on_host: int, usual: float, now: float) 
     if each.state not in GONE:
         there = f"one of {on_host:,} workers there" if on_host > 1 else "the only worker there"
         first += f", {there}; known for {clock_words(max(0.0, now - each.joined_seconds))}"
-    read = f"{size_words(each.bytes_read)} read; a task took {size_words(each.peak_bytes)} at most"
+    read = "no task done yet"
     if each.tasks:
+        read = f"{size_words(each.bytes_read)} read; a task took {size_words(each.peak_bytes)} at most"
         read += f"; it waited for bytes {each.reading_share:.0%} of its time"
         if usual and each.bytes_per_second:
             read += f"; {each.bytes_per_second / usual:.2f}x the median rate"

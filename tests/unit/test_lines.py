@@ -473,8 +473,24 @@ def test_of_how_many_workers_a_host_has_those_are_counted_that_are_there():
     assert ", the only worker there; known for " in rows["d"].details[0]
     assert "there" not in rows["c"].details[0]
     assert not any("slot" in line for row in rows.values() for line in row.details)
-    place = next(place for place, column in enumerate(WORKER_COLUMNS) if column.title == "on host")
+    place = next(place for place, column in enumerate(WORKER_COLUMNS) if column.title == "there")
     assert [rows[name].cells[place].text for name in "abd"] == ["2", "2", "1"]
+
+
+def test_names_of_workers_that_differ_in_their_ends_are_not_alike_where_they_are_cut(late):
+    names = [f"fleet-node-with-a-long-name-{end}" for end in ("1044b0a4", "77aa01ff")]
+    rows = worker_rows([worker(name) for name in names], NOW)
+    cells = {text(cell_line(row.cells[1], WORKER_COLUMNS[1], 12)) for row in rows}
+    assert cells == {"fleet…44b0a4", "fleet…aa01ff"}
+    workers = tuple(WorkerView(worker(name), "88888888") for name in names)
+    lines = [text(line) for line in worker_lines(msgspec.structs.replace(late, workers=workers), 42)]
+    assert len({line.split()[0] for line in lines}) == 2
+    assert [line.split()[0][-4:] for line in lines] == ["b0a4", "01ff"]
+
+
+def test_of_a_worker_that_has_done_nothing_no_figures_are_told():
+    (row,) = worker_rows([worker("w", "idle", tasks=0, bytes_read=0, peak_bytes=0)], NOW)
+    assert row.details[1] == "no task done yet"
 
 
 def test_the_list_of_workers_marks_who_is_silent_and_who_is_slow():
