@@ -81,7 +81,7 @@ def io_lines(view: JobView, width: int, shared: Sequence[Line] = ()) -> list[Lin
     lines.append(tuple(again))
     if view.latencies.counts:
         lines += _latency_lines(view.latencies, width)
-    return lines + _account_lines(view.account, width)
+    return lines + _account_lines(view.account, width, counts.running)
 
 
 def _queue_lines(view: JobView, width: int, *, shared: bool) -> list[Line]:
@@ -103,7 +103,7 @@ def labelled(label: str, words: str, width: int, role: Role = "plain") -> list[L
     return [(Span(f"{label if place == 0 else '':6}", "dim"), Span(each, role)) for place, each in enumerate(folded)]
 
 
-def _account_lines(account: Mapping[str, float], width: int) -> list[Line]:
+def _account_lines(account: Mapping[str, float], width: int, running: int) -> list[Line]:
     """Return what the workers' time went into, as far as it shows.
 
     Discarded stands first, and the rest by size: a low pane cuts the last line, and that is to be the least of them.
@@ -112,6 +112,9 @@ def _account_lines(account: Mapping[str, float], width: int) -> list[Line]:
     total = sum(spent.values())
     if total <= 0:
         return []
+    if running and total == spent["waiting"]:
+        # What attempts under way take is counted when they end: until then it would seem as if nobody did anything.
+        return [(Span("time of workers: told when a task ends", "dim"),)]
     shares = {kind: round(100 * seconds / total) for kind, seconds in spent.items()}
     shown = [kind for kind in spent if (spent[kind] if kind == "discarded" else shares[kind])]
     lines: list[Line] = [(Span("time of workers", "dim"),)]

@@ -277,6 +277,17 @@ def test_what_was_discarded_is_not_what_a_low_pane_cuts_of_the_time_of_workers(l
     assert not any("discarded" in text(line) for line in none)
 
 
+def test_nobody_is_told_that_workers_do_nothing_while_they_are_at_their_first_tasks(late):
+    waited = dict.fromkeys(ACCOUNT, 0.0) | {"waiting": 0.8, "starting": 2.0}
+    phase = PhaseProgress(1, 10, running=2, bytes_total=10, started_seconds=1.0)
+    at_it = msgspec.structs.replace(late, snapshot=msgspec.structs.replace(late.snapshot, phases=(phase,)))
+    told = [text(line) for line in io_lines(msgspec.structs.replace(at_it, account=waited), 40)]
+    assert told[-1] == "time of workers: told when a task ends"
+    idle = msgspec.structs.replace(at_it.snapshot, phases=(msgspec.structs.replace(phase, running=0),))
+    told = [text(line) for line in io_lines(msgspec.structs.replace(at_it, snapshot=idle, account=waited), 40)]
+    assert told[-1].startswith(" not at job 100%")
+
+
 def test_the_fullest_pane_of_figures_has_room_for_all_but_the_least_of_the_time_at_120_x_36(late):
     view = msgspec.structs.replace(resumed(late), account=ACCOUNT, latencies=Latencies({1: 1}, 0))
     assert len(io_lines(view, 40)) <= 12
