@@ -36,13 +36,30 @@ def _goes(widget):
     return isinstance(widget, LinesPane) and widget._going
 
 
+async def drain(app):
+    """Wait until all widgets have taken what was sent to them: a pilot waits for those of the screen on top alone."""
+    waits = []
+    for each in [app, *app._registry]:
+        taken = asyncio.Event()
+        if each.call_later(taken.set):
+            waits.append((each, taken))
+    while not app._exception_event.is_set():
+        # One that is removed meanwhile takes nothing any more.
+        if all(taken.is_set() or not each.is_running for each, taken in waits):
+            return
+        await asyncio.sleep(0)
+
+
 async def settled(app, pilot):
     """Wait until the newest view is drawn, and nothing moves any more."""
     before = None
     await pilot.pause()
     for _ in range(50):
         app.pull()
-        await pilot.pause()
+        await drain(app)
+        await drain(app)
+        if app.screen_stack:
+            app.screen._on_timer_update()
         now = text_of(app)
         # What scrolls slows down towards its end, where two looks may find the same lines.
         if now == before and not app.animator._animations and not any(_goes(each) for each in app._registry):
