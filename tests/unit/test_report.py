@@ -179,6 +179,7 @@ def test_tasks_that_were_stored_before_are_told_from_those_that_were_done():
     report, found = reported(written([*log, (4.1, JobSucceeded("job", 9, (), ()))], header(4, 1)))
     assert report.fates[0].tolist() == [STORED_BEFORE, DONE_ONCE, STORED_BEFORE, DONE_ONCE]
     assert "2 stored before, or not needed, 2 done at the first attempt" in found.text
+    assert "2 stored already" in found.text
 
 
 def test_how_long_attempts_took_is_told_of_those_that_did_their_tasks():
