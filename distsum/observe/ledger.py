@@ -413,7 +413,6 @@ def _started_words(entry: BackupEntry) -> str:
 
 def _ended_words(entry: BackupEntry) -> str:
     backup, first = _name(entry.worker), _name(entry.of_worker)
-    # What the worker took itself, as the attempts of a task tell it, is less: its request was on its way before that.
     later = f"{duration_words(entry.took_seconds or 0.0)} after the decision"
     children = counted(entry.children, "part")
     match entry.outcome:
