@@ -13,11 +13,11 @@ from distsum.observe.states import NAMES, RUNNING
 
 from .cells import fitted
 from .dialogs import Ask, Choice
+from .figures import io_lines
 from .filter_box import FilterBox
 from .lines import (
     Span,
     header_lines,
-    io_lines,
     log_lines,
     state_words,
     straggler_lines,

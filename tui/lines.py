@@ -9,17 +9,15 @@ from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 from distsum.dtypes import short_name
 from distsum.observe.ledger import LEDGER_MARKS, ledger_lines, task_words, totals_parts
-from distsum.observe.rates import BACKUP_MARK, FAILED_MARK, SLICE_SECONDS
-from distsum.observe.states import QUEUED
+from distsum.observe.rates import BACKUP_MARK, FAILED_MARK, SLICE_SECONDS, SLICES
 from distsum.observe.workers import GONE
 from distsum.wording import counted, digits, printable, size_unit, size_words
 
-from .cells import fitted, padded, width_of, wrapped
+from .cells import fitted, middle_cut, padded, width_of, wrapped
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Sequence
 
-    from distsum.latency import Latencies
     from distsum.observe.snapshot import PhaseProgress
     from distsum.observe.view import JobView, WorkerView
     from distsum.observe.workers import WorkerStatus
@@ -51,8 +49,6 @@ _SHAPE_ABOVE: Final = 100
 """Columns from which on the first line says how many numbers inputs have, and below which the second does."""
 _LEAST_BAR: Final = 20
 """Columns that the bar keeps beside that."""
-_ACCOUNT_WORDS: Final = {"waiting": "not at job"}
-"""What the parts of workers' time are called, where not by their own names."""
 _TASK_WIDTH: Final = 20
 """Columns from which on a worker's line says what it does."""
 
@@ -118,15 +114,6 @@ def _bytes_done(phases: Sequence[PhaseProgress]) -> tuple[int, int]:
     before = sum(phase.bytes_before for phase in phases)
     read = sum(min(phase.bytes_read, phase.bytes_total) for phase in phases)
     return before + read, before + sum(phase.bytes_total for phase in phases)
-
-
-def task_counts(phases: Sequence[PhaseProgress]) -> tuple[int, int, int, int]:
-    """Return how many tasks of all phases are done, how many there are, how many had been done before, and run now."""
-    unneeded = sum(phase.unneeded for phase in phases)
-    done, tasks, reused, running = (
-        sum(getattr(phase, name) for phase in phases) for name in ("done", "tasks", "reused", "running")
-    )
-    return unneeded + done, unneeded + tasks, unneeded + reused, running
 
 
 def has_begun(phases: Sequence[PhaseProgress]) -> bool:
@@ -197,8 +184,9 @@ def _bar_line(view: JobView, width: int, shape: str) -> Line:
     unit, factor = size_unit(total)
     share = share_done(view)
     figures = f" {int(share * 100):3}% {digits(read / factor)}/{digits(total / factor)} {unit}"
-    if width >= 60 and not view.snapshot.finished and any(phase.bytes_read for phase in phases):
-        figures += f" {size_words(_recent(view.read_rates))}/s"
+    size = sum(phase.bytes_read for phase in phases)
+    if width >= 60 and not view.snapshot.finished and size:
+        figures += f" {rate_words(view.read_rates, size)}".removesuffix(" -")
     room = max(0, width - len(figures))
     before = f"{shape} " if shape and room - width_of(shape) > _LEAST_BAR else ""
     room -= width_of(before)
@@ -276,114 +264,27 @@ def _worker_line(each: WorkerView, usual: float, name_width: int, width: int) ->
     if status.task is not None and (task_room := left - name_width - 3) >= _TASK_WIDTH:
         name = padded(name, name_width + 2)
         task = fitted(task_words(status.task), task_room)
-    name = fitted(name, left - 1)
+    name = middle_cut(name, left - 1)
     lane_role: Role = "warn" if slow else "good"
     doing = Span(padded(task, left - width_of(name)), "dim")
     return Span(name, role), doing, Span(shown, lane_role), Span(f" {end}", role)
 
 
-def io_lines(view: JobView, width: int, shared: Sequence[Line] = ()) -> list[Line]:
-    """Return what goes through: tasks, bytes a second, what was done again, and what the workers' time went into.
+def rate_words(rates: Sequence[float], size: int) -> str:
+    """Return how fast something went in the last two seconds, since it began to; ``-`` as long as nobody can tell.
 
     Args:
-        view: Knows it.
-        width: Columns.
-        shared: What is known of the queue that the job's tasks are in with those of all others.
+        rates: Bytes a second in slices of time, the last one last, of which the newest is over.
+        size: Bytes in all. Where there are some and no slice has any, they came after the newest.
+
+    >>> rate_words((0.0, 0.0, 8e6, 4e6), 6_000_000), rate_words((0.0,) * 9, 6_000_000), rate_words((), 0)
+    ('6.00 MB/s', '-', '0 B/s')
     """
-    snapshot = view.snapshot
-    done, tasks, before, running = task_counts(snapshot.phases)
-    at_end = " at its end" if snapshot.finished and running else ""
-    lines: list[Line] = [
-        (Span("tasks ", "dim"), Span(f"{done:,}/{tasks:,} done, {running:,} running{at_end}")),
-        *([(Span("      ", "dim"), Span(f"{before:,} of them before this run"))] if before else []),
-        *shared,
-        *_queue_lines(view, width, shared=bool(shared)),
-        _rate_line("read ", view.read_rates, width),
-        _rate_line("write", view.write_rates, width),
-    ]
-    again: list[Span] = [Span("again ", "dim"), Span(counted(snapshot.retries, "retry", "retries"))]
-    if snapshot.workers_lost:
-        again.append(Span(f", {counted(snapshot.workers_lost, 'worker')} lost", "bad"))
-    lines.append(tuple(again))
-    if view.latencies.counts:
-        lines.append(_latency_line(view.latencies))
-    return lines + _account_lines(view.account, width)
-
-
-def _queue_lines(view: JobView, width: int, *, shared: bool) -> list[Line]:
-    """Return which tasks of the job are in the queue again; nothing of a job that has ended."""
-    snapshot = view.snapshot
-    if snapshot.finished or not snapshot.phases:
-        return []
-    again = sum(phase.states.count(QUEUED) for phase in view.states)
-    words = f"{'of this job ' if shared else ''}{again:,} queued again"
-    if snapshot.returned:
-        words += f", {snapshot.returned:,} redelivered"
-    label = "" if shared else "queue"
-    return labelled(label, words, width)
-
-
-def labelled(label: str, words: str, width: int, role: Role = "plain") -> list[Line]:
-    """Return words beside a label of at most five characters, folded where they are too long."""
-    folded = wrapped(words, max(1, width - 6))
-    return [(Span(f"{label if place == 0 else '':6}", "dim"), Span(each, role)) for place, each in enumerate(folded)]
-
-
-def _account_lines(account: Mapping[str, float], width: int) -> list[Line]:
-    """Return what the workers' time went into, as far as it shows.
-
-    Discarded stands first, and the rest by size: a low pane cuts the last line, and that is to be the least of them.
-    """
-    spent = {kind: seconds for kind, seconds in account.items() if kind != "starting"}
-    total = sum(spent.values())
-    if total <= 0:
-        return []
-    shares = {kind: round(100 * seconds / total) for kind, seconds in spent.items()}
-    shown = [kind for kind in spent if (spent[kind] if kind == "discarded" else shares[kind])]
-    lines: list[Line] = [(Span("time of workers", "dim"),)]
-    for kind in sorted(shown, key=lambda kind: (kind != "discarded", -shares[kind])):
-        bar = "▬" * round(spent[kind] / total * max(0, width - 18))
-        role: Role = "warn" if kind in {"waiting", "discarded"} else "good"
-        lines.append((Span(f" {_ACCOUNT_WORDS.get(kind, kind):<10} {shares[kind]:3}% "), Span(bar, role)))
-    return lines
-
-
-def _latency_line(latencies: Latencies) -> Line:
-    """Return how long the server took to begin its answers: half of them, and all but a hundredth."""
-    half, most = (_short_words(latencies.quantile_seconds(share)) for share in (0.5, 0.99))
-    retries = counted(latencies.retries, "retry", "retries")
-    return Span("S3 ", "dim"), Span(f"p50 {half} p99 {most}, {retries}", "warn" if latencies.retries else "plain")
-
-
-def _short_words(seconds: float) -> str:
-    return f"{1000 * seconds:.0f}ms" if seconds < 1.0 else clock_words(seconds)
-
-
-def _rate_line(name: str, rates: Sequence[float], width: int) -> Line:
-    return traced_line(name, f"{size_words(_recent(rates))}/s", rates, width)
-
-
-def traced_line(name: str, told: str, values: Sequence[float], width: int) -> Line:
-    """Return a figure, and how it was until now."""
-    return Span(f"{name} ", "dim"), Span(f"{told:>10} "), Span(sparkline(values, max(0, width - 18)), "good")
-
-
-def sparkline(values: Sequence[float], width: int) -> str:
-    """Return the last values as blocks, as high as their share of the largest of them.
-
-    >>> sparkline([0, 1, 4, 8], 3)
-    '▁▄█'
-    """
-    shown = values[-width:] if width else ()
-    most = max(shown, default=0.0)
-    if most <= 0:
-        return BLOCKS[1] * len(shown)
-    return "".join(BLOCKS[max(1, round(value / most * 8))] for value in shown)
-
-
-def _recent(rates: Sequence[float]) -> float:
-    last = rates[-int(2 / SLICE_SECONDS) :]
-    return sum(last) / len(last) if last else 0.0
+    if size and not any(rates) and len(rates) < SLICES:
+        return "-"
+    begun = next((place for place, rate in enumerate(rates) if rate), 0)
+    last = rates[begun:][-int(2 / SLICE_SECONDS) :]
+    return f"{size_words(sum(last) / len(last) if last else 0.0)}/s"
 
 
 def straggler_title(view: JobView, width: int) -> str:

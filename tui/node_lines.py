@@ -189,7 +189,7 @@ def _node_line(view: JobView, made: TaskId, tree: Tree, child: Child | None, nam
     files = f"{files_words(tree, made.phase, made.index):<22} "
     who = ""
     if child is not None and child.attempts:
-        who = f"{fitted(printable(child.worker, 40), 16)} {_child_time(view, child)}".rstrip()
+        who = f"{middle_cut(printable(child.worker, 40), 16)} {_child_time(view, child)}".rstrip()
         if child.attempts > 1:
             who += f", {counted(child.attempts, 'attempt')}"
     room = width - sum(len(span.text) for span in left)
@@ -325,7 +325,7 @@ def time_lines(view: JobView, detail: NodeDetail | None, task: TaskId, width: in
         told = _figures_of(view, attempt)
         lines.append(
             (
-                Span(f"{number:>3} {padded(fitted(_who(attempt), names), names)}  "),
+                Span(f"{number:>3} {padded(middle_cut(_who(attempt), names), names)}  "),
                 Span(_bar(attempt, began, ended, now, bar), role),
                 Span(f" {padded(fitted(_outcome(attempt), outcomes), outcomes)}", role),
                 Span("".join(f" {told[name]:>{room}}" for name, room in figures.items())),

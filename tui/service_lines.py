@@ -13,19 +13,8 @@ from distsum.service.messages import ENDED, JobState
 from distsum.wording import counted, printable, size_words
 
 from .cells import fitted
-from .lines import (
-    SLOW,
-    Line,
-    Role,
-    Span,
-    clock_words,
-    has_begun,
-    labelled,
-    share_read,
-    task_counts,
-    traced_line,
-    usual_rate,
-)
+from .figures import labelled, stored_words, task_counts, traced_line
+from .lines import SLOW, Line, Role, Span, clock_words, has_begun, share_read, usual_rate
 from .table_lines import Cell, Column, Row
 
 if TYPE_CHECKING:
@@ -68,9 +57,9 @@ _WORKER_SIGNS: Final[dict[WorkerState, tuple[str, Role]]] = {
 _WORKER_ORDER: Final = ("quarantined", "paused", "busy", "idle", "refused", "lost", "left")
 WORKER_COLUMNS: Final = (
     Column("state", 13),
-    Column("worker", 12, grows=1),
-    Column("host", 10, rank=4, grows=1),
-    Column("slots", 5, rank=7, right=True),
+    Column("worker", 12, grows=1, middle=True),
+    Column("host", 10, rank=4, grows=1, middle=True),
+    Column("there", 5, rank=7, right=True),
     Column("task", 26, rank=3, grows=2),
     Column("tasks", 5, rank=5, right=True),
     Column("failed", 6, rank=8, right=True),
@@ -195,15 +184,16 @@ def job_details(status: JobStatus, now: float) -> tuple[str, ...]:
         return f"{status.state} {_moment(status.ended_seconds)}{reason}", first
     if snapshot is None or status.state == "queued":
         return "waits for jobs of a higher priority, or that came before it", first
-    done, tasks, before, running = task_counts(snapshot.phases)
+    counts = task_counts(snapshot.phases)
+    done = f"{counts.done:,} of {counted(counts.tasks, 'task')} done"
     if _stand(status) == "waiting":
         why = "no worker has been free for it yet" if snapshot.workers else "there is no worker"
-        return f"{done:,} of {counted(tasks, 'task')} done, and none has begun: {why}", first
-    words = f"{done:,} of {counted(tasks, 'task')} done, {running:,} running on {counted(snapshot.workers, 'worker')}"
-    if before:
-        words += f"; {before:,} were done before"
+        return f"{done}, and none has begun: {why}", first
+    words = f"{done}, {counts.running:,} running on {counted(snapshot.workers, 'worker')}"
+    if stored := stored_words(counts):
+        words += f"; of them {stored}"
     if snapshot.retries:
-        words += f"; {counted(snapshot.retries, 'retry', 'retries')}"
+        words += f"; {counted(snapshot.retries, 'attempt')} repeated"
     if snapshot.backups.started:
         words += f"; {counted(snapshot.backups.started, 'backup')}"
     return words, first
@@ -248,7 +238,7 @@ def overview_line(view: ServiceView | None, now: float, width: int) -> Line:
 
 def worker_rows(workers: Sequence[WorkerStatus], now: float) -> list[Row]:
     """Return the workers: those first that want a look, then by name, and those last that are gone."""
-    slots = Counter(each.host for each in workers if each.state not in GONE)
+    on_host = Counter(each.host for each in workers if each.state not in GONE)
     looked = {"quarantined": 0, "paused": 0} | dict.fromkeys(GONE, 2)
 
     def key(each: WorkerStatus) -> tuple[int, float, str]:
@@ -256,7 +246,7 @@ def worker_rows(workers: Sequence[WorkerStatus], now: float) -> list[Row]:
         return rank, -each.heard_seconds if rank == 2 else 0.0, each.worker
 
     usual = usual_rate(workers)
-    return [_worker_row(each, slots[each.host], usual, now) for each in sorted(workers, key=key)]
+    return [_worker_row(each, on_host[each.host], usual, now) for each in sorted(workers, key=key)]
 
 
 def is_silent(each: WorkerStatus, now: float) -> bool:
@@ -264,7 +254,7 @@ def is_silent(each: WorkerStatus, now: float) -> bool:
     return each.state not in GONE and now - each.heard_seconds > SILENT_SECONDS
 
 
-def _worker_row(each: WorkerStatus, slots: int, usual: float, now: float) -> Row:
+def _worker_row(each: WorkerStatus, on_host: int, usual: float, now: float) -> Row:
     sign, role = _WORKER_SIGNS[each.state]
     heard = max(0.0, now - each.heard_seconds)
     silent = is_silent(each, now)
@@ -279,7 +269,7 @@ def _worker_row(each: WorkerStatus, slots: int, usual: float, now: float) -> Row
             Cell(f"{sign} {each.state}", _WORKER_ORDER.index(each.state), role),
             Cell(printable(each.worker, 80)),
             Cell(printable(each.host, 80)),
-            Cell(f"{slots:,}" if slots else "-", slots, "dim"),
+            Cell(f"{on_host:,}" if on_host else "-", on_host, "dim"),
             Cell(task),
             Cell(f"{each.tasks:,}", each.tasks),
             Cell(f"{each.failures:,}", each.failures, "bad" if each.failures else "dim"),
@@ -288,18 +278,20 @@ def _worker_row(each: WorkerStatus, slots: int, usual: float, now: float) -> Row
             Cell(printable(each.version, 40), each.version, "dim"),
             Cell(clock_words(heard), heard, "bad" if silent else "dim"),
         ),
-        _worker_details(each, slots, usual, now),
+        _worker_details(each, on_host, usual, now),
     )
 
 
-def _worker_details(each: WorkerStatus, slots: int, usual: float, now: float) -> tuple[str, ...]:
+def _worker_details(each: WorkerStatus, on_host: int, usual: float, now: float) -> tuple[str, ...]:
     first = f"{printable(each.worker, 80)}: process {each.pid} on {printable(each.host, 80)}"
     if each.version:
         first += f", distsum {printable(each.version, 40)}"
     if each.state not in GONE:
-        first += f", which has {counted(slots, 'slot')}; known for {clock_words(max(0.0, now - each.joined_seconds))}"
-    read = f"{size_words(each.bytes_read)} read; a task took {size_words(each.peak_bytes)} at most"
+        there = f"one of {on_host:,} workers there" if on_host > 1 else "the only worker there"
+        first += f", {there}; known for {clock_words(max(0.0, now - each.joined_seconds))}"
+    read = "no task done yet"
     if each.tasks:
+        read = f"{size_words(each.bytes_read)} read; a task took {size_words(each.peak_bytes)} at most"
         read += f"; it waited for bytes {each.reading_share:.0%} of its time"
         if usual and each.bytes_per_second:
             read += f"; {each.bytes_per_second / usual:.2f}x the median rate"

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from distsum.wording import counted, printable
 
-from .cells import fitted, padded, width_of
-from .lines import Line, Role, Span, sparkline
+from .cells import fitted, middle_cut, padded, width_of
+from .figures import sparkline
+from .lines import Line, Role, Span
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,6 +29,7 @@ class Column(NamedTuple):
         rank: 0 is always shown; of the others the highest goes first where there is no room.
         grows: Its share of the room that is left; 0 stays as wide as it is.
         right: Whether it stands at the right, as figures do.
+        middle: Whether what is too long loses its middle, as names do that differ in their ends.
     """
 
     title: str
@@ -35,6 +37,7 @@ class Column(NamedTuple):
     rank: int = 0
     grows: int = 0
     right: bool = False
+    middle: bool = False
 
 
 class Cell(NamedTuple):
@@ -127,7 +130,8 @@ def cell_line(cell: Cell, column: Column, width: int) -> Line:
             filled = int(cell.share * room)
             bar = Span("━" * filled, "good"), Span("─" * (room - filled), "dim")
             return *bar, Span(f" {cell.text}", cell.role)
-    return (Span(padded(fitted(cell.text, width), width, right=column.right), cell.role),)
+    cut = middle_cut if column.middle else fitted
+    return (Span(padded(cut(cell.text, width), width, right=column.right), cell.role),)
 
 
 def arranged(rows: Sequence[Row], sorting: Sorting) -> list[Row]:

@@ -8,7 +8,7 @@ from textual.binding import Binding, BindingType
 
 from .dialogs import Told
 from .list_screen import ListScreen
-from .service_lines import WORKER_COLUMNS, fleet_words, worker_rows
+from .service_lines import WORKER_COLUMNS, fleet_words, worker_rows, workers_there
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,6 +24,9 @@ _EMPTY = (
     "On a machine that reaches the broker and the data, this starts one for each of its processors:\n\n"
     "  distsum worker\n\n"
     "`distsum fleet` has them on many hosts, over SSH."
+)
+_COMING = (
+    "No worker is there yet.\n\nThe master's fleet brings them; its log tells of each step, and of hosts that fail."
 )
 
 
@@ -54,7 +57,8 @@ class WorkersScreen(ListScreen):
 
     def empty(self, view: ServiceView) -> str:
         """Return how there can be a worker."""
-        return _EMPTY
+        fleet = view.fleet
+        return _COMING if fleet is not None and fleet.held and fleet.wanted != 0 else _EMPTY
 
     @property
     def _chosen(self) -> WorkerStatus | None:
@@ -75,8 +79,9 @@ class WorkersScreen(ListScreen):
         return super().offered(), self._chosen and self._chosen.state
 
     def remark(self, view: ServiceView) -> str:
-        """Return how many the master's fleet is to have."""
-        return fleet_words(view.fleet)
+        """Return how many of those in the list are gone, and how many the master's fleet is to have."""
+        gone = len(view.workers) - workers_there(view.workers)
+        return " ── ".join(filter(None, (f"{gone:,} gone" if gone else "", fleet_words(view.fleet))))
 
     def action_open(self) -> None:
         """Tell all that is known of the chosen worker: below the list some of it may have no room."""

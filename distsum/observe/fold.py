@@ -45,6 +45,7 @@ class _PhaseTally:
     def __init__(self, tasks: int, reused: int, work: PhaseWork) -> None:
         self.tasks = tasks
         self.done = self.reused = reused
+        self.found = 0
         self.work = work
         self.bytes_read = 0
         self.started_seconds: float | None = None
@@ -170,6 +171,7 @@ class JobTally:
                     tasks=phase.tasks,
                     done=phase.done,
                     reused=phase.reused,
+                    found=phase.found,
                     running=running[number],
                     files_total=phase.to_do(phase.work.files),
                     bytes_total=phase.to_do(phase.work.bytes),
@@ -190,6 +192,8 @@ class JobTally:
             backups=self.ledger.totals(),
             returned=self.returned,
             speculation=self._speculation,
+            bytes_read=self.bytes_read,
+            bytes_written=self.bytes_written,
         )
 
     def input_name(self, index: int) -> str:
@@ -250,6 +254,7 @@ class JobTally:
         phase.done += 1
         phase.bytes_read += event.effort.bytes_read
         phase.reused += event.reused
+        phase.found += event.reused
         if phase.done == phase.tasks:
             phase.finished_seconds = now
         self.succeeded += 1
@@ -293,6 +298,7 @@ class JobTally:
             return
         phase.done -= 1
         phase.reused = min(phase.reused, phase.done)
+        phase.found = min(phase.found, phase.reused)
         self._note(f"the partial of {task_words(event.task)} was missing or damaged, and is made again")
 
     def _note(self, text: str) -> None:

@@ -50,7 +50,7 @@ class BackupEntry(msgspec.Struct, frozen=True, kw_only=True, tag="backup", tag_f
         helpers: Workers that make children of the node for either.
         outcome: How it ended; None while it races.
         ended_seconds: When.
-        took_seconds: From its beginning to its end.
+        took_seconds: From the decision to make it to its end.
         saved_seconds: How much longer the first attempt was expected to take; None where no end of that was to be seen,
             and 0 where another backup of the task tells it.
         wasted_bytes: What was read by attempts that did not do the task, and for children that it was done without.
@@ -341,7 +341,7 @@ def entry_words(entry: Entry) -> str:
     >>> print(entry_words(backup))
     phase 1 task 3013  w07 -> w19  3.2s > 1.2 x mean 1.4s; reads at 0.06x its peers; left 19s, a copy takes 1.4s
     >>> print(entry_words(msgspec.structs.replace(backup, outcome="won", took_seconds=1.5, saved_seconds=17.5)))
-    phase 1 task 3013  w19 won in 1.5s; w07 cancelled; saved about 18s
+    phase 1 task 3013  w19 won 1.5s after the decision; w07 cancelled; saved about 18s
     """
     if isinstance(entry, DeclinedEntry):
         return _declined_words(entry)
@@ -413,22 +413,22 @@ def _started_words(entry: BackupEntry) -> str:
 
 def _ended_words(entry: BackupEntry) -> str:
     backup, first = _name(entry.worker), _name(entry.of_worker)
-    took = duration_words(entry.took_seconds or 0.0)
+    later = f"{duration_words(entry.took_seconds or 0.0)} after the decision"
     children = counted(entry.children, "part")
     match entry.outcome:
         case "won":
-            parts = [f"{backup} won in {took}", f"{first} cancelled", _saved_words(entry.saved_seconds)]
+            parts = [f"{backup} won {later}", f"{first} cancelled", _saved_words(entry.saved_seconds)]
         case "helped":
-            parts = [f"{backup} helped for {took}", "another attempt was sooner, with its help"]
+            parts = [f"{backup} helped until {later}", "another attempt was sooner, with its help"]
             if entry.saved_seconds != 0.0:
                 parts.append(_saved_words(entry.saved_seconds))
         case "lost":
-            parts = [f"{backup} lost after {took}", "another attempt was sooner"]
+            parts = [f"{backup} lost {later}", "another attempt was sooner"]
         case "cancelled":
-            parts = [f"{backup} cancelled with the job after {took}"]
+            parts = [f"{backup} cancelled with the job {later}"]
         case _:
             parts = [
-                f"{backup} is of no use any more after {took}",
+                f"{backup} is of no use any more, {later}",
                 "an attempt failed, its worker was lost or got another task, or the master ended",
             ]
     if entry.children:

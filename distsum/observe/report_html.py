@@ -163,7 +163,7 @@ def _summary(report: JobReport) -> str:
             "tasks",
             tasks,
             f"{tasks:,}" if done == tasks else f"{done:,} of {tasks:,}",
-            f"{sum(phase.reused for phase in snapshot.phases):,} stored before",
+            f"{sum(phase.reused for phase in snapshot.phases):,} stored already",
         ),
         ("attempts", "attempts", tally.attempts, f"{tally.attempts:,}", f"{tally.retries:,} repeated"),
         (
@@ -235,7 +235,7 @@ def _phases(report: JobReport) -> str:
         )
     if not rows:
         return "<h2>Phases</h2><p>The job had not begun.</p>"
-    heads = ("phase", "n:tasks", "n:stored before or not needed", "n:read", "n:took", "n:rate")
+    heads = ("phase", "n:tasks", "n:stored already or not needed", "n:read", "n:took", "n:rate")
     times_heads = ("n:attempt: median", "n:99 %", "n:longest")
     caption = "Phase 1 adds the inputs, the others the partials of the phase before; they overlap."
     return f"<h2>Phases</h2>{_table(caption, (*heads, *times_heads), rows)}"

@@ -141,7 +141,7 @@ def _cell_words(
 def attempt_words(attempt: Attempt) -> str:
     """Return an attempt in a sentence, harmless to show."""
     ended, began = attempt.ended_seconds, attempt.began_seconds
-    when = "" if began is None else f" from {duration_words(began)}"
+    when = ", begun at an unknown time" if began is None else f" from {duration_words(began)}"
     took = "" if began is None or ended is None else f" after {duration_words(ended - began)}"
     how = attempt.end if attempt.failure is None else f"{attempt.end} ({attempt.failure})"
     return f"{WORDS_OF_WHY[attempt.why]} on {printable(attempt.worker, 60)}{when}, {how}{took}"
@@ -182,10 +182,12 @@ def time_line(report: JobReport) -> Drawing:
     said = [f"{counted(spans.worker.size, 'attempt')} by {counted(len(workers), 'worker')}"]
     if each > 1:
         said.append(f"a row is {counted(each, 'worker')}, put together")
-    if untold := int(np.isnan(spans.began_seconds).sum()):
-        said.append(f"{counted(untold, 'attempt')} left out, of which nobody has told when they began")
     parts = _axis(frame)
-    if each == 1 and spans.worker.size <= _MOST_ATTEMPTS:
+    all_drawn = each == 1 and spans.worker.size <= _MOST_ATTEMPTS
+    if untold := int(np.isnan(spans.began_seconds).sum()):
+        told = counted(untold, "attempt whose beginning", "attempts whose beginnings")
+        said.append(f"{told} nobody has told: {'drawn at the end of each' if all_drawn else 'counted as no time'}")
+    if all_drawn:
         drawn = [attempt for name in workers for attempt in report.attempts.time_line(name)]
     else:
         said.append("the stronger the colour, the busier; attempts at unusual tasks are drawn over it")
@@ -195,7 +197,7 @@ def time_line(report: JobReport) -> Drawing:
             said.append(f"of {len(drawn):,} of them the first {_MOST_ATTEMPTS:,}")
             drawn = drawn[:_MOST_ATTEMPTS]
     places = {name: place // each for place, name in enumerate(workers)}
-    parts += [_bar(attempt, places[attempt.worker], frame) for attempt in drawn if attempt.began_seconds is not None]
+    parts += [_bar(attempt, places[attempt.worker], frame) for attempt in drawn]
     parts += _labels(frame)
     words = "; ".join(said)
     return Drawing(
@@ -303,8 +305,8 @@ def _passed(moments: NDArray[np.float64], edges: NDArray[np.float64]) -> NDArray
 
 
 def _bar(attempt: Attempt, row: int, frame: _Frame) -> str:
-    began = attempt.began_seconds or 0.0
     ended = frame.end_seconds if attempt.ended_seconds is None else attempt.ended_seconds
+    began = ended if attempt.began_seconds is None else attempt.began_seconds
     wide = max(frame.x(ended) - frame.x(began) - 0.4, 0.8)
     kind = "usual" if attempt.why == "first" else attempt.why
     parity = " even" if attempt.task.phase % 2 == 0 else ""

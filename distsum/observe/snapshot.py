@@ -50,7 +50,7 @@ class PhaseProgress(msgspec.Struct, frozen=True):
         phase: 1 for the phase that reads the inputs.
         tasks: Tasks the phase has to have done: its nodes that are needed.
         done: Tasks whose partial is stored, reused ones included.
-        reused: Tasks whose partial was stored before this run.
+        reused: Tasks whose partial was stored already, so that nothing had to be computed for them.
         running: Attempts under way.
         files_total: Inputs (phase 1) or partials (others) that are read for the tasks that are not reused.
         bytes_total: Bytes that are read for them, by the plan.
@@ -59,6 +59,8 @@ class PhaseProgress(msgspec.Struct, frozen=True):
         bytes_planned: Bytes that are read for them, likewise.
         started_seconds: When its first attempt began, in seconds since the job's start; None before.
         finished_seconds: When its last task was done; None before.
+        found: Reused tasks that were stored when a worker came to them, and not yet when this run began: by an equal
+            job, another master, or an attempt that was given up.
     """
 
     phase: int
@@ -73,6 +75,7 @@ class PhaseProgress(msgspec.Struct, frozen=True):
     finished_seconds: float | None = None
     tasks_planned: int = 0
     bytes_planned: int = 0
+    found: int = 0
 
     @property
     def unneeded(self) -> int:
@@ -103,6 +106,8 @@ class Snapshot(msgspec.Struct, frozen=True):
         backups: What became of backups of stragglers so far.
         returned: Deliveries of tasks that came back since their worker was lost.
         speculation: Whether stragglers get backups, by the settings and what was asked for since; None if not known.
+        bytes_read: What all attempts that have done something have read, helpers included.
+        bytes_written: Likewise.
     """
 
     job: str
@@ -119,3 +124,5 @@ class Snapshot(msgspec.Struct, frozen=True):
     backups: BackupTotals = BackupTotals()
     returned: int = 0
     speculation: bool | None = None
+    bytes_read: int = 0
+    bytes_written: int = 0

@@ -341,7 +341,7 @@ def test_a_straggler_gets_a_backup_whose_story_is_told_by_the_summary_and_the_hi
     assert (told["retries"], told["attempts"]) == (0, 8 + backups["started"])
     assert sum(account["seconds"]["discarded"] for account in told["worker_accounts"]) > 0.5
     lines = done.stderr.splitlines()
-    assert any(" won in " in line and "phase 1 task 1" in line for line in lines), "a note as it happens"
+    assert any(" won " in line and "phase 1 task 1" in line for line in lines), "a note as it happens"
     assert any(line.startswith(f"{backups['started']} backup") for line in lines), "and a line in the end"
     shown = together(
         {

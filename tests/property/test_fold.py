@@ -22,7 +22,9 @@ from distsum.messages import (
     Effort,
     Heartbeat,
     JobSpec,
+    JobStarted,
     JobSucceeded,
+    NodeReopened,
     RunTask,
     SubmitJob,
     TaskFailed,
@@ -232,7 +234,7 @@ class DrawnRun:
         phases = self.tally.snapshot(self.clock).phases
         assert len(phases) in {0, len(self.work)}
         for phase, work in zip(phases, self.work, strict=False):  # There are none before the job starts.
-            assert 0 <= phase.reused <= phase.done <= phase.tasks <= work.tasks
+            assert 0 <= phase.found <= phase.reused <= phase.done <= phase.tasks <= work.tasks
             assert phase.running >= 0
             assert 0 <= phase.files_total <= work.files
             assert 0 <= phase.bytes_total <= work.bytes
@@ -284,3 +286,18 @@ def test_a_worker_that_is_gone_is_lost_once_whoever_tells_it_and_one_that_left_i
         tally.take(event, 2.0)
     assert tally.workers_lost == 2
     assert tally.snapshot(2.0).notes_total == 2
+
+
+def test_what_was_stored_when_a_worker_came_is_told_from_what_was_stored_before_the_run():
+    tally = JobTally((PhaseWork(4, 4, 4 * BYTES),), lambda index: b"%d.npy" % index)
+    tasks = [TaskId("job", 1, 0, index) for index in range(4)]
+    effort = Effort(0, 0, 0, 0, 0.0, 0.0, 0.0, 0.0, 0)
+    tally.take(JobStarted("job", "mean", 4, (4,), (2,)), 0.0)
+    for number, task, reused in ((1, tasks[2], True), (2, tasks[3], False)):
+        tally.take(TaskStarted("w", task, 1, number), 1.0)
+        tally.take(TaskSucceeded("w", task, 1, (), reused, b"", effort, number), 2.0)
+    (phase,) = tally.snapshot(3.0).phases
+    assert (phase.done, phase.reused, phase.found) == (4, 3, 1)
+    tally.take(NodeReopened(tasks[2], stored=True), 3.0)
+    (phase,) = tally.snapshot(3.0).phases
+    assert (phase.done, phase.reused, phase.found) == (3, 3, 1)

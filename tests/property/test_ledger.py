@@ -259,12 +259,14 @@ def test_each_reason_and_outcome_has_a_sentence_with_its_numbers():
     assert said(begun("slow_worker")).startswith("w07 -> w19  3.2s on a worker whose last tasks took 3.0 x the mean; ")
     assert said(begun(helpers=("w1", "w2"))).endswith("; 2 more workers share it")
     assert said(begun(helpers=("w1",))).endswith("; 1 more worker shares it")
-    assert said(begun(), over("won")) == ("w19 won in 1.5s; w07 cancelled; saved about 17s; 2.00 MB read in vain")
+    assert said(begun(), over("won")) == (
+        "w19 won 1.5s after the decision; w07 cancelled; saved about 17s; 2.00 MB read in vain"
+    )
     assert "no end of that was in sight" in said(begun(), over("won", saved=None))
-    assert said(begun(), over("lost", wasted=0)) == "w19 lost after 1.5s; another attempt was sooner"
-    assert said(begun(), over("cancelled", wasted=0)) == "w19 cancelled with the job after 1.5s"
+    assert said(begun(), over("lost", wasted=0)) == "w19 lost 1.5s after the decision; another attempt was sooner"
+    assert said(begun(), over("cancelled", wasted=0)) == "w19 cancelled with the job 1.5s after the decision"
     assert "of no use any more" in said(begun(), over("moot"))
-    helped = "w19 helped for 1.5s; another attempt was sooner, with its help"
+    helped = "w19 helped until 1.5s after the decision; another attempt was sooner, with its help"
     assert said(begun(), over("helped", wasted=0, children=2)) == f"{helped}; saved about 17s; 2 parts made by others"
     assert said(begun(), over("helped", saved=0.0, wasted=0)) == helped, "another backup tells what was saved"
     assert said(begun(), over("won", wasted=0, children=2)).endswith("; saved about 17s; 2 parts made by others")
@@ -287,7 +289,7 @@ def test_what_raced_when_a_master_ended_is_over_when_the_next_one_begins():
     ledger.carry_on(told, 30.0)
     lines = ledger_lines(ledger.entries)
     assert [(each.what, each.seconds) for each in lines] == [("started", -20.0), ("moot", 0.0)]
-    assert "of no use any more after 20s" in lines[1].text
+    assert "of no use any more, 20s after the decision" in lines[1].text
 
 
 def test_a_tally_notes_each_backup_that_begins_or_ends_and_no_decline():
@@ -296,7 +298,7 @@ def test_a_tally_notes_each_backup_that_begins_or_ends_and_no_decline():
         tally.take(event, 1.0)
     snapshot = tally.snapshot(2.0)
     assert len(snapshot.notes) == snapshot.notes_total == 3
-    assert [("won in" in note, "->" in note) for note in snapshot.notes] == [
+    assert [(" won " in note, "->" in note) for note in snapshot.notes] == [
         (False, True),
         (True, False),
         (False, True),

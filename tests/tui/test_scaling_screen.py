@@ -53,10 +53,18 @@ def test_to_remove_some_asks_first():
 
 
 def test_the_list_says_how_many_are_asked_of_the_fleet():
-    assert "Workers ── 4 ── 4 asked of the fleet" in staged().show("w").text
+    assert "Workers ── 4 ── 1 gone ── 4 asked of the fleet" in staged().show("w").text
     assert "its fleet is looked at" in staged(FleetStatus(held=True, wanted=None)).show("w").text
     assert "is not held; its log says why" in staged(FleetStatus(held=False, wanted=None)).show("w").text
     assert "fleet" not in staged(None).show("w").lines[2]
+
+
+def test_where_the_fleet_has_brought_no_worker_yet_nobody_is_told_to_start_some():
+    for fleet, coming in ((HELD, True), (FleetStatus(held=True, wanted=None), True), (None, False)):
+        text = Stage(service(fleet=fleet)).show("w").text
+        assert ("The master's fleet brings them" in text) is coming
+        assert ("distsum worker" in text) is not coming
+    assert "distsum worker" in Stage(service(fleet=FleetStatus(held=True, wanted=0))).show("w").text
 
 
 def test_without_a_fleet_it_says_how_to_get_one():

@@ -6,8 +6,17 @@ import re
 
 import msgspec
 import pytest
-from distsum.tui.lines import header_lines, io_lines, log_lines, straggler_lines, straggler_title, worker_lines
-from distsum.tui.service_lines import JOB_COLUMNS, QueueTraces, job_rows, overview_line, shared_queue_lines, worker_rows
+from distsum.tui.figures import io_lines
+from distsum.tui.lines import header_lines, log_lines, straggler_lines, straggler_title, worker_lines
+from distsum.tui.service_lines import (
+    JOB_COLUMNS,
+    WORKER_COLUMNS,
+    QueueTraces,
+    job_rows,
+    overview_line,
+    shared_queue_lines,
+    worker_rows,
+)
 from distsum.tui.table_lines import cell_line, places
 from rich.cells import cell_len as width_of
 
@@ -16,7 +25,7 @@ from distsum.jobs import backup_rule
 from distsum.latency import Latencies, LatencyCounter
 from distsum.observe.history import History
 from distsum.observe.player import Player
-from distsum.observe.rates import Estimate
+from distsum.observe.rates import SLICES, Estimate
 from distsum.observe.snapshot import JobTerms, PhaseProgress
 from distsum.observe.states import QUEUED
 from distsum.observe.view import WorkerView
@@ -251,7 +260,7 @@ def test_how_long_s3_takes_to_answer_is_told_where_it_is_asked(late):
     assert half.endswith("ms")
     assert 34 <= int(half.removesuffix("ms")) <= 42
     assert 1.7 <= float(most.removesuffix("s,")) <= 2.1
-    assert line.endswith(" 7 retries")
+    assert line.endswith(", 7 requests again")
     assert len(line) <= 40
     assert not any(text(line).startswith("S3") for line in io_lines(late, 40))
 
@@ -266,6 +275,17 @@ def test_what_was_discarded_is_not_what_a_low_pane_cuts_of_the_time_of_workers(l
     assert max(map(len, lines)) <= 40
     none = io_lines(msgspec.structs.replace(late, account=ACCOUNT | {"discarded": 0.0}), 40)
     assert not any("discarded" in text(line) for line in none)
+
+
+def test_nobody_is_told_that_workers_do_nothing_while_they_are_at_their_first_tasks(late):
+    waited = dict.fromkeys(ACCOUNT, 0.0) | {"waiting": 0.8, "starting": 2.0}
+    phase = PhaseProgress(1, 10, running=2, bytes_total=10, started_seconds=1.0)
+    at_it = msgspec.structs.replace(late, snapshot=msgspec.structs.replace(late.snapshot, phases=(phase,)))
+    told = [text(line) for line in io_lines(msgspec.structs.replace(at_it, account=waited), 40)]
+    assert told[-1] == "time of workers: told when a task ends"
+    idle = msgspec.structs.replace(at_it.snapshot, phases=(msgspec.structs.replace(phase, running=0),))
+    told = [text(line) for line in io_lines(msgspec.structs.replace(at_it, snapshot=idle, account=waited), 40)]
+    assert told[-1].startswith(" not at job 100%")
 
 
 def test_the_fullest_pane_of_figures_has_room_for_all_but_the_least_of_the_time_at_120_x_36(late):
@@ -339,11 +359,56 @@ def test_what_was_stored_before_counts_as_done_and_is_told(late):
     assert " 85% 85.0/100 MB" in text(bar)
     first, second, *_ = map(text, io_lines(view, 40))
     assert first == "tasks 425/500 done, 2 running"
-    assert second.split() == ["400", "of", "them", "before", "this", "run"]
+    assert second.split() == ["of", "them", "400", "before", "this", "run"]
     (row,) = job_rows([msgspec.structs.replace(running("7f3a90c1d2e4"), snapshot=view.snapshot)], NOW)
     assert row.cells[3].text == " 85%"
     assert row.details[0].startswith("425 of 500 tasks done, 2 running on ")
-    assert "; 400 were done before" in row.details[0]
+    assert "; of them 400 before this run" in row.details[0]
+
+
+def test_what_was_stored_by_others_meanwhile_is_not_told_as_done_before(late):
+    phase = PhaseProgress(1, 150, 75, reused=53, found=3, bytes_total=20_000_000, started_seconds=1.0)
+    view = msgspec.structs.replace(late, snapshot=msgspec.structs.replace(late.snapshot, phases=(phase,)))
+    words = "of them 50 before this run, 3 stored when begun"
+    assert " ".join(" ".join(map(text, io_lines(view, 40)[1:3])).split()) == words
+    assert max(width_of(text(line)) for line in io_lines(view, 40)) <= 40
+    (row,) = job_rows([msgspec.structs.replace(running("7f3a90c1d2e4"), snapshot=view.snapshot)], NOW)
+    assert f"; {words}" in row.details[0]
+    only = msgspec.structs.replace(view.snapshot, phases=(msgspec.structs.replace(phase, reused=3),))
+    assert text(io_lines(msgspec.structs.replace(view, snapshot=only), 40)[1]).strip() == "of them 3 stored when begun"
+
+
+def test_a_job_that_has_ended_tells_its_mean_rates_and_not_that_nothing_is_read_now(late, done):
+    snapshot = msgspec.structs.replace(
+        done.snapshot, elapsed_seconds=20.0, bytes_read=2_000_000_000, bytes_written=40_000_000
+    )
+    lines = [text(line) for line in io_lines(msgspec.structs.replace(done, snapshot=snapshot), 42)]
+    assert next(line for line in lines if line.startswith("read")).startswith("read    100 MB/s mean ")
+    assert next(line for line in lines if line.startswith("write")).startswith("write  2.00 MB/s mean ")
+    assert max(map(width_of, lines)) <= 42
+    stored = msgspec.structs.replace(snapshot, bytes_read=0, bytes_written=0)
+    lines = [text(line) for line in io_lines(msgspec.structs.replace(done, snapshot=stored), 42)]
+    assert [line for line in lines if line[:4] in {"read", "writ"}] == ["read     nothing", "write    nothing"]
+    assert not any("mean" in text(line) for line in io_lines(late, 42))
+    assert done.snapshot.bytes_read > done.snapshot.bytes_written > 0
+
+
+def test_attempts_at_tasks_that_were_made_again_are_not_mistaken_for_requests_to_s3_nor_the_other_way_round(late):
+    view = msgspec.structs.replace(
+        late,
+        snapshot=msgspec.structs.replace(late.snapshot, retries=1, workers_lost=0),
+        latencies=Latencies({1: 5}, 1234),
+    )
+    lines = [text(line) for line in io_lines(view, 42)]
+    assert "again 1 attempt at tasks" in lines
+    (place,) = (place for place, line in enumerate(lines) if line.startswith("S3"))
+    assert " ".join(" ".join(lines[place : place + 2]).split()).startswith("S3 p50 ")
+    assert "1,234 requests again" in " ".join(" ".join(lines[place : place + 2]).split())
+    assert not any("retr" in line for line in lines)
+    assert max(map(width_of, lines)) <= 42
+    snapshot = msgspec.structs.replace(running("7f3a90c1d2e4").snapshot, retries=2)
+    (row,) = job_rows([msgspec.structs.replace(running("7f3a90c1d2e4"), snapshot=snapshot)], NOW)
+    assert "; 2 attempts repeated" in row.details[0]
 
 
 def test_what_ran_when_a_job_ended_is_told_as_that(late):
@@ -388,14 +453,55 @@ def test_a_rate_is_told_once_something_has_been_read(late):
         late, snapshot=msgspec.structs.replace(late.snapshot, phases=phases), read_rates=()
     )
     assert "/s" not in text(header_lines(nothing_read, 80)[1])
-    stalled = msgspec.structs.replace(late, read_rates=(0.0,) * 100)
+    stalled = msgspec.structs.replace(late, read_rates=(0.0,) * SLICES)
     assert text(header_lines(stalled, 80)[1]).endswith(" 0 B/s")
+    # What has been read is told at once, and a slice of time only when it is over.
+    early = msgspec.structs.replace(late, read_rates=(0.0,) * 3, write_rates=(0.0,) * 3)
+    assert text(header_lines(early, 80)[1]).endswith("B")
+    assert "/s" not in text(header_lines(early, 80)[1])
+    lines = [text(line).rstrip(" ▁") for line in io_lines(early, 40)]
+    assert [line for line in lines if line[:4] in {"read", "writ"}] == ["read           -", "write          -"]
+    begun = msgspec.structs.replace(late, read_rates=(0.0, 0.0, 0.0, 8e6))
+    assert text(header_lines(begun, 80)[1]).endswith(" 8.00 MB/s")
 
 
 def test_of_a_worker_is_told_for_how_long_this_master_has_known_it():
     # It may have been there before this master was.
     (row,) = worker_rows([worker("w", joined_seconds=NOW - 65.0)], NOW)
-    assert "which has 1 slot; known for 1m05s" in "\n".join(row.details)
+    assert ", the only worker there; known for 1m05s" in "\n".join(row.details)
+
+
+def test_of_how_many_workers_a_host_has_those_are_counted_that_are_there():
+    known = [
+        worker("a", host="h1"),
+        worker("b", "idle", host="h1"),
+        worker("c", "lost", host="h1"),
+        worker("d", host="h2"),
+    ]
+    rows = {row.key: row for row in worker_rows(known, NOW)}
+    assert "on h1, one of " in rows["a"].details[0]
+    assert ", one of 2 workers there; known for " in rows["a"].details[0]
+    assert ", the only worker there; known for " in rows["d"].details[0]
+    assert "there" not in rows["c"].details[0]
+    assert not any("slot" in line for row in rows.values() for line in row.details)
+    place = next(place for place, column in enumerate(WORKER_COLUMNS) if column.title == "there")
+    assert [rows[name].cells[place].text for name in "abd"] == ["2", "2", "1"]
+
+
+def test_names_of_workers_that_differ_in_their_ends_are_not_alike_where_they_are_cut(late):
+    names = [f"fleet-node-with-a-long-name-{end}" for end in ("1044b0a4", "77aa01ff")]
+    rows = worker_rows([worker(name) for name in names], NOW)
+    cells = {text(cell_line(row.cells[1], WORKER_COLUMNS[1], 12)) for row in rows}
+    assert cells == {"fleet…44b0a4", "fleet…aa01ff"}
+    workers = tuple(WorkerView(worker(name), "88888888") for name in names)
+    lines = [text(line) for line in worker_lines(msgspec.structs.replace(late, workers=workers), 42)]
+    assert len({line.split()[0] for line in lines}) == 2
+    assert [line.split()[0][-4:] for line in lines] == ["b0a4", "01ff"]
+
+
+def test_of_a_worker_that_has_done_nothing_no_figures_are_told():
+    (row,) = worker_rows([worker("w", "idle", tasks=0, bytes_read=0, peak_bytes=0)], NOW)
+    assert row.details[1] == "no task done yet"
 
 
 def test_the_list_of_workers_marks_who_is_silent_and_who_is_slow():

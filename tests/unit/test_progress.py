@@ -11,7 +11,7 @@ import threading
 
 import msgspec
 import pytest
-from distsum.tui.lines import task_counts
+from distsum.tui.figures import task_counts
 from hypothesis import example, given
 from hypothesis import strategies as st
 

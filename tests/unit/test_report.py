@@ -122,6 +122,20 @@ def test_each_attempt_is_drawn_where_it_was(whole):
     assert "backup on w12 from" in backups[0].find("title").text + backups[1].find("title").text
 
 
+def test_an_attempt_whose_beginning_was_not_told_is_drawn_where_it_ended_and_counted():
+    log = began() + attempt(0, 1.0, 2.0) + attempt(1, 1.0, 4.0)[1:]
+    _, found = reported(written([*log, (5.0, JobSucceeded("job", 9, (), ()))], header(4, 1)))
+    line = next(svg for svg in found.svgs if svg.get("class") == "line")
+    bars = {bar.find("title").text: bar for bar in line.iter("rect") if bar.find("title") is not None}
+    assert len(bars) == 2
+    (untold,) = [words for words in bars if "begun at an unknown time" in words]
+    assert untold == "phase 1 task 1: first attempt on w1, begun at an unknown time, done"
+    told = next(bar for words, bar in bars.items() if words != untold)
+    assert float(bars[untold].get("x")) > float(told.get("x")) + float(told.get("width"))
+    assert float(bars[untold].get("width")) < 1.0
+    assert "1 attempt whose beginning nobody has told: drawn at the end of each" in found.text
+
+
 def test_what_became_of_each_task_is_drawn_and_counted():
     task = TaskId("job", 1, 0, 2)
     log = began(tasks=(8, 1), reused=(1, 0))
@@ -165,6 +179,7 @@ def test_tasks_that_were_stored_before_are_told_from_those_that_were_done():
     report, found = reported(written([*log, (4.1, JobSucceeded("job", 9, (), ()))], header(4, 1)))
     assert report.fates[0].tolist() == [STORED_BEFORE, DONE_ONCE, STORED_BEFORE, DONE_ONCE]
     assert "2 stored before, or not needed, 2 done at the first attempt" in found.text
+    assert "2 stored already" in found.text
 
 
 def test_how_long_attempts_took_is_told_of_those_that_did_their_tasks():
