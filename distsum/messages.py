@@ -291,8 +291,9 @@ class TaskFailed(Message, frozen=True):
 class Heartbeat(Message, frozen=True):
     """A worker lives; ``task`` is what it works on (in which ``attempt``), of which it has read ``bytes_read``.
 
-    ``progress`` is the share of the attempt's inputs that is in its sums, from 0 to 1; children that it found stored
-    count as soon as they are taken.
+    ``progress`` is the share of the attempt's inputs that has been read, from 0 to 1; what has arrived and waits to be
+    added counts, and so do, as soon as they are taken, children that it found stored. ``added`` is the share that is in
+    its sums; the same where it is None.
     """
 
     worker: str
@@ -301,6 +302,7 @@ class Heartbeat(Message, frozen=True):
     resident_bytes: int = 0
     attempt: int = 0
     progress: float = 0.0
+    added: float | None = None
 
 
 FromWorker = WorkerJoined | TaskStarted | TaskSucceeded | TaskFailed | Heartbeat

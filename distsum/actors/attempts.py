@@ -100,7 +100,8 @@ class Attempt(msgspec.Struct):
         worker: Who runs it; None while it waits.
         started_seconds: When it began; of one that has not, when it was queued or handed to its worker.
         told_seconds: When its progress was last told.
-        progress: The share of its work that was done then.
+        progress: The share of its work that had been read then.
+        added: The share that was in its sums.
         rate: What it does of its work in a second, by its last two heartbeats.
         bytes_read: What it had read then.
         shared: Whether it was told that others make children of its node.
@@ -116,6 +117,7 @@ class Attempt(msgspec.Struct):
     started_seconds: float = 0.0
     told_seconds: float = 0.0
     progress: float = 0.0
+    added: float = 0.0
     rate: float | None = None
     bytes_read: int = 0
     shared: bool = False
@@ -129,13 +131,13 @@ class Attempt(msgspec.Struct):
     def begin(self, worker: str, now: float, *, resumed: bool) -> None:
         """Note who runs it, and whether it may begin from what others have stored."""
         self.worker, self.started_seconds, self.told_seconds, self.resumed = worker, now, now, resumed
-        self.progress, self.rate, self.bytes_read, self.shared = 0.0, None, 0, False
+        self.progress, self.added, self.rate, self.bytes_read, self.shared = 0.0, 0.0, None, 0, False
 
-    def tell(self, progress: float, bytes_read: int, now: float) -> None:
+    def tell(self, progress: float, added: float, bytes_read: int, now: float) -> None:
         """Note how far it is."""
         if self.progress and now > self.told_seconds:
             self.rate = (progress - self.progress) / (now - self.told_seconds)
-        self.progress, self.bytes_read, self.told_seconds = progress, bytes_read, now
+        self.progress, self.added, self.bytes_read, self.told_seconds = progress, added, bytes_read, now
 
 
 class Backup(msgspec.Struct):
@@ -423,6 +425,7 @@ class Known(msgspec.Struct):
                         hosts=hosts_of(whole, self.workers),
                         elapsed_seconds=elapsed,
                         progress=attempt.progress,
+                        added=attempt.added,
                         progress_seconds=now - attempt.told_seconds,
                         rate=attempt.rate,
                         bytes_read=attempt.bytes_read,

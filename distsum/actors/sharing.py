@@ -68,7 +68,7 @@ def open_children(attempts: Sequence[Running]) -> list[int]:
         attempts: Those at the node itself, one or more.
     """
     # On which one works now, or will when it has begun.
-    first = max((int(each.progress * each.splits) for each in attempts if each.meets), default=0)
+    first = max((int(each.place * each.splits) for each in attempts if each.meets), default=0)
     taken = attempts[0].begun | attempts[0].given_up
     return [child for child in range(attempts[0].splits - 1, first, -1) if child not in taken]
 
@@ -134,7 +134,7 @@ class _Way:
         self._splits = splits
         self._unmade = [child for child in range(splits) if child not in first.begun]
         self._ways = [
-            (each.progress * splits, self._child_seconds(each), each.progress_seconds, each.meets) for each in heard
+            (each.place * splits, self._child_seconds(each), each.progress_seconds, each.meets) for each in heard
         ]
         self.left_seconds = self.reached_seconds(splits)
 

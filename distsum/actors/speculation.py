@@ -147,7 +147,8 @@ class Running(msgspec.Struct, frozen=True, kw_only=True):
         worker: Who runs it.
         hosts: Where attempts of its task run.
         elapsed_seconds: Since it began.
-        progress: The share of its work that was done at its last heartbeat; 0 where none has come.
+        progress: The share of its work that had been read at its last heartbeat; 0 where none has come.
+        added: The share that was in its sums; the same if it is None.
         progress_seconds: Since that heartbeat.
         rate: What it does of its work in a second, by its last two heartbeats; None where there were fewer.
         bytes_read: What it had read at its last heartbeat.
@@ -169,6 +170,7 @@ class Running(msgspec.Struct, frozen=True, kw_only=True):
     hosts: frozenset[str]
     elapsed_seconds: float
     progress: float = 0.0
+    added: float | None = None
     progress_seconds: float = 0.0
     rate: float | None = None
     bytes_read: int = 0
@@ -197,6 +199,11 @@ class Running(msgspec.Struct, frozen=True, kw_only=True):
             return left if left > 0.0 else self.progress_seconds
         left = expected_seconds - self.elapsed_seconds
         return left if left > 0.0 else self.elapsed_seconds
+
+    @property
+    def place(self) -> float:
+        """The share of its work that is in its sums."""
+        return self.progress if self.added is None else self.added
 
     @property
     def told_seconds(self) -> float:

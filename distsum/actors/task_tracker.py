@@ -342,7 +342,8 @@ class TaskTracker:
             if attempt.worker != message.worker:
                 # That it had begun got lost on the way, and with it whether it was the first.
                 self._begin(attempt, message.worker, resumed=True)
-            attempt.tell(message.progress, message.bytes_read, self._context.now())
+            added = message.progress if message.added is None else message.added
+            attempt.tell(message.progress, added, message.bytes_read, self._context.now())
         if running is not None:
             self._call_back_unwanted(message.worker, *running)
         self._context.emit(message)

@@ -96,6 +96,11 @@ class Store(Protocol):
         """Memory that the store's code took when it was first used, which counts as imports."""
         ...
 
+    @property
+    def arrived_bytes(self) -> int:
+        """What of opened objects has arrived over a network, and was not read yet."""
+        ...
+
     def take_latencies(self) -> Latencies:
         """Return how long a server took to answer since this was last asked; nothing where none is asked."""
         ...

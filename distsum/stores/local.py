@@ -98,6 +98,7 @@ class LocalStore:
     """Paths as bytes. An input is pinned by its size and its mtime in nanoseconds."""
 
     client_bytes = 0
+    arrived_bytes = 0
 
     def take_latencies(self) -> Latencies:
         """Return nothing: no server is asked."""

@@ -144,6 +144,11 @@ class RoutingStore:
         """Memory that the code of stores took when they were first used."""
         return self._s3.client_bytes if self._s3 is not None else 0
 
+    @property
+    def arrived_bytes(self) -> int:
+        """What has arrived from S3, and was not read yet; see ``Store``."""
+        return self._s3.arrived_bytes if self._s3 is not None else 0
+
     def take_latencies(self) -> Latencies:
         """Return how long S3 took to answer; see ``Store``."""
         return self._s3.take_latencies() if self._s3 is not None else Latencies()

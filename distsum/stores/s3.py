@@ -68,6 +68,11 @@ class S3Store:
         """Memory that the connection's code took when it was first used."""
         return self._client.client_bytes
 
+    @property
+    def arrived_bytes(self) -> int:
+        """What has arrived and waits in memory to be read; see ``Store``."""
+        return self._client.rings.filled
+
     def take_latencies(self) -> Latencies:
         """Return how long the server took to answer, from a request to the head of its answer; see ``Store``."""
         return self._client.latencies.take()

@@ -132,7 +132,7 @@ class Body:
             if not run[1]:
                 self._runs.popleft()
             self._first = (self._first + size) % len(self._ring)
-            self._held -= size
+            self._hold_more(-size)
             resume = self._paused and self._held <= len(self._ring) // 2
             if resume:
                 self._paused = False
@@ -154,10 +154,18 @@ class Body:
             expected += size
         return False
 
+    def _hold_more(self, size: int) -> None:
+        """Count what is held, unless nobody wants it any more. With the lock held."""
+        self._held += size
+        if not self._closed:
+            self._client.rings.note(size)
+
     def close(self) -> None:
         """Stop fetching; what has come and was not taken is lost."""
         self._future.cancel()
         with self._changed:
+            if not self._closed:
+                self._client.rings.note(-self._held)
             self._closed = True
             self._return_ring()
 
@@ -185,7 +193,7 @@ class Body:
                 self._runs.append([self._at, size])
                 self._changed.notify()
             self._at += size
-            self._held += size
+            self._hold_more(size)
             if self._held >= self._wanted:
                 self._changed.notify()
             self._paused = self._held == len(self._ring)

@@ -17,11 +17,13 @@ class Rings:
 
     Attributes:
         lent: How many are out; what is small does not count.
+        filled: Bytes that have arrived in those that are out, and wait to be taken.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self.lent = 0
+        self.filled = 0
         self._spare: list[memoryview] = []
 
     def lend(self, size: int) -> memoryview:
@@ -34,6 +36,11 @@ class Rings:
             if self._spare:
                 return self._spare.pop()
             return memoryview(mmap.mmap(-1, size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))
+
+    def note(self, size: int) -> None:
+        """Note that so many bytes have arrived; fewer than 0 for those that were taken, or are not wanted any more."""
+        with self._lock:
+            self.filled += size
 
     def take_back(self, ring: memoryview) -> None:
         """Take back what was lent, and is not used any more."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING
 
-from distsum.messages import Effort
+from distsum.messages import Effort, Heartbeat
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -42,6 +42,7 @@ class Attempt:
         taken: Children of the task's node, or slices, that were found stored, also in a sum of several, and not made.
         taken_share: The share of the task's inputs, or partials, that were in those and other stored sums.
         progress: Share of the work that is in the sums, from 0 to 1; it never falls.
+        expected_bytes: What is read for all of it; 0 where that is not known.
         bytes_read: Of inputs and partials so far.
         bytes_written: Of partials and the result.
         objects_read: Inputs and partials opened.
@@ -77,6 +78,8 @@ class Attempt:
         self.storing_seconds = 0.0
         self.checkpoint_seconds = 0.0
         self.warn: Callable[[str], None] = _ignore
+        self.expected_bytes = 0
+        self._told = 0.0, 0
         self._children = 1
         self._slice, self._slices = 0, 1
 
@@ -99,6 +102,26 @@ class Attempt:
     def take(self, children: float) -> None:
         """Say that so many of them were in a stored sum that was read."""
         self.taken_share += children / self._children / self._slices
+
+    def beat(self, worker: str, resident_bytes: int, arrived_bytes: int) -> Heartbeat:
+        """Return what its worker tells now.
+
+        Over a network several inputs arrive at once, of which only the first is being added. So what waits counts: by
+        what is in the sums alone, an attempt that is nearly done could seem to have done next to nothing. What is not
+        added is not done, however: it counts to 0.99 at the most, and is no more told than before where others have
+        made it.
+
+        Args:
+            worker: Its name.
+            resident_bytes: Memory that it has.
+            arrived_bytes: What has arrived at it, and was not read yet.
+        """
+        added, told = self.progress, self._told
+        share = arrived_bytes / self.expected_bytes if self.expected_bytes else 0.0
+        progress = max(added, min(0.99, added + share), told[0])
+        read = max(self.bytes_read + arrived_bytes, told[1])
+        self._told = progress, read
+        return Heartbeat(worker, self.task, read, resident_bytes, self.number, progress, added)
 
     def check(self) -> None:
         """Go on, unless the result is not wanted any more.

@@ -123,6 +123,7 @@ class JobFolder:
         start = spec.tile(task.tile)[0]
         node = self._node(attempt)
         first = node.inputs(*node.children)[0]
+        attempt.expected_bytes = node.expected_bytes
         key = node.own_key()
         whole = attempt.child is None
         uri = partial_uri(spec.work, key) if whole else node.nested_uri(key)

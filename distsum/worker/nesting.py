@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from time import perf_counter
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from distsum.dtypes import itemsize
 from distsum.errors import DiskFullError, PartialError, StorageError
 from distsum.manifest import NodeKeys
 from distsum.messages import Skipped
@@ -114,6 +115,16 @@ class NodeFold:
         """Return the range of inputs that some children cover."""
         tree = self._parts.tree
         return tree.inputs(self._phase - 1, start)[0], tree.inputs(self._phase - 1, stop - 1)[1]
+
+    @property
+    def expected_bytes(self) -> int:
+        """What is read of all children where nothing of them is stored; 0 where that is not known."""
+        spec = self._parts.spec
+        if self._phase == 1 and not spec.ranged:
+            return 0
+        dtypes = (spec.dtype,) if self._phase == 1 else self._parts.partials.planes
+        low, high = self._range
+        return (self._last - self._first) * (high - low) * sum(map(itemsize, dtypes))
 
     def own_key(self) -> str:
         """Return the key of what is made."""

@@ -41,6 +41,9 @@ class PartialIO:
         work: The work folder.
         description: URI of the job's description, which is there as long as the job goes on.
         times: Told how long storing takes.
+
+    Attributes:
+        planes: As given.
     """
 
     def __init__(
@@ -58,7 +61,7 @@ class PartialIO:
         self._work = work
         self._description = description
         self._accumulators = accumulators
-        self._planes = planes
+        self.planes = planes
         self._buffer = buffer
         self._ahead = ahead
         self._times = times
@@ -196,7 +199,7 @@ class PartialIO:
         """
         attempt.check()
         began = perf_counter()
-        head = PartialHead(inputs, len(planes[0]) if inputs else 0, self._planes, skipped)
+        head = PartialHead(inputs, len(planes[0]) if inputs else 0, self.planes, skipped)
         views = [plane.view(np.uint8).data for plane in planes] if head.numbers else []
         parts = [plane[start:stop] for start, stop in head.cuts for plane in planes]
         digests = tuple(hashlib.sha256(part.view(np.uint8).data).digest() for part in parts)
@@ -229,7 +232,7 @@ class PartialIO:
     def whole_bytes(self) -> int:
         """Return the bytes of a partial of this tile, unless inputs were skipped."""
         numbers = len(self._accumulators.lowest[0])
-        return _FIRST_HEAD_BYTES + numbers * sum(np.dtype(plane).itemsize for plane in self._planes)
+        return _FIRST_HEAD_BYTES + numbers * sum(np.dtype(plane).itemsize for plane in self.planes)
 
     def _read_head(self, reader: Reader, attempt: Attempt) -> tuple[PartialHead, int]:
         """Return an opened partial's head and its length, checked against the partial's size and the job."""
@@ -238,7 +241,7 @@ class PartialIO:
         if length > len(start):
             start = reader.read(0, length)
         head = decode_head(start)
-        if head.planes != self._planes or length + head.data_bytes != reader.size:
+        if head.planes != self.planes or length + head.data_bytes != reader.size:
             raise PartialError("another size or other planes")
         attempt.objects_read += 1
         attempt.bytes_read += length

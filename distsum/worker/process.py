@@ -286,7 +286,7 @@ class Worker:
             message = (
                 Heartbeat(self._name, None, 0, resident)
                 if attempt is None
-                else Heartbeat(self._name, attempt.task, attempt.bytes_read, resident, attempt.number, attempt.progress)
+                else attempt.beat(self._name, resident, self._store.arrived_bytes)
             )
             try:
                 self._channel.report(message)

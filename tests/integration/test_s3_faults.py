@@ -211,6 +211,23 @@ def test_what_nobody_reads_is_not_fetched_and_does_not_count_as_a_stall(proxy, o
     assert len(gets(proxy)) == 1
 
 
+def test_what_has_arrived_and_was_not_read_is_told_until_it_is_or_nobody_wants_it(proxy, open_store, entry):
+    store = open_store()
+    assert store.arrived_bytes == 0
+    first, second = store.open_all([entry.uri, entry.uri], SIZE, 2)
+    wait_until(lambda: store.arrived_bytes >= 2 * (1 << 20), 10.0)
+    buffer = bytearray(1 << 19)
+    before = store.arrived_bytes
+    first.read_into([memoryview(buffer)], 0)
+    assert store.arrived_bytes <= before, "what is taken makes room for no more than that"
+    first.close()
+    wait_until(lambda: store.arrived_bytes == 1 << 20, 10.0)
+    second.close()
+    assert store.arrived_bytes == 0
+    second.close()
+    assert store.arrived_bytes == 0
+
+
 @pytest.mark.parametrize("what", ["read", "exists", "list"])
 def test_what_waits_for_a_silent_server_is_given_up_when_it_is_not_wanted_any_more(
     proxy, open_store, s3_prefix, entry, content, what

@@ -129,6 +129,13 @@ def test_a_slow_worker_and_a_short_task_and_one_that_is_not_shared_are_left_alon
     assert added(attempt(0.0, 0.1, splits=0)) == []
 
 
+def test_what_has_only_arrived_tells_how_fast_an_attempt_is_and_not_where() -> None:
+    copy = attempt(0.9, 0.1, begun=(4,), added=0.1)
+    (helper,) = added(copy)
+    assert helper.child == 3, "it is at child 0, of which it has added half"
+    assert helper.reached_seconds == pytest.approx(5.0), "half of child 0, and those between, of 2 s each"
+
+
 def test_where_nothing_has_finished_the_fastest_attempt_tells_what_a_child_takes() -> None:
     (helper,) = added(attempt(0.05, 0.001), attempt(0.2, 0.05), copy_seconds=0.0)
     assert (helper.child, helper.takes_seconds) == (4, pytest.approx(4.0))

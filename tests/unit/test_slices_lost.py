@@ -249,6 +249,33 @@ def test_who_may_not_do_a_task_is_not_asked_again_to_copy_it() -> None:
     assert (started.worker, again.worker) == ("w2", "w5")
 
 
+def test_an_attempt_whose_inputs_have_all_but_arrived_is_no_straggler() -> None:
+    system = system_with(spec(50), workers=12)
+    first, second = stragglers(system)
+    for task, number, worker in ((first, 9, "w9"), (second, 10, "w10")):
+        beat = Heartbeat(worker, task, 1000, attempt=number, progress=0.9, added=0.1)
+        system.tell(TRACKER, beat)
+    system.advance(1.0)
+    assert assigned(system) == [], "by what is in its sums it would take nine times as long as it has taken"
+
+
+def test_what_has_arrived_counts_in_what_is_told_but_for_the_last_hundredth(tmp_path) -> None:
+    tasks = make(tmp_path, LEAST, 5, max_open_files=1)
+    attempt = tasks.attempt()
+    seen = []
+    arrived = itertools.cycle([24 * LEAST, 0, 400 * LEAST])
+
+    def look(uri: bytes) -> None:
+        seen.append(attempt.beat("w", 7, next(arrived)))
+
+    tasks.store.on_open = look
+    tasks.fold(attempt)
+    looks = [each for each in seen if each.bytes_read > 1000]  # the others are before the first input
+    assert [(each.added, each.progress) for each in looks[:3]] == [(0.0, 0.6), (0.2, 0.6), (0.4, 0.99)]
+    assert attempt.expected_bytes == 5 * 8 * LEAST
+    assert attempt.beat("w", 7, 0).progress == 1.0
+
+
 def test_who_was_taken_for_a_straggler_and_was_none_is_not_known_to_be_slow() -> None:
     system = system_with(spec(50), workers=12)
     first, _ = stragglers(system)
