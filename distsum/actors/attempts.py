@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
 _SLOWNESS_MEMORY = 0.5
 """How much of a worker's slowness is its earlier tasks'."""
+_RATE_SHARE = 0.25
+"""Of what an attempt takes: over as long its rate is measured."""
+_MOST_PLACES = 16
 _ROUNDING = 1e-9
 """Of shares of a task."""
 SLOWNESS_TASKS = 3
@@ -102,7 +105,9 @@ class Attempt(msgspec.Struct):
         told_seconds: When its progress was last told.
         progress: The share of its work that had been read then.
         added: The share that was in its sums.
-        rate: What it does of its work in a second, by its last two heartbeats.
+        rate: What it does of its work in a second; None before its second heartbeat that tells of some.
+        places: What it had told of its progress some moments before, with the seconds.
+        whole_seconds: What it takes in all at the rate at which it was fastest since it began.
         bytes_read: What it had read then.
         shared: Whether it was told that others make children of its node.
         resumed: Whether it may have begun from what others had stored.
@@ -119,6 +124,8 @@ class Attempt(msgspec.Struct):
     progress: float = 0.0
     added: float = 0.0
     rate: float | None = None
+    places: list[tuple[float, float]] = []
+    whole_seconds: float = math.inf
     bytes_read: int = 0
     shared: bool = False
     resumed: bool = False
@@ -132,11 +139,26 @@ class Attempt(msgspec.Struct):
         """Note who runs it, and whether it may begin from what others have stored."""
         self.worker, self.started_seconds, self.told_seconds, self.resumed = worker, now, now, resumed
         self.progress, self.added, self.rate, self.bytes_read, self.shared = 0.0, 0.0, None, 0, False
+        # One that begins from what others have stored is far at once, which tells nothing of how fast it is.
+        self.places, self.whole_seconds = [] if resumed else [(now, 0.0)], math.inf
 
     def tell(self, progress: float, added: float, bytes_read: int, now: float) -> None:
-        """Note how far it is."""
+        """Note how far it is.
+
+        Its rate is measured over a fourth of what it was to take in all when it was fastest: between two heartbeats a
+        link may fill buffers that nobody sees, and a file may wait for the one before.
+        """
+        if progress:
+            self.whole_seconds = min(self.whole_seconds, (now - self.started_seconds) / progress)
         if self.progress and now > self.told_seconds:
-            self.rate = (progress - self.progress) / (now - self.told_seconds)
+            older = [each for each in self.places if each[0] <= now - _RATE_SHARE * self.whole_seconds]
+            since, place = older[-1] if older else self.places[0]
+            self.rate = (progress - place) / (now - since)
+            del self.places[: len(older) - 1 if older else 0]
+        if progress:
+            self.places.append((now, progress))
+        if len(self.places) > _MOST_PLACES:
+            del self.places[1::2]
         self.progress, self.added, self.bytes_read, self.told_seconds = progress, added, bytes_read, now
 
 

@@ -150,7 +150,7 @@ class Running(msgspec.Struct, frozen=True, kw_only=True):
         progress: The share of its work that had been read at its last heartbeat; 0 where none has come.
         added: The share that was in its sums; the same if it is None.
         progress_seconds: Since that heartbeat.
-        rate: What it does of its work in a second, by its last two heartbeats; None where there were fewer.
+        rate: What it does of its work in a second, as it does lately; None where it has told of that less than twice.
         bytes_read: What it had read at its last heartbeat.
         resumed: Whether it may have begun from what others had stored, so that its bytes tell nothing of the task's.
         silent_seconds: Since its worker was last heard.

@@ -381,9 +381,12 @@ def test_a_backup_has_helped_if_another_attempt_took_what_was_made_for_it_and_wh
 def test_a_helper_that_has_made_its_child_is_given_the_next_one_and_that_is_told() -> None:
     system, task, started, helpers = shared_task()
     system.tell(TRACKER, TaskStarted(started.worker, task, 1, started.attempt))
-    system.advance(2.0)
-    for worker, attempt, progress in (("w1", system.attempts[task], 0.2), (started.worker, started.attempt, 0.02)):
-        system.tell(TRACKER, Heartbeat(worker, task, 1000, attempt=attempt, progress=progress))
+    made = [("w1", system.attempts[task], 0.2), (started.worker, started.attempt, 0.02)]
+    for _ in range(4):  # the first gets on no more
+        system.advance(2.0)
+        for worker, attempt, progress in made + [(name, each.attempt, 0.0) for name, each in helpers]:
+            read = 1000 if progress else 0
+            system.tell(TRACKER, Heartbeat(worker, task, read, attempt=attempt, progress=progress))
     worker, order = helpers[0]
     assert [each.child for _, each in helpers] == [4, 3]
     system.tell(TRACKER, succeeded(task, worker=worker, attempt=order.attempt, child=order.child, effort=effort(300)))
@@ -396,8 +399,8 @@ def test_a_helper_that_has_made_its_child_is_given_the_next_one_and_that_is_told
     (told,) = [event for event in system.events if isinstance(event, HelperAdded)]
     assert (told.task, told.attempt, told.worker, told.child) == (task, started.attempt, worker, 2)
     # What it makes is counted for the backup that it helps.
-    made = succeeded(task, worker=worker, attempt=given.message.attempt, child=2, effort=effort(500))
-    system.tell(TRACKER, made)
+    second = succeeded(task, worker=worker, attempt=given.message.attempt, child=2, effort=effort(500))
+    system.tell(TRACKER, second)
     system.tell(TRACKER, succeeded(task, worker="w1", attempt=system.attempts[task], taken=(2,)))
     (ended,) = over(system)
     assert (ended.outcome, ended.children, ended.wasted_bytes) == ("helped", 2, 300 + 1000)

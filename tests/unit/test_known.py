@@ -53,3 +53,36 @@ def test_tasks_of_milliseconds_make_no_worker_slow() -> None:
             system.tell(TRACKER, succeeded(task, worker=f"w{number}"))
         tracker: Any = system.actors[TRACKER]
         assert tracker._known.workers["w9"].slowness == slowness
+
+
+def told(*beats: tuple[float, float], resumed: bool = False) -> float | None:
+    """Return the rate of an attempt that began at 0 s and told of its progress at some moments."""
+    attempt = Attempt()
+    attempt.begin("w", 0.0, resumed=resumed)
+    for now, progress in beats:
+        attempt.tell(progress, progress, 0, now)
+    return attempt.rate
+
+
+def test_a_rate_is_measured_over_a_fourth_of_what_the_attempt_takes() -> None:
+    assert told((2.0, 0.1)) is None
+    assert told((2.0, 0.1), (4.0, 0.2)) == pytest.approx(0.05)
+    # While buffers fill that nobody sees, little seems to be done between two heartbeats.
+    assert told((2.0, 0.16), (3.0, 0.18)) == pytest.approx(0.06)
+    # It takes some 20 s, of which 5 s count: a moment's pause says little, and those that last are seen.
+    steady = [(float(second), second / 20) for second in range(2, 11, 2)]
+    assert told(*steady, (12.0, 0.5)) == pytest.approx(0.2 / 6)
+    assert told(*steady, (12.0, 0.5), (14.0, 0.5), (16.0, 0.5)) == 0.0
+
+
+def test_one_that_begins_from_what_is_stored_is_measured_from_then_on() -> None:
+    assert told((2.0, 0.8), (4.0, 0.81), resumed=True) == pytest.approx(0.005)
+
+
+def test_of_a_long_attempt_only_some_places_are_kept() -> None:
+    attempt = Attempt()
+    attempt.begin("w", 0.0, resumed=False)
+    for beat in range(1, 3000):
+        attempt.tell(beat / 3000, beat / 3000, 0, 2.0 * beat)
+        assert len(attempt.places) <= 16
+    assert attempt.rate == pytest.approx(1 / 6000)
