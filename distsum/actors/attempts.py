@@ -18,7 +18,8 @@ _SLOWNESS_MEMORY = 0.5
 """How much of a worker's slowness is its earlier tasks'."""
 _RATE_SHARE = 0.25
 """Of what an attempt takes: over as long its rate is measured."""
-_MOST_PLACES = 16
+MOST_PLACES = 8
+"""Of an attempt that are kept."""
 _ROUNDING = 1e-9
 """Of shares of a task."""
 SLOWNESS_TASKS = 3
@@ -157,7 +158,7 @@ class Attempt(msgspec.Struct):
             del self.places[: len(older) - 1 if older else 0]
         if progress:
             self.places.append((now, progress))
-        if len(self.places) > _MOST_PLACES:
+        if len(self.places) > MOST_PLACES:
             del self.places[1::2]
         self.progress, self.added, self.bytes_read, self.told_seconds = progress, added, bytes_read, now
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from distsum.actors.actor import MASTER, TRACKER
+from distsum.actors.attempts import MOST_PLACES
 from distsum.actors.phase import Phase
 from distsum.actors.speculation import Durations
 from distsum.messages import TaskId
@@ -120,13 +121,15 @@ class MemoryBound:
             for number, _ in task.declined:
                 assert number in task.attempts, f"of {task_id} it is remembered what has ended long ago"
         # Each task has an attempt from the queue, and each worker one more at the most; each of these may be told of in
-        # some words, and made in as many children as a node has.
+        # some words, was at some places before, and is made in as many children as a node has.
         children = max((spec.fan_in for spec in self._cluster.specs.values()), default=0)
         attempts = tasks + workers
-        most = workers * (_WORKER_ENTRIES + _WAITING + 1) + tasks + attempts * (3 + 4 + 3 * children)
+        most = workers * (_WORKER_ENTRIES + _WAITING + 1) + tasks + attempts * (3 + 4 + 3 * MOST_PLACES + 3 * children)
         most += 2 * len(tracker._known.phases)
-        # Of those that are gone: each with its failing tasks. And of each task who has failed it.
-        most += (1 + 2) * len(tracker._absent) + sum(len(task.failed_on) for task in tracker._tasks.values())
+        # Of those that are gone: each with its failing tasks. And of each task who has failed it, or to help with it.
+        most += (1 + 2) * len(tracker._absent) + sum(
+            len(task.failed_on) + len(task.unhelpful) + len(task.given_up) for task in tracker._tasks.values()
+        )
         found = entries(tracker)
         assert found <= most, f"the tracker holds {found} things for {workers} workers and {tasks} tasks, over {most}"
 

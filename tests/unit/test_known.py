@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from distsum.actors.actor import TRACKER
-from distsum.actors.attempts import Attempt, Backup, Known, KnownWorker, OutTask, PhaseFigures, Rates
+from distsum.actors.attempts import MOST_PLACES, Attempt, Backup, Known, KnownWorker, OutTask, PhaseFigures, Rates
 from distsum.actors.speculation import Durations, SpeculationSettings
 from distsum.messages import TaskId, TaskStarted
 from tests.stepping import published, spec, succeeded, system_with
@@ -84,5 +84,5 @@ def test_of_a_long_attempt_only_some_places_are_kept() -> None:
     attempt.begin("w", 0.0, resumed=False)
     for beat in range(1, 3000):
         attempt.tell(beat / 3000, beat / 3000, 0, 2.0 * beat)
-        assert len(attempt.places) <= 16
+        assert len(attempt.places) <= MOST_PLACES
     assert attempt.rate == pytest.approx(1 / 6000)
