@@ -6,7 +6,7 @@ tenth of that link, or (by a cgroup) a tenth of the processor time that the othe
 dies does so when two fifths of the healthy makespan are over, and is not back before the job has ended.
 
 The rows are told as ratios to what four and what three healthy workers took in the same run. ``reach`` is what the
-project set itself. All of it takes a quarter of an hour; a job that takes far too long ends it, with the logs.
+project set itself. All of it takes some twenty minutes; a job that takes far too long ends it, with the logs.
 """
 
 from __future__ import annotations
@@ -33,10 +33,11 @@ if TYPE_CHECKING:
     from benchmarks.cluster import Cluster
 
 MEGABITS = 30.0
-FILES = 300
-COUNT = 100_000
-PARTITIONS = (25, 5)
-UNHELPED = (25,)
+SIZES = {"small": (300, 100_000), "large": (20, 1_000_000)}
+"""Files and numbers in each: of the small ones, and of large ones whose tasks take long though they add only five."""
+JOBS = (("small", 25), ("small", 5), ("large", 5))
+"""Which files, and the partition."""
+UNHELPED = (("small", 25),)
 """Those that are run without speculation, too: it takes a minute a case."""
 WARMING_FILES = 25
 MOST_SECONDS = 300
@@ -176,7 +177,7 @@ def run(
     workers: Workers,
     partition: int,
     *,
-    source: str = "in",
+    source: str,
     after_seconds: float = 0.0,
     strike: Callable[[Workers], None] | None = None,
     most_seconds: int = MOST_SECONDS,
@@ -204,24 +205,24 @@ def _digest(made: Cluster, uri: str) -> str:
 
 
 def measure(
-    workers: Workers, partition: int, usual: dict[int, tuple[float, float]]
+    workers: Workers, source: str, partition: int, usual: dict[tuple[str, int], tuple[float, float]]
 ) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Run all cases with one partition; yield each with its summary.
+    """Run all cases with some files and one partition; yield each with its summary.
 
-    ``usual`` holds for a partition the seconds and the share of a processor where nothing is wrong; it is measured only
+    ``usual`` holds for these the seconds and the share of a processor where nothing is wrong; it is measured only
     if it is not there.
     """
     workers.start(4)
     run(workers, 5, source="warming")  # which loads what every process needs once
-    if partition not in usual:
+    if (source, partition) not in usual:
         used = workers.processor_seconds(1)
-        healthy = run(workers, partition)
+        healthy = run(workers, partition, source=source)
         seconds = healthy["seconds"]
-        usual[partition] = seconds, (workers.processor_seconds(1) - used) / seconds
+        usual[source, partition] = seconds, (workers.processor_seconds(1) - used) / seconds
         yield "4 healthy", healthy
         workers.start(3)
-        yield "3 healthy", run(workers, partition)
-    seconds, share = usual[partition]
+        yield "3 healthy", run(workers, partition, source=source)
+    seconds, share = usual[source, partition]
     slow: dict[str, Callable[[Workers, float], contextlib.AbstractContextManager[None]]] = {
         "network 10x slow": slow_network,
         "processor 10x slow": slow_processor,
@@ -231,10 +232,10 @@ def measure(
             continue
         workers.start(4)
         with slowed(workers, share):
-            yield case, run(workers, partition)
+            yield case, run(workers, partition, source=source)
     for case, strike in {"frozen": freeze, "killed": kill}.items():
         workers.start(4)
-        yield case, run(workers, partition, after_seconds=STRIKES_AT * seconds, strike=strike)
+        yield case, run(workers, partition, source=source, after_seconds=STRIKES_AT * seconds, strike=strike)
         if 0 in workers.processes:
             workers.end(0)
 
@@ -250,10 +251,10 @@ def within(hub: str, names: list[str]) -> dict[str, Any]:
     from benchmarks.cluster import BUCKET, DISTSUM, cluster
 
     found: dict[str, Any] = {"runs": []}
-    usual: dict[int, tuple[float, float]] = {}
+    usual: dict[tuple[str, int], tuple[float, float]] = {}
     with cluster(HUB) as made:
-        sizes = (("warming", WARMING_FILES, COUNT), ("in", FILES, COUNT), ("many", BUSY_FILES, BUSY_COUNT))
-        for folder, files, count in sizes:
+        sizes = SIZES | {"warming": (WARMING_FILES, SIZES["small"][1]), "many": (BUSY_FILES, BUSY_COUNT)}
+        for folder, (files, count) in sizes.items():
             size = ["--files", str(files), "--count", str(count)]
             made.run(*DISTSUM, "generate", f"s3://{BUCKET}/{folder}", *size, "--quiet")
         for speculation in (True, False):
@@ -262,9 +263,9 @@ def within(hub: str, names: list[str]) -> dict[str, Any]:
             master = made.started[-1][1]
             made.run(*DISTSUM, "jobs")  # which waits for it
             workers = Workers(made, hub, names, {})
-            for partition in PARTITIONS if speculation else UNHELPED:
-                for case, summary in measure(workers, partition, usual):
-                    words = {"partition": partition, "speculation": speculation, "case": case}
+            for source, partition in JOBS if speculation else UNHELPED:
+                for case, summary in measure(workers, source, partition, usual):
+                    words = {"files": source, "partition": partition, "speculation": speculation, "case": case}
                     found["runs"].append(words | summary)
                     said = f"{summary['seconds']:.1f} s, {summary['backups']}"
                     print(", ".join(map(str, words.values())), said, file=sys.stderr, flush=True)
@@ -280,21 +281,21 @@ def within(hub: str, names: list[str]) -> dict[str, Any]:
 def rows(found: dict[str, Any]) -> list[dict[str, object]]:
     """Return the table."""
     runs = found["runs"]
-    assert len({(each["partition"], each["sha256"]) for each in runs}) == len(PARTITIONS), "other bytes"
-    assert len({each["sha256"] for each in runs}) == 1, "the partition changed bits"
+    assert len({(each["files"], each["sha256"]) for each in runs}) == len(SIZES), "other bits"
     healthy = {
-        (each["partition"], each["case"]): each["seconds"]
+        (each["files"], each["partition"], each["case"]): each["seconds"]
         for each in runs
         if each["speculation"] and each["case"].endswith("healthy")
     }
     lines: list[dict[str, object]] = []
     for each in runs:
-        four, three = (healthy[each["partition"], f"{count} healthy"] for count in (4, 3))
+        four, three = (healthy[each["files"], each["partition"], f"{count} healthy"] for count in (4, 3))
         backups = each["backups"]
         wasted = backups["wasted_bytes"]
         struck = not each["case"].endswith("healthy") and each["speculation"]
         lines.append(
             {
+                "files": each["files"],
                 "P": each["partition"],
                 "speculation": "yes" if each["speculation"] else "no",
                 "one worker": each["case"],
