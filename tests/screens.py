@@ -58,8 +58,11 @@ async def settled(app, pilot):
         app.pull()
         await drain(app)
         await drain(app)
-        if app.screen_stack:
-            app.screen._on_timer_update()
+        for screen in app.screen_stack:  # what lies below a dialog is drawn into that
+            screen._on_timer_update()
+        await drain(app)
+        for screen in app.screen_stack:
+            screen._on_timer_update()
         now = text_of(app)
         # What scrolls slows down towards its end, where two looks may find the same lines.
         if now == before and not app.animator._animations and not any(_goes(each) for each in app._registry):

@@ -105,7 +105,8 @@ class ServiceApp(ScreenApp):
             self.exit("leave")
             return
         view = self.service.newest()
-        self.traces.take(view.queues if view is not None else None, self.clock())
+        if not self.service.notice():  # what was told last is no figure of now
+            self.traces.take(view.queues if view is not None else None, self.clock())
         self._choose_first(view)
         for screen in reversed(self.screen_stack):
             if isinstance(screen, ServedJobScreen | NodeScreen):

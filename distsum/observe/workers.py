@@ -86,10 +86,27 @@ class _Tally(msgspec.Struct):
     failures: int = 0
     bytes_done: int = 0
     bytes_running: int = 0
+    bytes_lost: int = 0
+    lost_seconds: float = 0.0
+    began_seconds: float = 0.0
+    told_seconds: float = 0.0
     bytes_timed: int = 0
     busy_seconds: float = 0.0
     reading_seconds: float = 0.0
     peak_bytes: int = 0
+
+    @property
+    def rate(self) -> float:
+        """Bytes a second while it works, also at what was called back: the slowest may never finish anything."""
+        size, seconds = self.bytes_timed + self.bytes_lost, self.busy_seconds + self.lost_seconds
+        if not seconds and self.task is not None:
+            size, seconds = self.bytes_running, self.told_seconds - self.began_seconds
+        return size / seconds if seconds > 0.0 else 0.0
+
+    def begin(self, task: TaskId, attempt: int, now: float) -> None:
+        """Take note that it has begun an attempt."""
+        self.task, self.attempt, self.bytes_running = task, attempt, 0
+        self.began_seconds = self.told_seconds = now
 
     def end(self, task: TaskId, attempt: int) -> None:
         """Take note that an attempt is over; that the worker has begun another may have been told first."""
@@ -130,9 +147,11 @@ class WorkerTable:
     def _update(self, tally: _Tally, event: msgspec.Struct, now: float) -> None:
         match event:
             case TaskStarted():
-                tally.task, tally.attempt, tally.bytes_running = event.task, event.attempt, 0
+                tally.begin(event.task, event.attempt, now)
             case Heartbeat():
-                tally.task, tally.attempt, tally.bytes_running = event.task, event.attempt, event.bytes_read
+                if event.task is not None and (tally.task, tally.attempt) != (event.task, event.attempt):
+                    tally.begin(event.task, event.attempt, now)
+                tally.task, tally.bytes_running, tally.told_seconds = event.task, event.bytes_read, now
                 tally.resident_bytes = event.resident_bytes
             case TaskSucceeded():
                 effort = event.effort
@@ -145,6 +164,9 @@ class WorkerTable:
                     tally.reading_seconds += effort.reading_seconds
                 tally.peak_bytes = max(tally.peak_bytes, effort.peak_bytes)
             case TaskFailed():
+                if (tally.task, tally.attempt) == (event.task, event.attempt):
+                    tally.bytes_lost += event.bytes_read
+                    tally.lost_seconds += now - tally.began_seconds
                 tally.end(event.task, event.attempt)
                 tally.failures += event.kind not in {"cancelled", "blocked", "not_served"}
             case WorkerFreed():
@@ -186,8 +208,8 @@ def _status(name: str, tally: _Tally) -> WorkerStatus:
         task=tally.task,
         tasks=tally.tasks,
         failures=tally.failures,
-        bytes_read=tally.bytes_done + tally.bytes_running,
-        bytes_per_second=tally.bytes_timed / tally.busy_seconds if tally.busy_seconds else 0.0,
+        bytes_read=tally.bytes_done + tally.bytes_lost + tally.bytes_running,
+        bytes_per_second=tally.rate,
         reading_share=tally.reading_seconds / tally.busy_seconds if tally.busy_seconds else 0.0,
         resident_bytes=tally.resident_bytes,
         peak_bytes=tally.peak_bytes,

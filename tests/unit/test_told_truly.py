@@ -1,0 +1,53 @@
+"""What a screen tells of workers that are too slow to finish anything."""
+
+from __future__ import annotations
+
+from distsum.messages import Effort, Heartbeat, JobStarted, TaskFailed, TaskId, TaskStarted, TaskSucceeded, WorkerJoined
+from distsum.observe.fold import JobTally
+from distsum.observe.snapshot import PhaseWork
+from distsum.observe.view import JobFold
+
+SIZE = 1_000_000
+
+
+def folded(tasks):
+    work = (PhaseWork(tasks, tasks, tasks * SIZE),)
+    fold = JobFold(JobTally(work, str), work, "/o", 0.0)
+    for name in ("fast", "slow"):
+        fold.take(WorkerJoined(name, "host", 7, "1", 1, 0, 0.0), 0.0)
+    fold.take(JobStarted("job", "mean", tasks, (tasks,), (0,)), 0.0)
+    return fold
+
+
+def done(place, size, seconds, *, reused=False):
+    effort = Effort(size, 0, 1, 0, 0.0, seconds, 0.0, 0.0, 0)
+    return TaskSucceeded("fast", TaskId("job", 1, 0, place), 1, (), reused=reused, receipt=b"", effort=effort)
+
+
+def slow_rate(fold, now):
+    (slow,) = (each.status for each in fold.view(now).workers if each.status.worker == "slow")
+    assert slow.bytes_read > 0
+    return slow.bytes_per_second
+
+
+def slowed():
+    fold = folded(20)
+    task = TaskId("job", 1, 0, 0)
+    fold.take(TaskStarted("slow", task, 1), 0.0)
+    for second in range(1, 17):
+        fold.take(TaskStarted("fast", TaskId("job", 1, 0, second), 1), second - 1.0)
+        fold.take(done(second, SIZE, 1.0), float(second))
+        fold.take(Heartbeat("slow", task, second * SIZE // 20, 1, 0, second / 20), float(second))
+    return fold, task
+
+
+def test_a_worker_that_has_not_finished_anything_has_a_rate_by_its_progress():
+    fold, _ = slowed()
+    assert 0 < slow_rate(fold, 16.0) < SIZE / 10
+
+
+def test_a_worker_whose_attempts_were_all_given_up_for_a_copy_has_a_rate():
+    fold, task = slowed()
+    fold.take(TaskFailed("slow", task, "cancelled", "the copy has won", bytes_read=800_000), 16.5)
+    (slow,) = (each.status for each in fold.view(17.0).workers if each.status.worker == "slow")
+    assert 0 < slow.bytes_per_second < SIZE / 10
