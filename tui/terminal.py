@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import select
 import signal
+import stat
 import sys
 import traceback
 from pathlib import Path
@@ -63,9 +65,24 @@ def check_terminal(name: str) -> None:
 
 
 def heed_signals(end: Callable[[], None]) -> None:
-    """End the screen when the process is asked to end: the terminal must be left in order."""
+    """End the screen when the process is asked to end: the terminal must be left in order.
+
+    Also where the terminal has vanished before: nothing more tells of that, if who began this ignores SIGHUP.
+    """
+    loop = asyncio.get_running_loop()
     for number in HEEDED:
-        asyncio.get_running_loop().add_signal_handler(number, end)
+        loop.add_signal_handler(number, end)
+    if sys.__stdin__ is not None and not in_browser() and has_vanished(sys.__stdin__.fileno()):
+        loop.call_soon(end)
+
+
+def has_vanished(descriptor: int) -> bool:
+    """Whether what is read there is a terminal that was hung up."""
+    if not stat.S_ISCHR(os.fstat(descriptor).st_mode):  # a terminal that was hung up is no isatty() any more
+        return False
+    poll = select.poll()
+    poll.register(descriptor, 0)
+    return any(event & select.POLLHUP for _, event in poll.poll(0))
 
 
 def draw(app: ScreenApp) -> Leaving | None:
