@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from textual.binding import Binding, BindingType
 
-from distsum.service.messages import ENDED
+from distsum.service.messages import ENDED, JOBS_SHOWN
 
 from .list_screen import ListScreen
 from .service_lines import JOB_COLUMNS, job_rows
@@ -44,6 +44,11 @@ class JobsScreen(ListScreen):
     def rows(self, view: ServiceView, now: float) -> list[Row]:
         """Return one row a job."""
         return job_rows(view.jobs, now)
+
+    def remark(self, view: ServiceView) -> str:
+        """Return that there may be more jobs than the list has."""
+        ended = sum(each.state in ENDED for each in view.jobs)
+        return f"the last {ended} that have ended; distsum jobs --limit N lists more" if ended >= JOBS_SHOWN else ""
 
     def empty(self, view: ServiceView) -> str:
         """Return how there can be a job."""

@@ -87,16 +87,29 @@ def interrupted_by(number: signal.Signals) -> Iterator[None]:
         signal.signal(number, before)
 
 
-def jobs(*, broker: Broker = None, json: Json = False) -> None:
+def jobs(
+    *,
+    limit: Annotated[
+        str, Parameter(metavar="N", help="How many of those that have ended are listed: the last ones.")
+    ] = "50",
+    broker: Broker = None,
+    json: Json = False,
+) -> None:
     """List the jobs: the last that have ended, then all others."""
+    from distsum.service.messages import ENDED
+
+    most = min(whole_number("--limit", limit), _MOST_NUMBER)
     with client_of(settings_of(broker=broker)) as client:
-        found = client.jobs()
+        found = client.jobs(most)
     if json:
         streams.emit(json_module.dumps([plain(status) for status in found]))
         return
     rows: list[tuple[str, ...]] = [("job", "state", "prio", "what", "files", "done", "output")]
     rows += [_job_row(status) for status in found]
-    streams.emit("\n".join(_table(rows)))
+    lines = [*_table(rows)]
+    if most and sum(status.state in ENDED for status in found) >= most:
+        lines.append(f"of those that have ended the last {most:,}; --limit lists more")
+    streams.emit("\n".join(lines))
 
 
 def status(

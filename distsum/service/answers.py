@@ -114,7 +114,7 @@ class Answers:
         self._recalled = False
         self._accepting: dict[str, asyncio.Lock] = {}
         self._overview = overview.Overview(
-            records.work, partial(jobs.remembered, overview.JOBS_SHOWN), workers.statuses, self.queues, scaling.status
+            records.work, partial(jobs.remembered, channel.JOBS_SHOWN), workers.statuses, self.queues, scaling.status
         )
         self._deliver: Callable[[str, msgspec.Struct], None]
         self._steering: Steering
@@ -300,7 +300,7 @@ class Answers:
     async def _recall(self) -> None:
         """Remember jobs that have ended under earlier masters. That may be many, and nobody who looks waits for it."""
         try:
-            await self._jobs.listed(overview.JOBS_SHOWN)
+            await self._jobs.listed(channel.JOBS_SHOWN)
         except StorageError as error:
             log.warning("jobs that have ended cannot be told to those who look: %s", error)
 

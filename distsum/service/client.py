@@ -214,7 +214,7 @@ class ServiceClient:
         """
         return self._ask(channel.GetStragglers(job), channel.Stragglers).report
 
-    def jobs(self, limit: int = 50) -> tuple[channel.JobStatus, ...]:
+    def jobs(self, limit: int = channel.JOBS_SHOWN) -> tuple[channel.JobStatus, ...]:
         """Return the last jobs that have ended, and then all that have not.
 
         Raises:

@@ -29,10 +29,14 @@ class Submit(Request, frozen=True):
     priority: int = 0
 
 
+JOBS_SHOWN: Final = 50
+"""Of those that have ended, unless more are asked for."""
+
+
 class ListJobs(Request, frozen=True):
     """List the jobs, the latest ``limit`` of those that have ended among them."""
 
-    limit: int = 50
+    limit: int = JOBS_SHOWN
 
 
 class GetJob(Request, frozen=True):

@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from distsum.service.view import FleetStatus
 
 FRAME_SECONDS: Final = 0.5
-JOBS_SHOWN: Final = 50
-"""Of those that have ended."""
 _QUEUES_SECONDS: Final = 1.0
 """Between two questions to the broker."""
 

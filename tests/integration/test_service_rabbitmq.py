@@ -68,6 +68,11 @@ def test_a_job_runs_from_submission_to_the_same_bytes(
             shown = distsum(*arguments, env=environment)
             assert (shown.returncode, shown.stderr) == (0, "")
             assert job in shown.stdout or arguments == ["workers"]
+            assert "--limit" not in shown.stdout
+        shown = distsum("jobs", "--limit", "1", env=environment)
+        assert shown.stdout.splitlines()[-1] == "of those that have ended the last 1; --limit lists more"
+        assert asked(environment, "jobs", "--limit", "0") == []
+        assert "--limit" in distsum("jobs", "--limit", "-1", env=environment).stderr
         again = distsum("submit", "mean", str(inputs), "-o", str(out), env=environment)
         assert again.returncode == 2
         assert "--force" in again.stderr

@@ -1,9 +1,9 @@
-"""A queue's last minute while nobody tells of it."""
+"""What a list tells of what it does not know."""
 
 from __future__ import annotations
 
 from distsum.service.viewer import Connection
-from tests.following import NOW
+from tests.following import NOW, service, succeeded
 from tests.stage import Stage
 
 
@@ -20,3 +20,11 @@ def test_what_is_ready_is_not_noted_again_while_nothing_is_heard():
     stage.show("u", steps=later)
     after = stage.app.traces.of("distsum.tasks.v2") or stage.app.traces.of("distsum.tasks")
     assert after == before
+
+
+def test_a_list_of_jobs_says_when_it_has_only_the_last():
+    def title(ended):
+        return Stage(service([succeeded(f"{number:012x}", 60.0) for number in range(ended)])).show().text
+
+    assert "the last 50 that have ended; distsum jobs --limit N lists more" in title(50)
+    assert "the last" not in title(49)
