@@ -147,19 +147,21 @@ class Attempt(msgspec.Struct):
         """Note how far it is.
 
         Its rate is measured over a fourth of what it was to take in all when it was fastest: between two heartbeats a
-        link may fill buffers that nobody sees, and a file may wait for the one before.
+        link may fill buffers that nobody sees, and a file may wait for the one before. Where all has arrived, and is
+        being added, it is the rate of that.
         """
         if progress:
             self.whole_seconds = min(self.whole_seconds, (now - self.started_seconds) / progress)
+        window = _RATE_SHARE * self.whole_seconds
         if self.progress and now > self.told_seconds:
-            older = [each for each in self.places if each[0] <= now - _RATE_SHARE * self.whole_seconds]
+            older = [each for each in self.places if each[0] <= now - window]
             since, place = older[-1] if older else self.places[0]
             self.rate = (progress - place) / (now - since)
+            if progress <= self.progress and added > self.added:
+                self.rate = max(self.rate, (added - self.added) / (now - self.told_seconds))
             del self.places[: len(older) - 1 if older else 0]
-        if progress:
+        if progress and (not self.places or now - self.places[-1][0] >= window / (MOST_PLACES - 2)):
             self.places.append((now, progress))
-        if len(self.places) > MOST_PLACES:
-            del self.places[1::2]
         self.progress, self.added, self.bytes_read, self.told_seconds = progress, added, bytes_read, now
 
 
@@ -210,8 +212,9 @@ class OutTask(msgspec.Struct):
         sliced: Whether they are slices.
         attempts: Those that have not ended, one or more, by number.
         made: Those of them that helpers have made.
-        given_up: Those of them that a helper has failed to make, which nobody is asked to make again.
+        failed_parts: How many have failed to make each.
         unhelpful: Workers that have failed to make one, or may not do the task.
+        refused: Workers that may not do the task.
         left: Those that were made for backups that are over, each with the bytes that were read for that.
         helped: Whether an attempt at it may take what others have made, so that what it takes tells nothing.
         failures: Failed attempts that count against it.
@@ -232,8 +235,9 @@ class OutTask(msgspec.Struct):
     sliced: bool
     attempts: dict[int, Attempt]
     made: set[int] = set()
-    given_up: frozenset[int] = frozenset()
+    failed_parts: dict[int, int] = {}
     unhelpful: frozenset[str] = frozenset()
+    refused: frozenset[str] = frozenset()
     left: dict[int, int] = {}
     helped: bool = False
     failures: int = 0
@@ -307,6 +311,17 @@ class OutTask(msgspec.Struct):
         """Parts of its node that helpers may make: all, but for slices where those who make the node make none."""
         meet = not self.sliced or not self.backups or any(self.attempts[each].sliced for each in self.backups)
         return self.splits if meet else 0
+
+    @property
+    def given_up(self) -> frozenset[int]:
+        """Parts that nobody is asked to make again: two have failed to, and so it may not be they who are at fault."""
+        return frozenset(child for child, failures in self.failed_parts.items() if failures > 1)
+
+    def fail_part(self, worker: str, child: int, *, refuses: bool) -> None:
+        """Note who has failed to make a part, or may not: that is told of the worker alone."""
+        self.unhelpful |= {worker}
+        if not refuses:
+            self.failed_parts[child] = self.failed_parts.get(child, 0) + 1
 
     @property
     def begun(self) -> frozenset[int]:
@@ -461,6 +476,7 @@ class Known(msgspec.Struct):
                         begun=begun,
                         given_up=task.given_up,
                         unhelpful=task.unhelpful,
+                        refused=task.refused,
                         backup=backup,
                     )
                 )
@@ -483,6 +499,7 @@ class Known(msgspec.Struct):
                     begun=task.begun,
                     given_up=task.given_up,
                     unhelpful=task.unhelpful,
+                    refused=task.refused,
                 )
             )
         phases = []

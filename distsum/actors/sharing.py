@@ -73,9 +73,10 @@ def open_children(attempts: Sequence[Running]) -> list[int]:
     return [child for child in range(attempts[0].splits - 1, first, -1) if child not in taken]
 
 
-def helper_among(idle: Sequence[Idle], running: Running) -> Idle | None:
-    """Return the last of some idle workers that has not failed to help with a task's node; None where all have."""
-    return next((each for each in reversed(idle) if each.worker not in running.unhelpful), None)
+def helper_among(idle: Sequence[Idle], running: Running) -> int | None:
+    """Return where the last of some idle workers is that has not failed to help with a task; None where all have."""
+    places = range(len(idle) - 1, -1, -1)
+    return next((place for place in places if idle[place].worker not in running.unhelpful), None)
 
 
 def helpers_to_add(
@@ -102,13 +103,14 @@ def helpers_to_add(
         if not way.takes_seconds or not is_worth_sharing(copy_seconds, settings):
             continue
         for child in way.open:
-            if (helper := helper_among(idle, way.first)) is None:
+            if (place := helper_among(idle, way.first)) is None:
                 break
+            helper = idle[place]
             reached = way.reached_seconds(child)
             if reached <= settings.gain * way.takes_seconds:
                 yield DeclineHelper(way.task, way.backup, helper.worker, child, reached, way.takes_seconds)
                 break
-            idle.remove(helper)
+            del idle[place]
             told = None if math.isinf(reached) else reached
             yield AddHelper(way.task, way.backup, helper.worker, child, told, way.takes_seconds)
 

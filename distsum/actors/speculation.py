@@ -159,8 +159,9 @@ class Running(msgspec.Struct, frozen=True, kw_only=True):
         splits: Children of its node that several workers could make, or slices.
         meets: Whether it comes to them one after the other, and takes those that are made.
         begun: Those of them that helpers have made, or make.
-        given_up: Those of them that a helper has failed to make.
+        given_up: Those of them that helpers have failed to make.
         unhelpful: Workers that have failed to make one, or may not do the task.
+        refused: Workers that may not do the task.
         backup: The number of the first backup of its task that is under way; None where there is none.
     """
 
@@ -183,6 +184,7 @@ class Running(msgspec.Struct, frozen=True, kw_only=True):
     begun: frozenset[int] = frozenset()
     given_up: frozenset[int] = frozenset()
     unhelpful: frozenset[str] = frozenset()
+    refused: frozenset[str] = frozenset()
     backup: int | None = None
 
     def left_seconds(self, expected_seconds: float, stale_seconds: float = math.inf) -> float:
@@ -407,7 +409,7 @@ class _BestFirst:
         self._taken: set[str] = set()
 
     def take(
-        self, unfit: AbstractSet[str], unhelpful: AbstractSet[str], slow: float
+        self, unfit: AbstractSet[str], refused: AbstractSet[str], slow: float
     ) -> Idle | Literal["same_host", "no_idle_worker"]:
         """Take the first that is on none of some hosts, none of some workers, and not known to be so slow.
 
@@ -420,7 +422,7 @@ class _BestFirst:
             if each.host in unfit:
                 continue
             elsewhere = True
-            if each.worker in unhelpful:
+            if each.worker in refused:
                 continue
             if each.slowness is None or each.slowness < slow:
                 self._taken.add(each.worker)
@@ -443,7 +445,7 @@ def _place(
         return "cap"
     # Where there is no other host, one of its processes may be stuck alone.
     unfit = suspect.running.hosts if view.hosts > 1 else frozenset[str]()
-    return best.take(unfit, suspect.running.unhelpful, settings.slow if guarded else math.inf)
+    return best.take(unfit, suspect.running.refused, settings.slow if guarded else math.inf)
 
 
 def _share_out(decisions: list[Decision], idle: list[Idle], settings: SpeculationSettings) -> None:
@@ -456,10 +458,9 @@ def _share_out(decisions: list[Decision], idle: list[Idle], settings: Speculatio
             continue
         helpers = []
         for child in open_children([decision.running]):
-            if (helper := helper_among(idle, decision.running)) is None:
+            if (found := helper_among(idle, decision.running)) is None:
                 break
-            idle.remove(helper)
-            helpers.append((helper.worker, child))
+            helpers.append((idle.pop(found).worker, child))
         decisions[place] = msgspec.structs.replace(decision, helpers=tuple(helpers), shared=True)
 
 

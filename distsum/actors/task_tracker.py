@@ -641,8 +641,7 @@ class TaskTracker:
         self._context.emit(message)
         if attempt.child is not None:
             # It was to help others, who do without. To ask again would be to have it fail again and again.
-            task.given_up |= {attempt.child}
-            task.unhelpful |= {message.worker}
+            task.fail_part(message.worker, attempt.child, refuses=message.kind == "not_served")
             self._publish_if_none(message.task, task)
             return
         if message.kind == "blocked":
@@ -695,6 +694,7 @@ class TaskTracker:
         refusals = self._refusals.setdefault((message.task.job, message.place), set())
         refusals.add(message.worker)
         task.unhelpful |= {message.worker}
+        task.refused |= {message.worker}
         if task.whole or any(
             name not in refusals and (not each.paused or each.resting is not None)
             for name, each in self._workers.items()

@@ -108,6 +108,13 @@ class _Tally(msgspec.Struct):
         self.task, self.attempt, self.bytes_running = task, attempt, 0
         self.began_seconds = self.told_seconds = now
 
+    def lose(self, task: TaskId, attempt: int, size: int, now: float) -> None:
+        """Take note that an attempt is over without a result, and what it had read until when."""
+        if (self.task, self.attempt) == (task, attempt) and size:
+            self.bytes_lost += size
+            self.lost_seconds += now - self.began_seconds
+        self.end(task, attempt)
+
     def end(self, task: TaskId, attempt: int) -> None:
         """Take note that an attempt is over; that the worker has begun another may have been told first."""
         if (self.task, self.attempt) == (task, attempt):
@@ -164,13 +171,10 @@ class WorkerTable:
                     tally.reading_seconds += effort.reading_seconds
                 tally.peak_bytes = max(tally.peak_bytes, effort.peak_bytes)
             case TaskFailed():
-                if (tally.task, tally.attempt) == (event.task, event.attempt):
-                    tally.bytes_lost += event.bytes_read
-                    tally.lost_seconds += now - tally.began_seconds
-                tally.end(event.task, event.attempt)
+                tally.lose(event.task, event.attempt, event.bytes_read, now)
                 tally.failures += event.kind not in {"cancelled", "blocked", "not_served"}
             case WorkerFreed():
-                tally.end(event.task, event.attempt)
+                tally.lose(event.task, event.attempt, tally.bytes_running, tally.told_seconds)
             case WorkerPaused():
                 tally.paused = "quarantined" if event.quarantined else "paused"
                 tally.reason = event.reason

@@ -435,9 +435,9 @@ def _opened(reader: S3Reader) -> S3Reader | None:
     """Return a reader once it is known that there is an object; None if there is none."""
     try:
         _ = reader.size
-    except RefusedError as error:
-        reader.close()
-        if error.fault.kind == "missing":
+    except BaseException as error:
+        reader.close()  # also where nobody waits for it any more: else what arrives would be held for ever
+        if isinstance(error, RefusedError) and error.fault.kind == "missing":
             return None
         raise
     return reader

@@ -117,9 +117,10 @@ class Attempt:
             arrived_bytes: What has arrived at it, and was not read yet.
         """
         added, told = self.progress, self._told
-        share = arrived_bytes / self.expected_bytes if self.expected_bytes else 0.0
+        arrived = arrived_bytes if self.expected_bytes else 0  # bytes and progress are held against each other
+        share = arrived / self.expected_bytes if arrived else 0.0
         progress = max(added, min(0.99, added + share), told[0])
-        read = max(self.bytes_read + arrived_bytes, told[1])
+        read = max(self.bytes_read + arrived, told[1])
         self._told = progress, read
         return Heartbeat(worker, self.task, read, resident_bytes, self.number, progress, added)
 

@@ -275,7 +275,8 @@ class NodeFold:
             try:
                 parts.partials.store(each.uri, each.planes, each.inputs, each.skipped, attempt)
             except StorageError as error:
-                self._give_up(error)
+                self._stores = False  # what others have stored is of use for the slices that are left
+                self._attempt.warn(f"no more slices are stored of this task, which goes on without them: {error}")
                 return
             self._taken_slices.append(each.uri)
             took = perf_counter() - began

@@ -228,6 +228,24 @@ def test_what_has_arrived_and_was_not_read_is_told_until_it_is_or_nobody_wants_i
     assert store.arrived_bytes == 0
 
 
+def test_nothing_is_held_of_what_arrives_when_nobody_waits_for_it_any_more(proxy, open_store, entry):
+    store = open_store(answer_seconds=30.0)
+    hold = proxy.hold()
+    proxy.choose = only_gets(lambda request: Fault(hold_answer=hold))
+    unwanted = threading.Event()
+    store.heed(unwanted)
+    with concurrent.futures.ThreadPoolExecutor(1) as executor:
+        waiting = executor.submit(list, store.open_all([entry.uri], SIZE, 1))
+        wait_until(lambda: hold.held, 10.0)
+        unwanted.set()
+        with pytest.raises(StoreInterruptedError):
+            waiting.result(10.0)
+    store.heed(None)
+    hold.release()
+    time.sleep(0.5)  # in which it would arrive
+    assert store.arrived_bytes == 0
+
+
 @pytest.mark.parametrize("what", ["read", "exists", "list"])
 def test_what_waits_for_a_silent_server_is_given_up_when_it_is_not_wanted_any_more(
     proxy, open_store, s3_prefix, entry, content, what

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -79,10 +80,37 @@ def test_one_that_begins_from_what_is_stored_is_measured_from_then_on() -> None:
     assert told((2.0, 0.8), (4.0, 0.81), resumed=True) == pytest.approx(0.005)
 
 
-def test_of_a_long_attempt_only_some_places_are_kept() -> None:
+@pytest.mark.parametrize("healthy_seconds", [20.0, 100.0, 600.0])
+@pytest.mark.parametrize("slower", [20.0, math.inf])
+def test_that_a_long_attempt_has_become_slow_is_known_after_a_fourth_of_it(
+    healthy_seconds: float, slower: float
+) -> None:
     attempt = Attempt()
     attempt.begin("w", 0.0, resumed=False)
-    for beat in range(1, 3000):
-        attempt.tell(beat / 3000, beat / 3000, 0, 2.0 * beat)
+    progress = now = 0.0
+    while now < 1.2 * healthy_seconds:
+        now += 0.5
+        progress += 0.5 / healthy_seconds / (1.0 if progress < 0.9 else slower)
+        attempt.tell(progress, progress, 0, now)
         assert len(attempt.places) <= MOST_PLACES
-    assert attempt.rate == pytest.approx(1 / 6000)
+    assert attempt.rate is not None
+    assert attempt.rate <= 1.1 / healthy_seconds / slower
+
+
+def test_what_has_all_arrived_and_is_being_added_does_not_stand_still() -> None:
+    attempt = Attempt()
+    attempt.begin("w", 0.0, resumed=False)
+    for beat in range(1, 20):
+        attempt.tell(0.99, beat / 20, 0, float(beat))
+    assert attempt.rate == pytest.approx(0.05)
+
+
+def test_a_part_is_given_up_when_two_have_failed_it_and_not_for_those_who_may_not_make_it() -> None:
+    task = OutTask(b"work", 1, False, 5, False, {})
+    task.fail_part("w1", 3, refuses=True)
+    task.fail_part("w2", 3, refuses=True)
+    task.fail_part("w3", 3, refuses=False)
+    assert task.given_up == frozenset()
+    task.fail_part("w4", 3, refuses=False)
+    assert task.given_up == {3}
+    assert task.unhelpful == {"w1", "w2", "w3", "w4"}

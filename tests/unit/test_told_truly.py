@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-from distsum.messages import Effort, Heartbeat, JobStarted, TaskFailed, TaskId, TaskStarted, TaskSucceeded, WorkerJoined
+from distsum.messages import (
+    Effort,
+    Heartbeat,
+    JobStarted,
+    TaskId,
+    TaskStarted,
+    TaskSucceeded,
+    WorkerFreed,
+    WorkerJoined,
+)
 from distsum.observe.fold import JobTally
 from distsum.observe.snapshot import PhaseWork
 from distsum.observe.view import JobFold
@@ -48,6 +57,6 @@ def test_a_worker_that_has_not_finished_anything_has_a_rate_by_its_progress():
 
 def test_a_worker_whose_attempts_were_all_given_up_for_a_copy_has_a_rate():
     fold, task = slowed()
-    fold.take(TaskFailed("slow", task, "cancelled", "the copy has won", bytes_read=800_000), 16.5)
+    fold.take(WorkerFreed("slow", task, 0), 16.5)  # as the tracker tells of one that was called back
     (slow,) = (each.status for each in fold.view(17.0).workers if each.status.worker == "slow")
     assert 0 < slow.bytes_per_second < SIZE / 10
