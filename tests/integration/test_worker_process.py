@@ -214,10 +214,11 @@ def test_a_cancelled_attempt_stops_waiting_for_a_body_that_stalls_and_the_next_g
     process.tell(run_task(job, 7))
     wait_until(lambda: any("/runs/07" in request.target for request in proxy.requests), "the last input is asked for")
     heard = process.expect(Heartbeat)
-    while heard.progress < 4 / 8:
+    # What comes after it arrives, and of text it is not known how much that is.
+    while heard.added < 4 / 8 or (suffix == b".raw" and heard.progress < 7 / 8):
         heard = process.expect(Heartbeat)
     assert (heard.attempt, heard.task) == (7, run_task(job, 7).task)
-    assert heard.progress < 5 / 8
+    assert heard.added < 5 / 8
     process.tell(CancelTask(run_task(job, 7).task, 6))
     process.tell(CancelTask(run_task(job, 7).task, 7))
     failed = process.expect(TaskFailed, SOON_SECONDS)
@@ -277,7 +278,7 @@ def test_who_is_told_that_others_help_stores_its_children_and_takes_theirs(proxy
     process, helper = worker(), worker()
     proxy.choose = lambda request: Fault(stall=100) if "/runs/07.raw" in request.target else None
     process.tell(run_task(job, 1))
-    while process.expect(Heartbeat).progress < 7 / 24:
+    while process.expect(Heartbeat).added < 7 / 24:
         pass
     process.tell(ShareTask(run_task(job, 1).task, 1))
     helper.tell(run_task(job, 2, child=3, resume=True))
