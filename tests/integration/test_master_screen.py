@@ -116,4 +116,4 @@ def test_what_hinders_a_master_is_told_in_the_terminal(made):
     ) as screen:
         assert screen.finish() not in {0, 130}
         assert holds(screen, "no-such-bucket-here")
-        assert not holds(screen, "Traceback")
+        assert not holds(screen, "Traceback"), "\n".join(screen.shown)
