@@ -43,11 +43,12 @@ async def drain(app):
         taken = asyncio.Event()
         if each.call_later(taken.set):
             waits.append((each, taken))
-    while not app._exception_event.is_set():
-        # One that is removed meanwhile takes nothing any more.
-        if all(taken.is_set() or not each.is_running for each, taken in waits):
-            return
-        await asyncio.sleep(0)
+    async with asyncio.timeout(30.0):
+        while not app._exception_event.is_set():
+            # One that is removed meanwhile takes nothing any more.
+            if all(taken.is_set() or not each.is_running for each, taken in waits):
+                return
+            await asyncio.sleep(0)
 
 
 async def settled(app, pilot):

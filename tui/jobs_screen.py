@@ -48,7 +48,7 @@ class JobsScreen(ListScreen):
     def remark(self, view: ServiceView) -> str:
         """Return that there may be more jobs than the list has."""
         ended = sum(each.state in ENDED for each in view.jobs)
-        return f"the last {ended} that have ended; distsum jobs --limit N lists more" if ended >= JOBS_SHOWN else ""
+        return f"of ended ones at most {ended}; distsum jobs --limit N lists more" if ended >= JOBS_SHOWN else ""
 
     def empty(self, view: ServiceView) -> str:
         """Return how there can be a job."""

@@ -91,7 +91,7 @@ def jobs(
     *,
     limit: Annotated[
         str, Parameter(metavar="N", help="How many of those that have ended are listed: the last ones.")
-    ] = "50",
+    ] = "50",  # service.messages.JOBS_SHOWN, which is imported when it is needed
     broker: Broker = None,
     json: Json = False,
 ) -> None:
@@ -100,15 +100,17 @@ def jobs(
 
     most = min(whole_number("--limit", limit), _MOST_NUMBER)
     with client_of(settings_of(broker=broker)) as client:
-        found = client.jobs(most)
+        found = client.jobs(most + 1)  # one more tells whether there are more
+    ended = sum(status.state in ENDED for status in found)
+    found = found[max(0, ended - most) :]  # those that have ended stand first
     if json:
         streams.emit(json_module.dumps([plain(status) for status in found]))
         return
     rows: list[tuple[str, ...]] = [("job", "state", "prio", "what", "files", "done", "output")]
     rows += [_job_row(status) for status in found]
     lines = [*_table(rows)]
-    if most and sum(status.state in ENDED for status in found) >= most:
-        lines.append(f"of those that have ended the last {most:,}; --limit lists more")
+    if ended > most:
+        lines.append("more have ended; --limit N lists the last N of them")
     streams.emit("\n".join(lines))
 
 

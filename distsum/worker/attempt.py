@@ -108,8 +108,8 @@ class Attempt:
 
         Over a network several inputs arrive at once, of which only the first is being added. So what waits counts: by
         what is in the sums alone, an attempt that is nearly done could seem to have done next to nothing. What is not
-        added is not done, however: it counts to 0.99 at the most, and is no more told than before where others have
-        made it.
+        added is not done, however: it counts to 0.99 at the most. What is told never falls, also where what had
+        arrived is let go, since others have made it.
 
         Args:
             worker: Its name.

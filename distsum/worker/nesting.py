@@ -104,7 +104,7 @@ class NodeFold:
         self._stores = only is None
         self._looks = attempt.child is not None or only is not None
         self._listed = False
-        self._taken_slices: list[bytes] = []
+        self._stored_slices: list[bytes] = []
         self._known: dict[int, int] = {}
         self._checkpoints: Checkpoints
         self._began: float
@@ -247,7 +247,7 @@ class NodeFold:
                 attempt.taken.append(number)
                 attempt.take(1)
                 attempt.advance(1)
-                self._taken_slices.append(uri)
+                self._stored_slices.append(uri)
                 return _Slice(uri, head.inputs, head.skipped, [])
             share = attempt.taken_share
             if fold.run() is None:
@@ -278,7 +278,7 @@ class NodeFold:
                 self._stores = False  # what others have stored is of use for the slices that are left
                 self._attempt.warn(f"no more slices are stored of this task, which goes on without them: {error}")
                 return
-            self._taken_slices.append(each.uri)
+            self._stored_slices.append(each.uri)
             took = perf_counter() - began
             parts.times.note(attempt.bytes_written - written_before, took)
             attempt.checkpoint_seconds += took
@@ -487,12 +487,12 @@ class NodeFold:
 
         What others need for another slice stays.
         """
-        if self._only is not None or (not self._stored and not self._taken_slices):
+        if self._only is not None or (not self._stored and not self._stored_slices):
             return
         began = perf_counter()
         self._remove(list(self._stored))
-        self._delete(self._taken_slices)
-        self._taken_slices = []
+        self._delete(self._stored_slices)
+        self._stored_slices = []
         took = perf_counter() - began
         self._attempt.storing_seconds += took
         self._attempt.checkpoint_seconds += took

@@ -26,5 +26,5 @@ def test_a_list_of_jobs_says_when_it_has_only_the_last():
     def title(ended):
         return Stage(service([succeeded(f"{number:012x}", 60.0) for number in range(ended)])).show().text
 
-    assert "the last 50 that have ended; distsum jobs --limit N lists more" in title(50)
-    assert "the last" not in title(49)
+    assert "of ended ones at most 50; distsum jobs --limit N lists more" in title(50)
+    assert "at most" not in title(49)

@@ -304,23 +304,28 @@ def shared_task() -> tuple[SteppingSystem, TaskId, BackupStarted, list[tuple[str
     return system, task, started, helpers
 
 
-def test_a_node_with_too_few_children_is_shared_by_slices_among_all_who_idle() -> None:
-    system = SteppingSystem()
-    for number in range(1, 12):
+def task_in_slices(workers: int, progress: float) -> tuple[SteppingSystem, TaskId, int, BackupStarted]:
+    """Have a task copied that slices share, the only one; return its first attempt's number, and its backup."""
+    system = SteppingSystem(TrackerSettings(retry_storage=True))
+    for number in range(1, workers + 1):
         system.tell(TRACKER, joined(f"w{number}"))
-    job = msgspec.structs.replace(
-        spec(5), count=SLICES * LEAST_NUMBERS, tile_length=SLICES * LEAST_NUMBERS, ranged=True
-    )
+    length = SLICES * LEAST_NUMBERS
+    job = msgspec.structs.replace(spec(5), count=length, tile_length=length, ranged=True)
     system.tell(MASTER, SubmitJob(job, nothing_stored(job)))
     (task,) = published(system)
     first = system.attempts[task]
     system.tell(TRACKER, TaskStarted("w1", task, 1, attempt=first))
     system.advance(5.0)
-    for number in range(2, 12):
+    for number in range(2, workers + 1):
         system.tell(TRACKER, Heartbeat(f"w{number}", None, 0))
-    system.tell(TRACKER, Heartbeat("w1", task, 1000, attempt=first, progress=0.5))
+    system.tell(TRACKER, Heartbeat("w1", task, 1000, attempt=first, progress=progress))
     started = asked(system, task).started
     assert started is not None
+    return system, task, first, started
+
+
+def test_a_node_with_too_few_children_is_shared_by_slices_among_all_who_idle() -> None:
+    system, task, _, started = task_in_slices(workers=11, progress=0.5)
     sent = system.take(WORKERS)
     orders = {each.message.child: each.message for each in sent if isinstance(each, AssignTask)}
     assert sorted(orders, key=lambda child: -1 if child is None else child) == [None, *range(1, SLICES)]

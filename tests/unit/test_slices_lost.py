@@ -6,14 +6,12 @@ import itertools
 import os
 from typing import TYPE_CHECKING, Any
 
-import msgspec
 import numpy as np
 import pytest
 
-from distsum.actors.actor import MASTER, TRACKER, WORKERS
-from distsum.actors.task_tracker import TrackerSettings
+from distsum.actors.actor import TRACKER, WORKERS
 from distsum.errors import StorageError
-from distsum.messages import Heartbeat, HelperAdded, SubmitJob, TaskFailed, TaskStarted
+from distsum.messages import Heartbeat, HelperAdded, TaskFailed, TaskStarted
 from distsum.partials import children_uri
 from distsum.request import Options
 from distsum.slices import LEAST_NUMBERS, SLICES, node_slices
@@ -22,8 +20,8 @@ from distsum.worker.attempt import TaskCancelledError
 from distsum.worker.folding import JobFolder
 from tests.foldedtasks import Tasks
 from tests.reference import reference_reduce
-from tests.stepping import SteppingSystem, joined, nothing_stored, published, spec, succeeded, system_with
-from tests.unit.test_backups import asked, assigned, stragglers
+from tests.stepping import joined, spec, succeeded, system_with
+from tests.unit.test_backups import asked, assigned, stragglers, task_in_slices
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -196,27 +194,9 @@ def test_of_a_partial_no_more_is_asked_for_than_its_slice(tmp_path) -> None:
     assert max(sizes) <= 4096, "the beginning of a partial is fetched, of which the last slice is wanted"
 
 
-def shared() -> tuple[SteppingSystem, Any, int, Any]:
-    system = SteppingSystem(TrackerSettings(retry_storage=True))
-    for number in range(1, 5):
-        system.tell(TRACKER, joined(f"w{number}"))
-    job = msgspec.structs.replace(spec(5), count=LEAST, tile_length=LEAST, ranged=True)
-    system.tell(MASTER, SubmitJob(job, nothing_stored(job)))
-    (task,) = published(system)
-    first = system.attempts[task]
-    system.tell(TRACKER, TaskStarted("w1", task, 1, attempt=first))
-    system.advance(5.0)
-    for number in range(2, 5):
-        system.tell(TRACKER, Heartbeat(f"w{number}", None, 0))
-    system.tell(TRACKER, Heartbeat("w1", task, 1000, attempt=first, progress=0.05))
-    started = asked(system, task).started
-    assert started is not None
-    return system, task, first, started
-
-
 @pytest.mark.parametrize("kind", ["storage", "not_served", "bad_input"])
 def test_a_helper_that_fails_is_not_given_the_same_part_every_second(kind: Any) -> None:
-    system, task, first, started = shared()
+    system, task, first, started = task_in_slices(workers=4, progress=0.05)
     system.tell(TRACKER, TaskStarted(started.worker, task, 1, started.attempt))
     for second in range(20):
         for worker, order in assigned(system):
@@ -239,7 +219,7 @@ def test_a_helper_that_fails_is_not_given_the_same_part_every_second(kind: Any) 
 
 
 def test_who_may_not_do_a_task_is_not_asked_again_to_copy_it() -> None:
-    system, task, _, started = shared()
+    system, task, _, started = task_in_slices(workers=4, progress=0.05)
     system.tell(TRACKER, TaskStarted(started.worker, task, 1, started.attempt))
     system.tell(TRACKER, TaskFailed(started.worker, task, "not_served", "no", attempt=started.attempt, place="s3://x"))
     system.tell(TRACKER, joined("w5"))
