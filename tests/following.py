@@ -141,13 +141,14 @@ def running(job, state="running", share=0.5, elapsed=100.0, **more):
     files = more.pop("files", 1000)
     size = files * 1_000_000
     began = None if state == "queued" else 10.0
+    read = int(size * share)
     snapshot = Snapshot(
         job=job,
         reduction="mean",
         files=files,
         elapsed_seconds=elapsed,
         phases=(
-            PhaseProgress(1, 200, int(200 * share), 0, 4 if began else 0, files, size, int(size * share), began),
+            PhaseProgress(1, 200, int(200 * share), 0, 4 if began else 0, files, size, read, began, bytes_done=read),
             PhaseProgress(2, 8, 0, 0, 0, 200, 0, 0),
         ),
         workers=4,

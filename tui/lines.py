@@ -110,10 +110,9 @@ def share_read(phases: Sequence[PhaseProgress]) -> float:
 
 
 def _bytes_done(phases: Sequence[PhaseProgress]) -> tuple[int, int]:
-    """Return how many of the plan's bytes are read, and how many those are; what is read again is none of them."""
+    """Return how many of the plan's bytes are not to be read any more, and how many there are."""
     before = sum(phase.bytes_before for phase in phases)
-    read = sum(min(phase.bytes_read, phase.bytes_total) for phase in phases)
-    return before + read, before + sum(phase.bytes_total for phase in phases)
+    return before + sum(phase.bytes_done for phase in phases), before + sum(phase.bytes_total for phase in phases)
 
 
 def has_begun(phases: Sequence[PhaseProgress]) -> bool:

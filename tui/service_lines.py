@@ -103,11 +103,11 @@ def seconds_left(status: JobStatus) -> float | None:
     if status.state != "running" or snapshot is None or not snapshot.phases:
         return None
     began = snapshot.phases[0].started_seconds
-    read = sum(phase.bytes_read for phase in snapshot.phases)
-    left = sum(max(0, phase.bytes_total - phase.bytes_read) for phase in snapshot.phases)
-    if began is None or read <= 0 or snapshot.elapsed_seconds <= began:
+    settled = sum(phase.bytes_settled for phase in snapshot.phases)
+    left = sum(phase.bytes_left for phase in snapshot.phases)
+    if began is None or settled <= 0 or snapshot.elapsed_seconds <= began:
         return None
-    return left * (snapshot.elapsed_seconds - began) / read
+    return left * (snapshot.elapsed_seconds - began) / settled
 
 
 def job_rows(jobs: Sequence[JobStatus], now: float) -> list[Row]:

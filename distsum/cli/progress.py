@@ -105,8 +105,7 @@ def _cells(phase: PhaseProgress, elapsed: float) -> tuple[str, str, str, str, st
     tasks = count_words(all_tasks) if finished else f"{count_words(done)}/{count_words(all_tasks)}"
     read = size_words(phase.bytes_read)
     if not finished:
-        # What is read again, as after a change of masters, is no part of the plan.
-        sizes = [phase.bytes_before + size for size in (min(phase.bytes_read, phase.bytes_total), phase.bytes_total)]
+        sizes = [phase.bytes_before + size for size in (phase.bytes_done, phase.bytes_total)]
         unit, factor = size_unit(sizes[1])
         read = "/".join(f"{digits(size / factor)}" for size in sizes) + f" {unit}"
     if phase.started_seconds is None:
@@ -115,12 +114,12 @@ def _cells(phase: PhaseProgress, elapsed: float) -> tuple[str, str, str, str, st
     seconds = max(end - phase.started_seconds, 1e-3)
     rate = phase.bytes_read / seconds
     # Tiles and running attempts read parts of files, so bytes tell how many whole files that comes to.
-    files = phase.files_total * min(1.0, phase.bytes_read / phase.bytes_total) / seconds if phase.bytes_total else 0.0
+    files = phase.files_total * phase.bytes_done / phase.bytes_total / seconds if phase.bytes_total else 0.0
     left = _UNKNOWN
     if finished:
         left = f"in {short_time_words(seconds)}"
-    elif rate > 0:
-        left = short_time_words(max(0, phase.bytes_total - phase.bytes_read) / rate)
+    elif phase.bytes_settled:
+        left = short_time_words(phase.bytes_left / phase.bytes_settled * seconds)
     return tasks, read, count_words(files) if files >= 9.95 else f"{files:.1f}", f"{size_words(rate)}/s", left
 
 
@@ -128,7 +127,7 @@ def _share(phase: PhaseProgress) -> float:
     """Return what part of a phase is done; by bytes, so that a phase of a few long tasks moves, too."""
     if phase.done >= phase.tasks:
         return 1.0
-    under_way = min(1.0, phase.bytes_read / phase.bytes_total) if phase.bytes_total else 0.0
+    under_way = phase.bytes_done / phase.bytes_total if phase.bytes_total else 0.0
     todo = phase.tasks - phase.reused
     done = phase.unneeded + max(phase.done, phase.reused + todo * under_way)
     return min(0.99, done / (phase.unneeded + phase.tasks))

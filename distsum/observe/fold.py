@@ -55,6 +55,16 @@ class _PhaseTally:
         """Return this run's share of an amount that the whole phase takes."""
         return amount * (self.tasks - self.reused) // self.work.tasks
 
+    @property
+    def task_bytes(self) -> int:
+        """Bytes that a task reads on average, by the plan."""
+        return self.work.bytes // self.work.tasks
+
+    def bytes_done(self, running: int) -> int:
+        """Return what need not be read any more of this run; ``running`` is what is read of tasks under way."""
+        to_do = self.to_do(self.work.bytes)
+        return min(to_do, self.work.bytes * (self.done - self.reused) // self.work.tasks + running)
+
 
 class JobTally:
     """Everything a display or a summary says of a job, counted from its events.
@@ -157,9 +167,11 @@ class JobTally:
         """Return the picture ``now`` seconds after the job's start."""
         running = [0] * (len(self._phases) + 1)
         bytes_running = [0] * (len(self._phases) + 1)
+        bytes_done = [0] * (len(self._phases) + 1)
         for task, attempts in self._running.items():
             running[task.phase] += len(attempts)
             bytes_running[task.phase] += sum(attempts.values())
+            bytes_done[task.phase] += min(max(attempts.values(), default=0), self._phases[task.phase - 1].task_bytes)
         return Snapshot(
             job=self._job,
             reduction=self._reduction,
@@ -176,6 +188,7 @@ class JobTally:
                     files_total=phase.to_do(phase.work.files),
                     bytes_total=phase.to_do(phase.work.bytes),
                     bytes_read=phase.bytes_read + bytes_running[number],
+                    bytes_done=phase.bytes_done(bytes_done[number]),
                     started_seconds=phase.started_seconds,
                     finished_seconds=phase.finished_seconds,
                     tasks_planned=phase.work.tasks,

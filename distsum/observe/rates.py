@@ -107,10 +107,14 @@ def estimate(left: float, rates: tuple[float, ...], under_way: tuple[float, ...]
 
 
 class ByteRates:
-    """Bytes read and written by all attempts, by when that was told."""
+    """Bytes read and written by all attempts, by when that was told.
+
+    ``settled`` is what was read and what was found stored: how fast a job comes to its end.
+    """
 
     def __init__(self) -> None:
         self.read = Slices()
+        self.settled = Slices()
         self.written = Slices()
         self._told: dict[str, tuple[TaskId, int, int]] = {}
 
@@ -136,6 +140,7 @@ class ByteRates:
         last = self._told.get(worker)
         before = last[2] if last is not None and last[:2] == (task, attempt) else 0
         self.read.add(max(0, size - before), now)
+        self.settled.add(max(0, size - before), now)
 
 
 class Lanes:

@@ -61,6 +61,8 @@ class PhaseProgress(msgspec.Struct, frozen=True):
         finished_seconds: When its last task was done; None before.
         found: Reused tasks that were stored when a worker came to them, and not yet when this run began: by an equal
             job, another master, or an attempt that was given up.
+        bytes_done: Those of ``bytes_total`` that are not to be read any more: all of each task that is done, however
+            much was read for it, and what attempts under way have read.
     """
 
     phase: int
@@ -76,6 +78,7 @@ class PhaseProgress(msgspec.Struct, frozen=True):
     tasks_planned: int = 0
     bytes_planned: int = 0
     found: int = 0
+    bytes_done: int = 0
 
     @property
     def unneeded(self) -> int:
@@ -86,6 +89,17 @@ class PhaseProgress(msgspec.Struct, frozen=True):
     def bytes_before(self) -> int:
         """Bytes that this run has not to read for that."""
         return max(0, self.bytes_planned - self.bytes_total)
+
+    @property
+    def bytes_left(self) -> int:
+        """Bytes that are to be read still, if nothing more is found stored."""
+        return max(0, self.bytes_total - self.bytes_done)
+
+    @property
+    def bytes_settled(self) -> int:
+        """Bytes of the plan that are off the list since this run began: read, or of tasks found stored."""
+        found = self.bytes_planned * self.found // self.tasks_planned if self.tasks_planned else 0
+        return self.bytes_done + found
 
 
 class Snapshot(msgspec.Struct, frozen=True):

@@ -178,6 +178,9 @@ class JobFold:
             self.attempts.take(event, now)
         self._rates.take(event, now)
         match event:
+            case TaskSucceeded(reused=True, child=None):
+                phase = self._work[event.task.phase - 1]
+                self._rates.settled.add(phase.bytes // phase.tasks, now)
             case BackupStarted():
                 self._racing.add(event.attempt)
             case BackupEnded():
@@ -204,7 +207,7 @@ class JobFold:
             now = self._ended_seconds
         snapshot = self._tally.snapshot(now)
         read = self._rates.read.per_second(now)
-        left = sum(max(0, phase.bytes_total - phase.bytes_read) for phase in snapshot.phases)
+        left = sum(phase.bytes_left for phase in snapshot.phases)
         failed = self._failed
         is_under_way = bool(snapshot.phases) and not snapshot.finished
         # Where nothing is read no copy does anything about what tasks under way take.
@@ -221,7 +224,7 @@ class JobFold:
             ),
             read_rates=read,
             write_rates=self._rates.written.per_second(now),
-            estimate=estimate(left, read, under_way) if is_under_way else None,
+            estimate=estimate(left, self._rates.settled.per_second(now), under_way) if is_under_way else None,
             account=self._tally.accounts.seconds(now),
             latencies=self._tally.latencies,
             log=tuple(self._log),

@@ -293,15 +293,16 @@ def test_the_fullest_pane_of_figures_has_room_for_all_but_the_least_of_the_time_
     assert len(io_lines(view, 40)) <= 12
 
 
-def test_bytes_read_are_not_more_than_the_plan_has_though_some_were_read_again(late):
-    phase = PhaseProgress(1, 4, 3, bytes_total=80_000_000, bytes_read=84_000_000, started_seconds=1.0)
+def test_bytes_are_those_of_the_plan_however_many_were_read(late):
+    phase = PhaseProgress(
+        1, 4, 3, bytes_total=80_000_000, bytes_read=84_000_000, bytes_done=60_000_000, started_seconds=1.0
+    )
     others = PhaseProgress(2, 1, bytes_total=3_200_000)
     snapshot = msgspec.structs.replace(late.snapshot, phases=(phase, others))
     _, bar = header_lines(msgspec.structs.replace(late, snapshot=snapshot), 80)
-    assert "80.0/83.2 MB" in text(bar)
-    ended = msgspec.structs.replace(
-        snapshot, finished=True, phases=(phase, msgspec.structs.replace(others, bytes_read=3_200_000))
-    )
+    assert "60.0/83.2 MB" in text(bar)
+    done = tuple(msgspec.structs.replace(each, bytes_read=10, bytes_done=each.bytes_total) for each in (phase, others))
+    ended = msgspec.structs.replace(snapshot, finished=True, phases=done)
     _, bar = header_lines(msgspec.structs.replace(late, snapshot=ended), 80)
     assert "100% 83.2/83.2 MB" in text(bar)
 
@@ -347,7 +348,8 @@ def test_a_worker_that_has_done_nothing_of_the_job_says_so(late):
 def resumed(view):
     """Return the view of a job of which an earlier run had done 400 of 500 tasks and 80 of 100 MB."""
     phase = PhaseProgress(
-        1, 150, 75, reused=50, running=2, bytes_total=20_000_000, bytes_read=5_000_000, started_seconds=1.0,
+        1, 150, 75, reused=50, running=2, bytes_total=20_000_000, bytes_read=5_000_000,
+        bytes_done=5_000_000, started_seconds=1.0,
         tasks_planned=500, bytes_planned=100_000_000,
     )  # fmt: skip
     return msgspec.structs.replace(view, snapshot=msgspec.structs.replace(view.snapshot, phases=(phase,)))

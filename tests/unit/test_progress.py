@@ -45,6 +45,7 @@ def phase(number=1, **changes):
         files_total=3000,
         bytes_total=1_600_000_000,
         bytes_read=1_230_000_000,
+        bytes_done=1_230_000_000,
         started_seconds=1.0,
     )
     return msgspec.structs.replace(under_way, **changes)
@@ -138,6 +139,7 @@ def phases(draw, number=1):
     tasks = draw(counts)
     done = draw(st.integers(0, tasks))
     started = draw(st.none() | st.floats(0, 1e6))
+    total = draw(sizes)
     finished = None
     if started is not None and done == tasks:
         finished = draw(st.none() | st.floats(started, 2e7))
@@ -148,8 +150,9 @@ def phases(draw, number=1):
         reused=draw(st.integers(0, done)),
         running=draw(st.integers(0, 1000)),
         files_total=draw(counts),
-        bytes_total=draw(sizes),
+        bytes_total=total,
         bytes_read=draw(sizes),
+        bytes_done=draw(st.integers(0, total)),
         started_seconds=started,
         finished_seconds=finished,
     )
@@ -170,7 +173,14 @@ def test_a_line_of_any_phase_fits_a_terminal(drawn, later):
 
 def test_what_an_earlier_master_has_done_counts_as_done_as_on_the_screen():
     after_it = phase(
-        tasks=100, done=20, bytes_total=1_000, bytes_read=200, tasks_planned=150, bytes_planned=1_500, files_total=500
+        tasks=100,
+        done=20,
+        bytes_total=1_000,
+        bytes_read=200,
+        bytes_done=200,
+        tasks_planned=150,
+        bytes_planned=1_500,
+        files_total=500,
     )
     (_, row, _) = snapshot_lines(snapshot(after_it, elapsed_seconds=2.0))
     done, tasks, *_ = task_counts([after_it])
@@ -191,6 +201,7 @@ def test_the_largest_numbers_fit_and_the_columns_stand_under_their_headings():
         files_total=10**9,
         bytes_total=99_900_000_000_000,
         bytes_read=98_700_000_000_000,
+        bytes_done=98_700_000_000_000,
     )
     lines = snapshot_lines(
         snapshot(large, phase(1), elapsed_seconds=50_000.0, workers=10_000, workers_lost=1_234, retries=1_000_000)
@@ -214,7 +225,7 @@ def test_a_phase_under_way_tells_tasks_bytes_rates_and_the_time_left():
 
 
 def test_a_phase_that_has_ended_tells_what_it_took_and_not_what_is_left():
-    ended = phase(done=750, running=0, bytes_read=1_600_000_000, finished_seconds=5.0)
+    ended = phase(done=750, running=0, bytes_read=1_600_000_000, bytes_done=1_600_000_000, finished_seconds=5.0)
     assert phase_line(ended, 99.0) == "phase 1  750 tasks  1.60 GB  750 files/s  400 MB/s  in 4.0 s"
     assert snapshot_lines(snapshot(ended))[1].endswith("in 4.0 s")
     assert "100%" in snapshot_lines(snapshot(ended))[1]
@@ -226,11 +237,11 @@ def test_a_phase_that_has_not_begun_claims_no_rate():
 
 
 def test_hundred_percent_is_said_only_of_what_is_done():
-    nearly = phase(tasks=10**6, done=10**6 - 1, bytes_read=1_700_000_000)
+    nearly = phase(tasks=10**6, done=10**6 - 1, bytes_read=1_700_000_000, bytes_done=1_599_000_000)
     assert " 99%" in snapshot_lines(snapshot(nearly))[1]
-    long_task = phase(tasks=1, done=0, bytes_read=800_000_000)
+    long_task = phase(tasks=1, done=0, bytes_done=800_000_000)
     assert " 50%" in snapshot_lines(snapshot(long_task))[1]
-    resumed = phase(tasks=100, done=90, reused=90, bytes_total=100, bytes_read=50)
+    resumed = phase(tasks=100, done=90, reused=90, bytes_total=100, bytes_done=50)
     assert " 95%" in snapshot_lines(snapshot(resumed))[1]
 
 
@@ -361,7 +372,7 @@ def usual_terminal(monkeypatch):
 
 
 def finished(number):
-    return phase(number, done=750, running=0, bytes_read=1_600_000_000, finished_seconds=5.0)
+    return phase(number, done=750, running=0, bytes_read=1_600_000_000, bytes_done=1_600_000_000, finished_seconds=5.0)
 
 
 def test_a_log_has_a_line_for_each_phase_when_it_ends():
@@ -454,8 +465,16 @@ def test_a_terminal_that_cannot_move_its_cursor_gets_a_log(monkeypatch):
     assert terminal.written.splitlines() == [phase_line(finished(1), 2.0)]
 
 
-def test_bytes_read_of_a_phase_are_not_more_than_the_plan_has_though_some_were_read_again():
-    again = phase(bytes_total=83_200_000, bytes_read=84_000_000)
-    assert "83.2/83.2 MB" in phase_line(again, 2.0)
-    before = phase(bytes_total=3_200_000, bytes_read=4_000_000, bytes_planned=83_200_000)
-    assert "83.2/83.2 MB" in phase_line(before, 2.0)
+def test_bytes_of_a_phase_are_those_of_the_plan_however_many_were_read():
+    again = phase(bytes_total=83_200_000, bytes_read=84_000_000, bytes_done=80_000_000)
+    assert "80.0/83.2 MB" in phase_line(again, 2.0)
+    before = phase(bytes_total=3_200_000, bytes_read=4_000_000, bytes_done=1_200_000, bytes_planned=83_200_000)
+    assert "81.2/83.2 MB" in phase_line(before, 2.0)
+
+
+def test_what_is_found_stored_is_as_fast_a_way_to_the_end_as_what_is_read():
+    found = phase(
+        tasks=100, done=91, reused=90, found=90, bytes_total=10_000_000, bytes_read=1_000_000, bytes_done=1_000_000,
+        tasks_planned=100, bytes_planned=100_000_000,
+    )  # fmt: skip
+    assert phase_line(found, 11.0).endswith("ETA 1.0 s"), "91 MB in ten seconds, and 9 MB are left"

@@ -1,11 +1,14 @@
-"""What a screen tells of workers that are too slow to finish anything."""
+"""What a screen tells where most is found stored, others helped, or workers are too slow to finish anything."""
 
 from __future__ import annotations
+
+import pytest
 
 from distsum.messages import (
     Effort,
     Heartbeat,
     JobStarted,
+    TaskFailed,
     TaskId,
     TaskStarted,
     TaskSucceeded,
@@ -60,3 +63,28 @@ def test_a_worker_whose_attempts_were_all_given_up_for_a_copy_has_a_rate():
     fold.take(WorkerFreed("slow", task, 0), 16.5)  # as the tracker tells of one that was called back
     (slow,) = (each.status for each in fold.view(17.0).workers if each.status.worker == "slow")
     assert 0 < slow.bytes_per_second < SIZE / 10
+
+
+def test_a_job_of_which_most_is_found_stored_is_not_said_to_take_as_long_as_if_nothing_were():
+    fold = folded(1000)
+    for place in range(900):
+        now = 0.01 * place
+        fold.take(TaskStarted("fast", TaskId("job", 1, 0, place), 1), now)
+        fold.take(done(place, SIZE if place % 90 == 0 else 0, 0.01, reused=place % 90 != 0), now + 0.005)
+    (phase,) = fold.view(9.0).snapshot.phases
+    assert (phase.bytes_done, phase.bytes_left, phase.bytes_read) == (10 * SIZE, 100 * SIZE, 10 * SIZE)
+    told = fold.view(9.0).estimate
+    assert told.seconds == pytest.approx(1.0, rel=0.2), "a hundred tasks, of which a hundredth of a second each"
+
+
+def test_all_of_a_task_is_done_though_helpers_have_read_a_part_of_it_and_what_failed_has_to_be_read_again():
+    fold = folded(4)
+    helped, failed = TaskId("job", 1, 0, 0), TaskId("job", 1, 0, 1)
+    for task in (helped, failed):
+        fold.take(TaskStarted("fast", task, 1), 0.0)
+    fold.take(done(0, SIZE // 4, 1.0), 1.0)
+    fold.take(Heartbeat("fast", failed, SIZE // 2, 1, 0, 0.5), 1.0)
+    (phase,) = fold.view(1.0).snapshot.phases
+    assert (phase.bytes_done, phase.bytes_read) == (SIZE + SIZE // 2, SIZE // 4 + SIZE // 2)
+    fold.take(TaskFailed("fast", failed, "storage", "lost its disk", attempt=0, bytes_read=SIZE // 2), 1.5)
+    assert fold.view(2.0).snapshot.phases[0].bytes_done == SIZE
