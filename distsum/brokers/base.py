@@ -37,7 +37,8 @@ class Broker(Protocol):
     """The deciding process's side. All calls are made on its event loop and return at once.
 
     What it delivers, beside what workers say: ``WorkerLost`` for a worker that has joined and whose channel is gone,
-    ``TaskReturned`` for a task that such a worker had said to have started, and ``TaskDeadLettered``.
+    ``TaskReturned`` for a task that such a worker had said to have started (once, and before another is told to have
+    started it, though the first may not be missed yet), and ``TaskDeadLettered``.
     """
 
     async def start(self, deliver: Deliver) -> None:

@@ -513,11 +513,20 @@ class RabbitBroker:
             self._ahead[message.worker] = delivery.sent_seconds + 0.5 - time.time()
         held = self._tasks.get(message.task) if message.task is not None else None
         if held is not None and held.message.attempt == message.attempt:
-            held.worker = message.worker
             if isinstance(message, TaskStarted):
-                held.delivery = message.delivery
-                self._redelivered += message.delivery > 1
+                self._begun(held, message)
+            elif held.worker is None:
+                held.worker = message.worker
         self._tell(message)
+
+    def _begun(self, held: _Task, message: TaskStarted) -> None:
+        """Take note of who has a task; whoever had it before has lost its connection, though none may have told so yet."""
+        self._redelivered += message.delivery > 1
+        if message.delivery < held.delivery:
+            return  # told late by who had it before
+        if held.worker is not None and message.delivery > max(1, held.delivery):
+            self._tell(TaskReturned(held.message.task, message.delivery - 1))
+        held.worker, held.delivery = message.worker, message.delivery
 
     async def _take_dead(self, session: Session, delivery: Delivery) -> None:
         try:

@@ -327,9 +327,18 @@ class AttemptTable:
                 known.close(now, "lost")  # It was cut off, and has got the same task again.
         elif self._running.get(worker, (place, number)) != (place, number):
             self._leave(worker, now)
+        if again and event.child is None:
+            self._take_back(place, number, now)
         self._running[worker] = place, number
         if event.child is not None or again or not self._usual.begin(place, worker, number, now):
             self._add(place, worker, number, now, event.child, event.delivery)
+
+    def _take_back(self, place: int, number: int, now: float) -> None:
+        """End attempts of that number: who made them has lost its connection, since it is handed out anew."""
+        for record in self._make_unusual(place):
+            if record.number == number and record.end == "running" and record.child is None:
+                record.close(now, "lost")
+                self._forget_running(place, record.worker, number)
 
     def _add(
         self, place: int, worker: int, number: int, began: float, child: int | None = None, delivery: int = 1

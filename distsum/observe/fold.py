@@ -150,7 +150,10 @@ class JobTally:
             case TaskReturned():
                 self._running.pop(event.task, None)
                 self.returned += 1
-                self._note(f"{task_words(event.task)} is back in the queue after delivery {event.deliveries}")
+                self._note(
+                    f"the worker at {task_words(event.task)} is gone, and the task back in the queue after delivery "
+                    f"{event.deliveries}"
+                )
             case NodeReopened():
                 self._reopen(event)
             case SpeculationSwitched():

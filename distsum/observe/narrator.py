@@ -106,7 +106,7 @@ class Narrator:
                 words = f"the task is handed out again, now for attempt {event.attempt}{why}"
                 return Line(logging.INFO if event.worker else logging.WARNING, words, concerns)
             case TaskReturned():
-                words = f"the task is back in the queue after delivery {event.deliveries}"
+                words = f"its worker is gone, and the task back in the queue after delivery {event.deliveries}"
                 return Line(logging.WARNING, words, concerns)
             case NodeReopened():
                 what = "is missing or damaged" if event.stored else "is wanted after all"

@@ -272,6 +272,34 @@ def test_a_lost_workers_task_goes_to_another_with_its_delivery_counted(case: Cal
     asyncio.run(body())
 
 
+def test_that_a_task_came_back_is_told_once_and_before_another_is_told_to_have_begun_it(
+    case: Callable[[], Case],
+) -> None:
+    async def body() -> None:
+        async with started(case) as made:
+            first, second = await made.connect(), await made.connect()
+            await first.join()
+            made.broker.publish(RunTask(task(0), b"/work"))
+            await first.receive()
+            first.channel.report(TaskStarted(first.name, task(0), 1))
+            first.channel.report(Heartbeat(first.name, task(0), 5))
+            await made.expect(Heartbeat)
+            await second.join()
+            await made.expect(WorkerJoined)
+            await asyncio.to_thread(first.close)
+            assert await second.receive() == RunTask(task(0), b"/work", delivery=2)
+            second.channel.report(TaskStarted(second.name, task(0), 2))
+            second.channel.report(Heartbeat(second.name, task(0), 5))
+            told: list[Any] = []
+            async with asyncio.timeout(DEADLINE_SECONDS):
+                while not {WorkerLost, Heartbeat} <= {type(each) for each in told}:
+                    told.append(await made.heard.get())
+            assert [each for each in told if isinstance(each, TaskReturned)] == [TaskReturned(task(0), 1)]
+            assert told.index(TaskReturned(task(0), 1)) < told.index(TaskStarted(second.name, task(0), 2))
+
+    asyncio.run(body())
+
+
 def test_a_task_that_loses_every_worker_is_dead_lettered_at_the_limit(case: Callable[[], Case]) -> None:
     async def body() -> None:
         async with started(case) as made:

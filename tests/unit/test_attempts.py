@@ -88,6 +88,14 @@ def test_one_that_runs_tells_how_far_it_is():
             [("w1", "first", 1.0, 2.0, "lost"), ("w2", "retry", 3.0, 4.0, "done")],
         ),
         (
+            [
+                started("w2", delivery=2),
+                succeeded("w2"),
+                WorkerLost("w1", "gone"),
+            ],  # the broker knew before it was told
+            [("w1", "first", 1.0, 2.0, "lost"), ("w2", "retry", 2.0, 3.0, "done")],
+        ),
+        (
             [backup(), started("w2", attempt=2), succeeded("w2", attempt=2)],
             [("w1", "first", 1.0, 4.0, "cancelled"), ("w2", "backup", 3.0, 4.0, "done")],
         ),

@@ -201,7 +201,7 @@ def test_tasks_that_are_back_in_the_queue_are_counted_while_the_job_goes_on(late
     )
     lines = list(map(text, io_lines(msgspec.structs.replace(late, states=(first, *rest), snapshot=snapshot), 80)))
     assert f"queue {before + 3} queued again, 2 redelivered" in lines
-    assert view_at(0.96).snapshot.returned == sum("back in the queue" in line.words for line in late.log)
+    assert view_at(0.96).snapshot.returned == sum("back in the queue after" in line.words for line in late.log)
 
 
 # Filters --------------------------------------------------------------------------------------------------------------
