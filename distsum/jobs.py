@@ -440,7 +440,9 @@ def backup_rule(settings: SpeculationSettings) -> BackupRule | None:
     """
     if settings.policy == NONE:
         return None
-    given = {name: getattr(settings, name) for name in ("quantile", "multiplier") if name in HEEDED[settings.policy]}
+    given = {
+        name: getattr(settings, name) for name in ("quantile", "multiplier", "slow") if name in HEEDED[settings.policy]
+    }
     return BackupRule(policy=settings.policy, **given)
 
 

@@ -53,7 +53,7 @@ def recorded(files=4000, workers=16, exponent=1, output="s3://lab/run42/mean.npy
             dtype="<f8",
             inputs=inputs,
             speculation=True,
-            rule=BackupRule(policy="guarded", quantile=0.75, multiplier=1.2),
+            rule=BackupRule(policy="guarded", quantile=0.75, multiplier=1.2, slow=2.0),
         )
     file = io.BytesIO()
     writer = HistoryWriter(file, header)

@@ -312,6 +312,8 @@ def _rule_words(view: JobView) -> str:
     words = [] if rule.policy == "guarded" else [printable(rule.policy, 20)]
     if rule.quantile is not None and rule.multiplier is not None:
         words.append(f"{100 * rule.quantile:.4g} % / {rule.multiplier:.4g}x")
+        if rule.slow is not None:
+            words[-1] += f", idle {rule.slow:.4g}x"
     return " ".join(["rule", *words])
 
 

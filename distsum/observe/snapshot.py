@@ -14,11 +14,13 @@ class BackupRule(msgspec.Struct, frozen=True, kw_only=True):
         policy: Its name.
         quantile: Share of a phase's tasks that must be done before; None of a policy that does not go by it.
         multiplier: How many times what is usual it may take; likewise.
+        slow: How many times that it may take, by its progress, while other workers idle; likewise.
     """
 
     policy: str
     quantile: float | None = None
     multiplier: float | None = None
+    slow: float | None = None
 
 
 class JobTerms(msgspec.Struct, frozen=True, kw_only=True):

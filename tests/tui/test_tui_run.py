@@ -301,8 +301,8 @@ def test_a_run_tells_of_all_its_tasks_and_a_rerun_of_those_that_were_stored(many
 
 
 @pytest.mark.parametrize(("settings", "rule"), [
-    (None, BackupRule(policy="guarded", quantile=0.75, multiplier=1.2)),
-    (SpeculationSettings(quantile=0.5), BackupRule(policy="guarded", quantile=0.5, multiplier=1.2)),
+    (None, BackupRule(policy="guarded", quantile=0.75, multiplier=1.2, slow=2.0)),
+    (SpeculationSettings(quantile=0.5), BackupRule(policy="guarded", quantile=0.5, multiplier=1.2, slow=2.0)),
     (SpeculationSettings(policy="none"), None),
 ])  # fmt: skip
 def test_a_run_and_its_history_tell_the_same_of_its_inputs_and_of_the_rule_for_backups(

@@ -113,8 +113,8 @@ def test_a_dtype_in_a_history_is_anybodys_text(late):
 
 
 @pytest.mark.parametrize(("settings", "words"), [
-    ({}, "rule 75 % / 1.2x"),
-    ({"quantile": 0.905, "multiplier": 2.0}, "rule 90.5 % / 2x"),
+    ({}, "rule 75 % / 1.2x, idle 2x"),
+    ({"quantile": 0.905, "multiplier": 2.0, "slow": 2.5}, "rule 90.5 % / 2x, idle 2.5x"),
     ({"policy": "spark", "multiplier": 1.5}, "rule spark 75 % / 1.5x"),
     ({"policy": "late"}, "rule late"),
 ])  # fmt: skip
@@ -129,7 +129,7 @@ def test_the_ledger_s_title_tells_the_rule_in_force(settings, words, late):
 def test_no_rule_is_told_where_there_is_none_or_a_history_does_not_hold_it(late):
     assert backup_rule(SpeculationSettings(policy="none")) is None
     assert "rule" not in straggler_title(late, 200)
-    assert straggler_title(told_at(0.96), 200).endswith("rule 75 % / 1.2x")
+    assert straggler_title(told_at(0.96), 200).endswith("rule 75 % / 1.2x, idle 2x")
 
 
 @pytest.mark.parametrize(("margin", "wide", "narrow"), [

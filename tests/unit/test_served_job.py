@@ -52,11 +52,11 @@ def watched(job: Job, settings: SpeculationSettings, *, begun: bool = True) -> J
 @pytest.mark.parametrize("begun", [False, True])
 def test_who_watches_a_job_is_told_how_many_numbers_of_which_dtype_and_by_what_rule(job: Job, *, begun: bool) -> None:
     view = watched(job, SpeculationSettings(quantile=0.5, multiplier=2.0), begun=begun)
-    rule = BackupRule(policy="guarded", quantile=0.5, multiplier=2.0)
+    rule = BackupRule(policy="guarded", quantile=0.5, multiplier=2.0, slow=2.0)
     assert view.terms == JobTerms(count=1200, dtype="<f4", rule=rule)
     first = "".join(span.text for span in header_lines(view, 120)[0])
     assert " C=1,200 f32 to " in first
-    assert straggler_title(view, 200).endswith("rule 50 % / 2x")
+    assert straggler_title(view, 200).endswith("rule 50 % / 2x, idle 2x")
 
 
 def test_of_one_whose_stragglers_get_no_backups_no_rule_is_told(job: Job) -> None:
