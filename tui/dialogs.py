@@ -31,6 +31,8 @@ _TEXTUALS: Final = frozenset(
     (binding.action, binding.description) for binding in Screen.BINDINGS if isinstance(binding, Binding)
 )
 """What keys do on any screen of Textual's, which is of no use here."""
+_OF_APPLICATION: Final = {"suspend_process": "Suspend", "command_palette": "Search all that can be done"}
+"""What they do on any screen of ours, by Textual, and in which words that is told."""
 
 
 def keys_of(screen: Screen[Any]) -> list[tuple[str, str]]:
@@ -38,10 +40,10 @@ def keys_of(screen: Screen[Any]) -> list[tuple[str, str]]:
     keys: dict[str, list[str]] = {}
     for active in screen.active_bindings.values():
         binding = active.binding
-        ours = active.node is not screen.app or binding.action == "suspend_process"
+        ours = active.node is not screen.app or binding.action in _OF_APPLICATION
         ours = ours and (binding.action, binding.description) not in _TEXTUALS
         if active.enabled and ours and binding.description:
-            shown = keys.setdefault(binding.description, [])
+            shown = keys.setdefault(_OF_APPLICATION.get(binding.action, binding.description), [])
             if (key := screen.app.get_key_display(binding)) not in shown:
                 shown.append(key)
     return [(" ".join(shown), words) for words, shown in keys.items()]

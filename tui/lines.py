@@ -45,6 +45,8 @@ _WAITS: Final = 0.5
 SLOW: Final = 0.5
 """A worker below this share of the median rate is marked."""
 _GONE_SHOWN: Final = 5
+_LATELY: Final = 60.0
+"""Seconds for which a lost worker stands above those that work."""
 _SHAPE_ABOVE: Final = 100
 """Columns from which on the first line says how many numbers inputs have, and below which the second does."""
 _LEAST_BAR: Final = 20
@@ -194,7 +196,10 @@ def _bar_line(view: JobView, width: int, shape: str) -> Line:
 
 
 def worker_lines(view: JobView, width: int, wanted: str = "") -> list[Line]:
-    """Return the workers, whoever needs a look first: silent and slow ones, others by rate, then those that are gone.
+    """Return the workers, whoever needs a look first.
+
+    These are those lost of late, those that are kept from working, silent ones, and the others by rate; then those that
+    are gone, the last ones first.
 
     Args:
         view: Knows them.
@@ -207,19 +212,27 @@ def worker_lines(view: JobView, width: int, wanted: str = "") -> list[Line]:
     gone = [each for each in found if each.status.state in GONE]
     there.sort(key=_urgency)
     name_width = max((width_of(_name(each)) for each in there[:MOST_WORKERS]), default=0)
-    lines = [_worker_line(each, usual, name_width, width) for each in there[:MOST_WORKERS]]
+    gone.sort(key=lambda each: -each.status.heard_seconds)
+    now = view.snapshot.elapsed_seconds
+    of_late = [each for each in gone if each.status.state != "left" and now - each.status.heard_seconds < _LATELY]
+    fresh = of_late[:_GONE_SHOWN]
+    gone = [each for each in gone if each not in fresh]
+    lines = [_gone_line(each, now, width) for each in fresh]
+    lines += [_worker_line(each, usual, name_width, width) for each in there[:MOST_WORKERS]]
     if len(there) > MOST_WORKERS:
         lines.append((Span(f"{len(there) - MOST_WORKERS:,} more, all faster", "dim"),))
-    gone.sort(key=lambda each: -each.status.heard_seconds)
-    for each in gone[:_GONE_SHOWN]:
-        ago = clock_words(max(0.0, view.snapshot.elapsed_seconds - each.status.heard_seconds))
-        reason = f": {printable(each.status.reason or '', 200)}" if each.status.reason else ""
-        words = f"{_name(each)} {each.status.state}, last heard {ago} ago{reason}"
-        lines.append((Span(fitted(words, width), "dim" if each.status.state == "left" else "bad"),))
+    lines += [_gone_line(each, now, width) for each in gone[:_GONE_SHOWN]]
     if len(gone) > _GONE_SHOWN:
         lines.append((Span(f"{len(gone) - _GONE_SHOWN:,} more are gone", "dim"),))
     lines += hidden_lines(len(view.workers) - len(found), "worker", "workers", wanted)
     return lines or [(Span("none has joined yet", "dim"),)]
+
+
+def _gone_line(each: WorkerView, now: float, width: int) -> Line:
+    ago = clock_words(max(0.0, now - each.status.heard_seconds))
+    reason = f": {printable(each.status.reason or '', 200)}" if each.status.reason else ""
+    words = f"{_name(each)} {each.status.state}, last heard {ago} ago{reason}"
+    return (Span(fitted(words, width), "dim" if each.status.state == "left" else "bad"),)
 
 
 def usual_rate(workers: Iterable[WorkerStatus]) -> float:

@@ -80,7 +80,7 @@ class ServiceApp(ScreenApp):
     ) -> None:
         super().__init__(glyphs=glyphs, frame_seconds=frame_seconds)
         self.service = service
-        self.steering = Steering(self, service, service.newest)
+        self.steering = Steering(self, service, service.newest, service.stale_seconds)
         self.traces = QueueTraces()
         self.clock = clock
         self.draft = Wanted()

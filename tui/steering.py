@@ -14,6 +14,7 @@ from distsum.service import messages as channel
 from distsum.wording import counted, printable
 
 from .dialogs import Ask, AskNumber, Choice, Question, Told
+from .lines import clock_words
 from .service_lines import job_words, workers_there
 
 if TYPE_CHECKING:
@@ -62,12 +63,20 @@ class Steering:
         app: Shows questions and answers.
         service: What is asked.
         newest: Returns what is known of the service; questions about what has ended meanwhile are asked no more.
+        stale_seconds: Returns how old that is while the master is not heard, which questions tell; 0 while it is.
     """
 
-    def __init__(self, app: ScreenApp, service: Asked, newest: Callable[[], ServiceView | None] = lambda: None) -> None:
+    def __init__(
+        self,
+        app: ScreenApp,
+        service: Asked,
+        newest: Callable[[], ServiceView | None] = lambda: None,
+        stale_seconds: Callable[[], float] = lambda: 0.0,
+    ) -> None:
         self._app = app
         self._service = service
         self._newest = newest
+        self._stale_seconds = stale_seconds
 
     def cancel(self, status: JobStatus) -> None:
         """Cancel a job, if somebody says so."""
@@ -93,7 +102,7 @@ class Steering:
 
         question = f"Which priority shall {job_words(status)} have? Jobs of a higher one go first; what runs goes on."
         over = partial(self._ended_words, status)
-        self._app.push_screen(AskNumber(question, status.priority, give, over))
+        self._app.push_screen(AskNumber(question + self._age_words(), status.priority, give, over))
 
     def back_up(self, task: TaskId) -> None:
         """Have a task that runs done by a second worker, too."""
@@ -143,7 +152,7 @@ class Steering:
             f"{'are' if view.fleet.wanted is None else 'were asked for'}; the master knows {counted(there, 'worker')} "
             "that are there, by whatever way they came."
         )
-        self._app.push_screen(AskNumber(question, asked, give))
+        self._app.push_screen(AskNumber(question + self._age_words(), asked, give))
 
     def _ended_words(self, status: JobStatus) -> str:
         """Return how a job has ended, as far as known; empty of one that has not."""
@@ -161,6 +170,11 @@ class Steering:
             return f"nothing is asked of worker {printable(worker.worker, 80)} any more: it is gone"
         return ""
 
+    def _age_words(self) -> str:
+        """Return what is to be known of what a question goes by."""
+        seconds = self._stale_seconds()
+        return f"\n\nThe master is not heard: what is shown is {clock_words(seconds)} old." if seconds > 0.0 else ""
+
     def _confirm(
         self,
         question: str,
@@ -170,6 +184,7 @@ class Steering:
         over: Callable[[], str] = lambda: "",
     ) -> None:
         choices = Choice("no", "Change nothing"), Choice("yes", yes)
+        question += self._age_words()
         self._app.push_screen(Ask(question, choices, lambda dialog, _: self._ask(request, done, dialog), over))
 
     def _ask(self, request: channel.AnyRequest, done: str, question: Question[Any] | None = None) -> None:

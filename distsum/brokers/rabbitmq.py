@@ -520,7 +520,7 @@ class RabbitBroker:
         self._tell(message)
 
     def _begun(self, held: _Task, message: TaskStarted) -> None:
-        """Take note of who has a task; whoever had it before has lost its connection, though none may have told so yet."""
+        """Take note of who has a task. Who had it before has lost its connection, though none may have told so yet."""
         self._redelivered += message.delivery > 1
         if message.delivery < held.delivery:
             return  # told late by who had it before

@@ -497,6 +497,16 @@ def test_c_cancels_a_job_but_asks_first():
     assert stage.told == [f"job {SECOND} is cancelled"]
 
 
+@pytest.mark.parametrize("key", ["c", "p"])
+def test_what_is_asked_while_the_master_is_not_heard_says_how_old_that_is_which_it_goes_by(key):
+    stage = Stage()
+    stage.viewer.stands = Connection("lost", FAULT, 130.0, None)
+    stage.show(key)
+    assert isinstance(stage.screen, Ask | AskNumber)
+    assert "The master is not heard: what is shown is 2m10s old." in " ".join(stage.text.split())
+    assert "not heard" not in Stage().show(key).text
+
+
 def test_p_gives_a_job_the_priority_that_is_typed():
     stage = Stage()
 

@@ -332,6 +332,18 @@ def test_a_silent_worker_stands_before_the_slow_ones_and_says_for_how_long(late)
     assert text(worker_lines(shown, 60, "silent")[0]).startswith("frozen ")
 
 
+def test_who_was_lost_of_late_stands_above_all_and_who_left_or_was_lost_long_ago_below(late):
+    now = late.snapshot.elapsed_seconds
+    views = [
+        WorkerView(worker("works", bytes_per_second=1e6), ""),
+        WorkerView(worker("long-ago", "lost", reason="gone", heard_seconds=now - 61.0), ""),
+        WorkerView(worker("of-late", "lost", reason="gone", heard_seconds=now - 59.0), ""),
+        WorkerView(worker("went", "left", heard_seconds=now - 1.0), ""),
+    ]
+    lines = worker_lines(msgspec.structs.replace(late, workers=tuple(views)), 60)
+    assert [text(line).split()[0] for line in lines] == ["of-late", "works", "went", "long-ago"]
+
+
 def test_a_lost_worker_says_when_it_was_heard_last(late):
     now = late.snapshot.elapsed_seconds
     lost = worker("w9", "lost", reason="no heartbeat for 21 s", heard_seconds=now - 44.0)
