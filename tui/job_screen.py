@@ -64,6 +64,8 @@ _DEPENDING: Final = frozenset(
 )
 """Actions that do something only at times."""
 _STRAGGLERS: Final = "4 Stragglers ── "
+_SHARES: Final = {"io": (13, 0.0), "stragglers": (7, 0.2), "log": (6, 0.16)}
+"""How high a pane may become beside all others: so many lines, or that share of the terminal if that is more."""
 _TITLE_LESS: Final = 4
 """Columns of a pane that its title has not."""
 _LEGEND: Final = (
@@ -105,11 +107,8 @@ class JobScreen(ScrubbedScreen[None]):
     JobScreen .pane { border: round $foreground 40%; height: 1fr; width: 1fr; }
     JobScreen .pane { border-title-color: $text; border-subtitle-color: $text; }
     JobScreen .pane:focus { border: round $accent; border-title-style: bold; }
-    JobScreen #io { height: 13; max-height: 73%; }
-    JobScreen #stragglers { height: 20%; min-height: 7; }
-    JobScreen #log { height: 16%; min-height: 6; }
-    JobScreen.one #side, JobScreen.one #io, JobScreen.one #stragglers, JobScreen.one #log { height: 1fr; width: 1fr; }
-    JobScreen.one #stragglers, JobScreen.one #log { min-height: 1; }
+    JobScreen #io { max-height: 73%; }
+    JobScreen.one #side { height: 1fr; width: 1fr; }
     JobScreen.one #side { min-width: 0; max-width: 100%; }
     JobScreen.one #io { max-height: 100%; }
     JobScreen.one.flat .pane { border: none; }
@@ -149,6 +148,8 @@ class JobScreen(ScrubbedScreen[None]):
         self._straggler = -1
         self._ready = False
         self._shown: dict[str, object] = {}
+        self._held: dict[str, int] = {}
+        """The most lines that a pane has held."""
         # Held here, since the timer may tick before they are mounted and while they are taken away.
         self._notice = FixedLines("notice")
         self._header = FixedLines("header")
@@ -267,7 +268,18 @@ class JobScreen(ScrubbedScreen[None]):
                 "stragglers": f"{_STRAGGLERS}{straggler_words}",
                 "log": f"5 Log ── {view.log_total:,}" + (f" ── {view.ledger.remark}" if view.ledger.remark else ""),
             }[name]
-            pane.show(lines_of(view, width), title)
+            lines = lines_of(view, width)
+            self._give_room(name, len(lines))
+            pane.show(lines, title)
+
+    def _give_room(self, name: str, lines: int) -> None:
+        """Have a pane no higher than its share, nor than what it has held of this job: others get the rest."""
+        if name not in _SHARES:
+            return
+        least, share = _SHARES[name]
+        most = max(least, round(share * self.size.height))
+        held = self._held[name] = max(self._held.get(name, 1), lines)
+        self._lines[name].styles.height = "1fr" if self.one else min(most, held + 2)
 
     def _io_lines(self, view: JobView, width: int) -> list[Line]:
         return io_lines(view, width, self.shared_queue(width))
@@ -286,6 +298,8 @@ class JobScreen(ScrubbedScreen[None]):
         self.query_one("#side").display = not one or chosen in {"workers", "io"}
         self.query_one("#upper").display = not one or chosen in {"tree", "workers", "io"}
         self._tabs.display = one
+        for name in _SHARES:
+            self._give_room(name, 0)
         self._show_tabs()
         if one:
             self._pane().focus()

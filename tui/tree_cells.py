@@ -112,7 +112,14 @@ def tree_cells(
         height: Lines.
         halves: Whether a cell of the map has two pixels.
     """
-    shown = _phases_shown(len(states), window.phase, height)
+    array = states[window.phase - 1].array()[window.start : window.stop]
+    gap = int(height >= _ROOMY)
+    pixels = 2 if halves else 1
+    wide = max(1, min(_WIDEST, width // max(1, -(-array.size // pixels))))  # more than one only where all are in a row
+    most = min(len(states), MOST_PHASES, max(1, (height + 1) // 3))
+    lines, each = map_cells(array, width // wide, height - most - gap, halves=halves)
+    most = max(most, min(len(states), MOST_PHASES, height - gap - len(lines)))  # what the map leaves free is theirs
+    shown = _phases_shown(len(states), window.phase, most)
     rows = []
     for number in shown:
         told = progress[number - 1] if number <= len(progress) else None
@@ -123,20 +130,14 @@ def tree_cells(
         (line, *_), _ = map_cells(states[number - 1].array(), max(1, width - len(label) - len(counts)), 1, halves=False)
         codes = line.rstrip(bytes([EMPTY * (KINDS + 1)]))
         rows.append(PhaseRow(number, label, codes, counts))
-    array = states[window.phase - 1].array()[window.start : window.stop]
-    gap = int(height >= _ROOMY)
-    pixels = 2 if halves else 1
-    wide = max(1, min(_WIDEST, width // max(1, -(-array.size // pixels))))  # more than one only where all are in a row
-    lines, each = map_cells(array, width // wide, height - len(rows) - gap, halves=halves)
     if wide > 1:
         empty = bytes([EMPTY * (KINDS + 1)])
         lines = tuple(bytes(np.repeat(np.frombuffer(line, np.uint8), wide)).ljust(width, empty) for line in lines)
     return TreeCells(tuple(rows), len(states) - len(rows), gap, lines, each, pixels, wide, window)
 
 
-def _phases_shown(phases: int, looked_at: int, height: int) -> range:
-    """Return the phases that have rows, from the root down."""
-    most = max(1, min(MOST_PHASES, (height + 1) // 3))
+def _phases_shown(phases: int, looked_at: int, most: int) -> range:
+    """Return the phases that have rows, so many of them, from the root down."""
     low = max(1, min(looked_at - most // 2, phases - most + 1))
     return range(min(phases, low + most - 1), low - 1, -1)
 

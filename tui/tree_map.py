@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 _ZOOM: Final = 4.0
 _STRIPS_KEPT: Final = 4096
-_CORNERS: Final = 2
+_CORNERS: Final = 4
 """Columns of the border that its title has not, beside those of what is in it."""
 _CURSORS: Final = {1: "◆", 2: "▲▼"}
 """Signs of the cursor by the parts of a cell, from above: on which of them it is."""

@@ -200,9 +200,9 @@ def test_arrows_reach_every_task_of_a_closer_look_and_beyond_its_edges_the_next_
 
 
 def test_a_title_that_has_little_room_leaves_out_words_and_no_number():
-    _, lines = shown(live(), "plus", "plus", "plus", size=(100, 28))
+    _, lines = shown(live(), "plus", "g", size=(44, 16))
     title = next(line for line in lines if line.startswith("╭"))
-    assert " 0 to 11 of 800 · cell = 2 · +3 phases " in title, title
+    assert " 0 to 199 of 800 · cell = 1 · +2 phases " in title, lines
 
 
 @pytest.mark.parametrize(("width", "title"), [
@@ -245,6 +245,42 @@ def test_few_tasks_are_drawn_in_wide_cells_and_a_click_finds_them():
         assert tree.cursor == tree.window.start + 2 * 2
 
     shown(live(), steps=steps)
+
+
+def heights(app):
+    return {name: app.screen.query_one(f"#{name}").outer_size.height for name in PANES}
+
+
+def test_a_pane_with_little_in_it_leaves_its_room_to_others_and_keeps_what_it_has_got():
+    steps_seen = []
+
+    async def steps(app, pilot):
+        steps_seen.append(heights(app))
+        app.screen.show(player_at(LATE).view())
+        await settled(app, pilot)
+        steps_seen.append(heights(app))
+        app.screen.show(player_at(0.05).view())
+        await pilot.press("f")
+        await settled(app, pilot)
+        steps_seen.append(heights(app))
+        await pilot.press("f")
+        await settled(app, pilot)
+        steps_seen.append(heights(app))
+
+    shown(live(0.05), steps=steps, size=(120, 36))
+    early, late, alone, again = steps_seen
+    assert early["stragglers"] == 3, "one line, and its border"
+    assert late["stragglers"] == 7
+    assert late["tree"] < early["tree"]
+    assert alone["tree"] > 30
+    assert again["stragglers"] == 7, "the panes do not jump to and fro"
+
+
+def test_rows_that_the_map_leaves_free_show_more_phases():
+    _, lines = shown(live(0.2), size=(100, 28))
+    assert sum(line.startswith(("│ P", "│▸P")) for line in lines) == 4, lines
+    title = next(line for line in lines if line.startswith("╭"))
+    assert " +2 phases " in title, "and no word of the title is cut"
 
 
 def test_n_goes_to_the_stragglers_one_after_the_other():
