@@ -332,6 +332,8 @@ class TreeMap(Widget, can_focus=True):
         room = self.size.width - _CORNERS
         if width_of(title) > room:
             title = f"1 P{window.phase}{short}"
+            if width_of(title) > room:
+                title = title.replace(f" · +{counted(cells.phases_hidden, 'phase')}", f" · +{cells.phases_hidden}")
         elif width_of(title) + len(partition) <= room:  # the only part that never changes, and so the first to go
             title = title.replace("1 Tree", f"1 Tree{partition}")
         if title != self._title:

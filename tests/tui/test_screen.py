@@ -199,10 +199,11 @@ def test_arrows_reach_every_task_of_a_closer_look_and_beyond_its_edges_the_next_
     assert not any(steps_of["up"][-4:]), "there it begins"
 
 
-def test_a_title_that_has_little_room_leaves_out_words_and_no_number():
-    _, lines = shown(live(), "plus", "g", size=(44, 16))
+@pytest.mark.parametrize(("width", "hidden"), [(52, "+1 phase"), (44, "+2")])
+def test_a_title_that_has_little_room_leaves_out_words_and_no_number(width, hidden):
+    _, lines = shown(live(), "plus", "g", size=(width, 16))
     title = next(line for line in lines if line.startswith("╭"))
-    assert " 0 to 199 of 800 · cell = 1 · +2 phases " in title, lines
+    assert f" 0 to 199 of 800 · cell = 1 · {hidden} ─" in title, lines
 
 
 @pytest.mark.parametrize(("width", "title"), [
