@@ -242,9 +242,13 @@ def usual_rate(workers: Iterable[WorkerStatus]) -> float:
 
 
 def _urgency(each: WorkerView) -> tuple[int, float]:
-    """Return what workers that are there are sorted by: those first that do nothing, and why is to be seen."""
-    kept = each.status.state in {"quarantined", "paused"}
-    return 0 if kept else 1 if each.silent_seconds else 2, each.status.bytes_per_second
+    """Return what workers that are there are sorted by: first who is kept from work, last who has none."""
+    status = each.status
+    if status.state in {"quarantined", "paused"}:
+        return 0, 0.0
+    if each.silent_seconds:
+        return 1, 0.0
+    return 2 if status.bytes_per_second or status.task is not None else 3, status.bytes_per_second
 
 
 def _worker_line(each: WorkerView, usual: float, name_width: int, width: int) -> Line:

@@ -23,6 +23,7 @@ from rich.cells import cell_len as width_of
 from distsum.actors.speculation import SpeculationSettings
 from distsum.jobs import backup_rule
 from distsum.latency import Latencies, LatencyCounter
+from distsum.messages import TaskId
 from distsum.observe.history import History
 from distsum.observe.player import Player
 from distsum.observe.rates import SLICES, Estimate
@@ -330,6 +331,17 @@ def test_a_silent_worker_stands_before_the_slow_ones_and_says_for_how_long(late)
     assert text(first) == "frozen ! silent for 2m10s, at phase 1 task 3013"
     assert text(second).startswith("slow ")
     assert text(worker_lines(shown, 60, "silent")[0]).startswith("frozen ")
+
+
+def test_workers_without_a_task_of_the_job_stand_below_the_slowest_that_has_one(late):
+    views = [
+        WorkerView(worker("none", "idle", tasks=0, bytes_per_second=0.0), ""),
+        WorkerView(worker("fast", bytes_per_second=1e6), ""),
+        WorkerView(worker("slow", bytes_per_second=1e3), ""),
+        WorkerView(worker("begins", tasks=0, bytes_per_second=0.0, task=TaskId("j", 1, 0, 0)), ""),
+    ]
+    lines = worker_lines(msgspec.structs.replace(late, workers=tuple(views)), 60)
+    assert [text(line).split()[0] for line in lines] == ["begins", "slow", "fast", "none"]
 
 
 def test_who_was_lost_of_late_stands_above_all_and_who_left_or_was_lost_long_ago_below(late):
