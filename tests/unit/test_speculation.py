@@ -19,6 +19,7 @@ from distsum.actors.speculation import (
     StartBackup,
     View,
     decide,
+    default_settings,
 )
 from distsum.messages import TaskId
 
@@ -173,6 +174,15 @@ def test_small_phases_and_the_last_task_get_help_though_no_share_of_them_says_mu
     assert isinstance(copied, StartBackup)
 
 
+@pytest.mark.parametrize(("tasks", "done"), [(3, 1), (3, 2), (4, 3)])
+def test_of_a_small_phase_and_for_its_last_task_the_rule_waits_for_no_share(tasks: int, done: int) -> None:
+    untold = running(elapsed_seconds=3.0)  # with no progress, so that nothing but the rule speaks against it
+    (copied,) = decisions(untold, tasks=tasks, done=done)
+    assert isinstance(copied, StartBackup)
+    assert (copied.reason, copied.evidence.limit_times) == ("slow_attempt", 1.2)
+    assert decisions(untold, tasks=tasks + 3, done=done) == (), "of more tasks not enough are done"
+
+
 def test_a_task_is_copied_again_only_when_every_attempt_at_it_is_a_straggler_and_not_without_end() -> None:
     first = running(0, elapsed_seconds=9.0, progress=0.01, copies=1)
     second = running(0, attempt=200, worker="w9", elapsed_seconds=5.0, progress=0.01, copies=1)
@@ -212,6 +222,39 @@ def test_other_policies_are_what_their_systems_do(policy: Any, expected: int) ->
     attempts = [running(index, elapsed_seconds=1.3 + 0.3 * index, progress=0.9) for index in range(4)]
     found = decisions(*attempts, tasks=84, done=80, idle=9, settings=settings)
     assert len([each for each in found if isinstance(each, StartBackup)]) == expected
+
+
+def copied(*attempts: Running, policy: Any, **changes: Any) -> list[int]:
+    """Return which tasks a policy copies."""
+    found = decisions(*attempts, settings=default_settings(policy), idle=9, **changes)
+    return [each.running.task.index for each in found if isinstance(each, StartBackup)]
+
+
+def test_spark_goes_by_the_median_and_copies_nothing_that_has_run_for_less_than_a_tenth_of_a_second() -> None:
+    skewed = finished(*[1.0] * 75, *[20.0] * 5)  # their mean is over 2 s
+    attempts = [running(0, elapsed_seconds=1.3), running(1, elapsed_seconds=1.7)]
+    assert copied(*attempts, policy="spark", durations=skewed) == [1]
+    assert copied(*attempts, policy="bare", durations=skewed) == []
+    assert copied(*attempts, policy="spark", durations=skewed, tasks=107) == [], (
+        "80 of 107 are less than three quarters"
+    )
+    short = finished(*[0.01] * 80)
+    attempts = [running(0, elapsed_seconds=0.09), running(1, elapsed_seconds=0.11)]
+    assert copied(*attempts, policy="spark", durations=short) == [1]
+
+
+def test_late_copies_the_slowest_quarter_by_its_rate_up_to_a_tenth_of_the_workers() -> None:
+    attempts = [running(index, elapsed_seconds=2.0, progress=0.5 + 0.01 * (index * 7 % 12)) for index in range(12)]
+    assert copied(*attempts, policy="late") == [0, 7, 2], "those with the least progress, the longest time left first"
+    assert copied(*attempts, policy="late", workers=20) == [0, 7]
+    unknown = [running(index, elapsed_seconds=9.0) for index in range(12, 20)]
+    assert copied(*attempts, *unknown, policy="late") == [0, 7, 2], "of the others no rate is known"
+
+
+def test_mapreduce_copies_what_is_under_way_when_nothing_of_its_phase_waits() -> None:
+    attempts = [running(index, elapsed_seconds=0.2) for index in range(3)]
+    assert sorted(copied(*attempts, policy="mapreduce", tasks=83)) == [0, 1, 2]
+    assert copied(*attempts, policy="mapreduce", tasks=84) == []
 
 
 def test_quantiles_of_durations_are_within_five_percent_whatever_their_size() -> None:
