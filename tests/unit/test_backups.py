@@ -13,6 +13,7 @@ from distsum.actors.task_tracker import TrackerSettings
 from distsum.messages import (
     AssignTask,
     BackupAnswered,
+    BackupDeclined,
     BackupEnded,
     BackupStarted,
     BackUpTask,
@@ -85,11 +86,77 @@ def test_a_straggler_is_given_to_an_idle_worker_too_and_the_loser_is_called_back
     (ended,) = [event for event in system.events if isinstance(event, BackupEnded)]
     assert (ended.outcome, ended.worker, ended.attempt) == ("won", worker, order.attempt)
     assert ended.wasted_bytes > 0
-    assert ended.saved_seconds is not None
-    assert ended.saved_seconds > 0
+    (begun,) = [event for event in started if event.task == first]
+    assert begun.evidence.left_seconds is not None
+    assert 0.5 <= ended.took_seconds < 1.5
+    assert ended.saved_seconds == pytest.approx(begun.evidence.left_seconds - ended.took_seconds)
     system.tell(TRACKER, succeeded(second, worker="w10", attempt=10))
     outcomes = [event.outcome for event in system.events if isinstance(event, BackupEnded)]
     assert outcomes == ["won", "lost"]
+
+
+def test_the_clock_of_an_attempt_starts_when_it_begins_and_not_when_it_is_queued() -> None:
+    system = system_with(spec(50), workers=12)
+    tasks = published(system)[:10]
+    system.advance(30.0)  # all wait
+    for number, task in enumerate(tasks, start=1):
+        system.tell(TRACKER, Heartbeat(f"w{number}", None, 0))
+        system.tell(TRACKER, TaskStarted(f"w{number}", task, 1, attempt=number))
+    system.advance(1.0)
+    for number, task in enumerate(tasks[:8], start=1):
+        system.tell(TRACKER, succeeded(task, worker=f"w{number}", attempt=number))
+    system.take(WORKERS)
+    system.advance(0.1)
+    assert assigned(system) == [], "1.1 s are less than 1.2 times the mean"
+    assert not [event for event in system.events if isinstance(event, BackupStarted | BackupDeclined)]
+    for number, task in enumerate(published(system), start=1):  # of the next phase, so that nothing waits
+        attempt = system.attempts[task]
+        system.tell(TRACKER, TaskStarted(f"w{number}", task, 1, attempt=attempt))
+        system.tell(TRACKER, succeeded(task, worker=f"w{number}", attempt=attempt))
+    system.advance(1.0)
+    started = [event for event in system.events if isinstance(event, BackupStarted)]
+    assert {event.task for event in started} == set(tasks[8:])
+    assert all(1.2 < event.evidence.elapsed_seconds <= 2.1 for event in started)
+    assert all(event.evidence.mean_seconds == 1.0 for event in started)
+
+
+def test_no_copy_goes_to_a_worker_for_which_a_task_waits_in_the_queue() -> None:
+    system = system_with(spec(50), workers=12)
+    first, second = stragglers(system)
+    system.tell(MASTER, SubmitJob(spec(50, job="next"), nothing_stored(spec(50))))
+    waiting = published(system)
+    assert len(waiting) == 10, "as many as there are workers that idle"
+    system.advance(1.0)
+    assert assigned(system) == []
+    declined = [event for event in system.events if isinstance(event, BackupDeclined)]
+    assert {(event.task, event.reason) for event in declined} == {(first, "no_idle_worker"), (second, "no_idle_worker")}
+    for worker, task in zip([*(f"w{number}" for number in range(1, 9)), "w11"], waiting, strict=False):
+        system.tell(TRACKER, Heartbeat("w12", None, 0))
+        system.tell(TRACKER, TaskStarted(worker, task, 1, attempt=system.attempts[task]))
+        system.advance(0.2)
+        assert assigned(system) == [], "one that idles is left for each task that waits"
+    system.tell(MASTER, CancelJob("next"))
+    system.advance(1.0)
+    assert [worker for worker, _ in assigned(system)] == ["w12"]
+
+
+def test_a_copy_whose_worker_has_fallen_silent_keeps_no_other_from_being_made() -> None:
+    system = SteppingSystem(TrackerSettings(speculation=SpeculationSettings(max_share=0.0)))  # one at a time
+    for number in range(1, 13):
+        system.tell(TRACKER, joined(f"w{number}"))
+    system.tell(MASTER, SubmitJob(spec(50), nothing_stored(spec(50))))
+    at_work = dict(zip(("w9", "w10"), stragglers(system), strict=True))
+    system.advance(1.0)
+    ((silent, order),) = assigned(system)
+    system.tell(TRACKER, TaskStarted(silent, order.task, 1, attempt=order.attempt))
+    copies = []
+    for _ in range(8):
+        for number in range(1, 13):
+            if (name := f"w{number}") != silent:
+                system.tell(TRACKER, Heartbeat(name, at_work.get(name), 0, attempt=number))
+        system.advance(1.0)
+        copies.append(len(assigned(system)))
+    assert copies == [0, 0, 0, 0, 0, 0, 1, 0], "6 s are a silence"
 
 
 def test_a_backup_that_is_lost_with_its_worker_is_moot_and_the_straggler_goes_on() -> None:
@@ -103,6 +170,18 @@ def test_a_backup_that_is_lost_with_its_worker_is_moot_and_the_straggler_goes_on
     assert published(system) == [], "its first attempt is still under way"
     system.tell(TRACKER, succeeded(first, worker="w9", attempt=9))
     assert any(isinstance(event, TaskSucceeded) and event.task == first for event in system.events)
+
+
+def test_copies_end_with_a_job_that_is_cancelled_and_are_called_back() -> None:
+    system = system_with(spec(50), workers=12)
+    stragglers(system)
+    system.advance(1.0)
+    copies = {(worker, CancelTask(order.task, order.attempt)) for worker, order in assigned(system)}
+    assert len(copies) == 2
+    system.tell(MASTER, CancelJob("job"))
+    assert copies <= set(told(system))
+    ended = [event for event in system.events if isinstance(event, BackupEnded)]
+    assert [(event.outcome, event.saved_seconds) for event in ended] == [("cancelled", 0.0)] * 2
 
 
 def test_what_two_backups_of_one_task_have_wasted_is_told_once() -> None:
