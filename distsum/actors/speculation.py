@@ -490,7 +490,7 @@ def _spark(phase: PhaseView, view: View, settings: SpeculationSettings) -> Itera
 
 def _late(phase: PhaseView, view: View, settings: SpeculationSettings) -> Iterator[Suspect]:
     known = [each for each in phase.running if each.progress > 0.0]
-    known.sort(key=lambda each: each.progress / each.elapsed_seconds)
+    known.sort(key=lambda each: each.progress / max(each.elapsed_seconds, 1e-9))
     mean = phase.durations.mean_seconds
     for running in known[: math.ceil(_LATE_SLOWEST * len(known))]:
         yield _suspect(running, "slow_rate", phase, mean)

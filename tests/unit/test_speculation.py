@@ -249,6 +249,8 @@ def test_late_copies_the_slowest_quarter_by_its_rate_up_to_a_tenth_of_the_worker
     assert copied(*attempts, policy="late", workers=20) == [0, 7]
     unknown = [running(index, elapsed_seconds=9.0) for index in range(12, 20)]
     assert copied(*attempts, *unknown, policy="late") == [0, 7, 2], "of the others no rate is known"
+    just_found = running(0, elapsed_seconds=0.0, progress=0.5)  # its start was lost, and it tells how far it is
+    assert copied(just_found, policy="late") == [0]
 
 
 def test_mapreduce_copies_what_is_under_way_when_nothing_of_its_phase_waits() -> None:
