@@ -85,7 +85,9 @@ def test_a_backup_wins_against_a_worker_that_is_frozen_and_the_ledger_tells_of_i
 
 
 def test_idle_workers_share_what_a_crawling_one_has_left_and_it_stops_reading(service, inputs):
-    master = service.start_master(DISTSUM_SPECULATION="min_seconds=0,slow=1e6", DISTSUM_LOG_LEVEL="debug")
+    # One copy: it is held up, too, and on a busy machine for long enough to be copied itself.
+    settings = {"DISTSUM_SPECULATION": "min_seconds=0,slow=1e6,copies=1", "DISTSUM_LOG_LEVEL": "debug"}
+    master = service.start_master(**settings)
     with in_front_of(service.server.endpoint) as crawling:
         # The third input of its first task comes byte by byte.
         crawling.choose = lambda request: Fault(stall=100, drip_seconds=0.2) if input_number(request) == 2 else None
@@ -127,7 +129,7 @@ def test_idle_workers_make_slices_of_a_node_whose_children_are_files(service):
     arrays = [np.random.default_rng(index).standard_normal(count).astype(np.float32) for index in range(10)]
     for index, array in enumerate(arrays):
         service.put_input(index, array)
-    service.start_master(DISTSUM_SPECULATION="min_seconds=0,slow=1e6")
+    service.start_master(DISTSUM_SPECULATION="min_seconds=0,slow=1e6,copies=1")  # the copy is held up, too
     with in_front_of(service.server.endpoint) as crawling:
         crawling.choose = lambda request: Fault(stall=100, drip_seconds=0.2) if input_number(request) == 2 else None
         service.start_worker(slots=1, AWS_ENDPOINT_URL=crawling.endpoint)
