@@ -269,7 +269,7 @@ class TaskTracker:
             known.paused, known.resting = False, None
             self._context.send(WORKERS, ResumeWorker(worker))  # or the broker would pause it again when it is back
         if known.paused or known.failures:
-            known.running = known.assigned = None
+            known.running = known.assigned = known.expected = None
             self._absent[worker] = known
             if len(self._absent) > _ABSENT_KEPT:
                 del self._absent[next(iter(self._absent))]

@@ -27,8 +27,9 @@ _TILE_NUMBERS: Final = 1 << 20
 _NUMBER_BYTES: Final = 8
 _WAITING: Final = 2
 """Attempts that wait at a worker: one from the queue, and one that it was handed past it."""
-_WORKER_ENTRIES: Final = 8
-"""The worker itself; its running, assigned and failing tasks, two of each; the task that it lets others try first."""
+_WORKER_ENTRIES: Final = 11
+"""The worker itself; its running, assigned and failing tasks, two of each; the task that it lets others try first; the
+three numbers of what its attempt was expected to take."""
 _COUNTED_EVERY: Final = 50
 """Looks, and whenever a job has ended, since to count takes as long as all that is looked at else."""
 
