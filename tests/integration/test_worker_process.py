@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
@@ -41,6 +42,8 @@ if TYPE_CHECKING:
 DEADLINE_SECONDS = 30.0
 SOON_SECONDS = 6.0
 """Far less than a store waits by itself for a body that stalls."""
+STOPPED_SECONDS = 1.0
+"""In which who is called back stops, in one of three times: a machine may be busy."""
 
 
 class WorkerProcess:
@@ -211,19 +214,27 @@ def test_a_cancelled_attempt_stops_waiting_for_a_body_that_stalls_and_the_next_g
     proxy.choose = lambda request: (
         Fault(stall=10_000, drip_seconds=drip_seconds) if f"/runs/04{suffix.decode()}" in request.target else None
     )
-    process.tell(run_task(job, 7))
-    wait_until(lambda: any("/runs/07" in request.target for request in proxy.requests), "the last input is asked for")
-    heard = process.expect(Heartbeat)
-    # What comes after it arrives, and of text it is not known how much that is.
-    while heard.added < 4 / 8 or (suffix == b".raw" and heard.progress < 7 / 8):
+    for number in (7, 17, 27):
+        task = run_task(job, number).task
+        process.tell(run_task(job, number))
+        wait_until(lambda: any("/runs/07" in each.target for each in proxy.requests), "the last input is asked for")
         heard = process.expect(Heartbeat)
-    assert (heard.attempt, heard.task) == (7, run_task(job, 7).task)
-    assert heard.added < 5 / 8
-    process.tell(CancelTask(run_task(job, 7).task, 6))
-    process.tell(CancelTask(run_task(job, 7).task, 7))
-    failed = process.expect(TaskFailed, SOON_SECONDS)
-    assert (failed.kind, failed.attempt) == ("cancelled", 7)
-    assert failed.bytes_read > 3 * 32_000
+        # What comes after it arrives, and of text it is not known how much that is.
+        while heard.added < 4 / 8 or (suffix == b".raw" and heard.progress < 7 / 8):
+            heard = process.expect(Heartbeat)
+        assert (heard.attempt, heard.task) == (number, task)
+        assert heard.added < 5 / 8
+        process.tell(CancelTask(task, number - 1))
+        process.tell(CancelTask(task, number))
+        began = time.monotonic()
+        failed = process.expect(TaskFailed, SOON_SECONDS)
+        took = time.monotonic() - began
+        assert (failed.kind, failed.attempt) == ("cancelled", number)
+        assert failed.bytes_read > 3 * 32_000
+        if took < STOPPED_SECONDS:
+            break
+    else:
+        raise AssertionError(f"of three attempts none has stopped within a second, the last after {took:.1f} s")
     if drip_seconds:  # A proxy that has nothing to say does not see that nobody listens.
         wait_until(lambda: proxy.open_bodies == 0, "nothing is being read any more", SOON_SECONDS)
     proxy.choose = lambda request: None
