@@ -13,6 +13,7 @@ import io
 import os
 import random
 import threading
+from functools import cache
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -280,6 +281,7 @@ class S3Client:
         }
         try:
             session = get_session()
+            session.register_component("data_loader", _models(session.get_config_variable("data_path")))
             found = await session.create_client("s3", config=AioConfig(**common)).__aenter__()
             self.endpoint = found.meta.endpoint_url
             if not _is_aws(self.endpoint):
@@ -382,6 +384,14 @@ class _Buffers(io.RawIOBase):
                 break
         self._place += filled
         return filled
+
+
+@cache
+def _models(path: str | None) -> Any:
+    """Return what reads descriptions of services and keeps them: reading takes most of the time to make a client."""
+    from botocore.loaders import create_loader
+
+    return create_loader(path)
 
 
 def _is_aws(endpoint: str) -> bool:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import trustme
+from botocore.loaders import JSONFileLoader
 
 from distsum.errors import StorageError
 from distsum.stores.s3 import S3Store
@@ -126,3 +127,20 @@ def test_closing_the_store_ends_what_is_being_received(store, inputs):
         reader.read_into([memoryview(got)], 10)
     reader.close()
     assert store._client.rings.lent == 0
+
+
+def test_a_second_client_reads_no_descriptions_of_services_again(s3_server, s3_environment, s3_prefix, monkeypatch):
+    read = []
+    load = JSONFileLoader.load_file
+
+    def counted(self, path):
+        read.append(path)
+        return load(self, path)
+
+    monkeypatch.setattr(JSONFileLoader, "load_file", counted)
+    for _ in range(2):
+        read.clear()
+        store = S3Store(Patience())
+        store.put(s3_prefix + b"/any", [b"content"])
+        store.close()
+    assert read == [], "which takes most of the time to make one"
