@@ -149,7 +149,7 @@ def header_lines(view: JobView | None, width: int) -> tuple[Line, Line]:
         return (Span("distsum ▸ ", "dim"), Span("nothing is known of it yet", "plain")), (Span("━" * width, "dim"),)
     snapshot = view.snapshot
     state = state_words(view)
-    end = f"  {clock_words(snapshot.elapsed_seconds)}"
+    end = f"  {clock_words(view.ledger.earlier_seconds + snapshot.elapsed_seconds)}"
     if view.estimate is not None:
         rough = ("about " if width >= 80 else "~") if view.estimate.is_rough else ""
         end += f"  ETA {rough}{clock_words(view.estimate.seconds)}"

@@ -102,6 +102,7 @@ class JobTally:
         self._told_skips = 0
         self.ledger = Ledger()
         self._earlier_bytes = 0
+        self._earlier_seconds = 0.0
         self.accounts = WorkerAccounts()
         self.latencies = Latencies()
         self.attempts = 0
@@ -123,6 +124,7 @@ class JobTally:
         """Begin with an earlier master's ledger; ``began_seconds`` is when the clock of what follows began."""
         self.ledger.carry_on(earlier, began_seconds - earlier.began_seconds)
         self._earlier_bytes = earlier.bytes_read
+        self._earlier_seconds = earlier.seconds_until(began_seconds)
 
     def take(self, event: msgspec.Struct, now: float) -> None:
         """Count one event that happened ``now`` seconds after the job's start."""
@@ -225,6 +227,7 @@ class JobTally:
             bytes_read=self._earlier_bytes + self.bytes_read,
             began_seconds=began_seconds,
             remark=remark,
+            earlier_seconds=self._earlier_seconds,
         )
 
     def phase_seconds(self) -> tuple[float, ...]:

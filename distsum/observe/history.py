@@ -472,10 +472,11 @@ def ledger_of(history: History) -> LedgerReport:
     """
     header = history.header
     ledger = Ledger()
-    bytes_read = 0
+    bytes_read, earlier_seconds = 0, 0.0
     if header.earlier is not None:
         ledger.carry_on(header.earlier, header.began_seconds - header.earlier.began_seconds)
         bytes_read = header.earlier.bytes_read
+        earlier_seconds = header.earlier.seconds_until(header.began_seconds)
     for seconds, event in history.events():
         ledger.take(event, seconds)
         if isinstance(event, TaskSucceeded):
@@ -487,6 +488,7 @@ def ledger_of(history: History) -> LedgerReport:
         bytes_read=bytes_read,
         began_seconds=header.began_seconds,
         remark=_lacking(history),
+        earlier_seconds=earlier_seconds,
     )
 
 

@@ -125,6 +125,7 @@ class LedgerReport(msgspec.Struct, frozen=True, kw_only=True):
         bytes_read: What the attempts that did their tasks have read.
         began_seconds: When the clock of the entries began, in seconds of the Unix epoch.
         remark: What is to be known of it, in a sentence.
+        earlier_seconds: For how long before that earlier masters had the job, or nobody between them.
     """
 
     totals: BackupTotals
@@ -133,6 +134,11 @@ class LedgerReport(msgspec.Struct, frozen=True, kw_only=True):
     bytes_read: int
     began_seconds: float
     remark: str | None = None
+    earlier_seconds: float = 0.0
+
+    def seconds_until(self, began_seconds: float) -> float:
+        """Return for how long masters had had the job when the next one's clock began, in seconds of the Unix epoch."""
+        return self.earlier_seconds + max(0.0, began_seconds - self.began_seconds)
 
 
 class Ledger:

@@ -140,6 +140,9 @@ def test_the_ledger_of_an_earlier_master_goes_on_in_the_next_ones_history(seed, 
     assert report.totals.racing == alone.totals.racing
     assert report.bytes_read == first.bytes_read + alone.bytes_read
     assert len(report.entries) + report.cut == len(first.entries) + first.cut + len(alone.entries) + alone.cut
+    assert (first.earlier_seconds, report.earlier_seconds) == (0.0, 500.0)
+    third = header(*work, began_seconds=1e9 + 800, resumed=True, earlier=ledger_of(History(Stored(content))))
+    assert ledger_of(History(Stored(written(log, third)))).earlier_seconds == 800.0
     # What was told of the first is told with its own time of day.
     assert [both.began_seconds + each.seconds for each in report.entries] == pytest.approx(
         [1e9 + each.seconds for each in first.entries] + [both.began_seconds + each.seconds for each in alone.entries],

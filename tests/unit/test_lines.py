@@ -7,7 +7,7 @@ import re
 import msgspec
 import pytest
 from distsum.tui.figures import io_lines
-from distsum.tui.lines import header_lines, log_lines, straggler_lines, straggler_title, worker_lines
+from distsum.tui.lines import clock_words, header_lines, log_lines, straggler_lines, straggler_title, worker_lines
 from distsum.tui.service_lines import (
     JOB_COLUMNS,
     WORKER_COLUMNS,
@@ -292,6 +292,13 @@ def test_nobody_is_told_that_workers_do_nothing_while_they_are_at_their_first_ta
 def test_the_fullest_pane_of_figures_has_room_for_all_but_the_least_of_the_time_at_120_x_36(late):
     view = msgspec.structs.replace(resumed(late), account=ACCOUNT, latencies=Latencies({1: 1}, 0))
     assert len(io_lines(view, 40)) <= 12
+
+
+def test_how_long_a_job_has_taken_counts_from_when_its_first_master_had_it(late):
+    took = late.snapshot.elapsed_seconds
+    assert f" {clock_words(took)} " in text(header_lines(late, 120)[0])
+    resumed_view = msgspec.structs.replace(late, ledger=msgspec.structs.replace(late.ledger, earlier_seconds=3600.0))
+    assert f" {clock_words(3600.0 + took)} " in text(header_lines(resumed_view, 120)[0])
 
 
 def test_bytes_are_those_of_the_plan_however_many_were_read(late):
