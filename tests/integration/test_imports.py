@@ -72,3 +72,13 @@ def test_what_plans_serves_and_asks_does_no_arithmetic(imports, module):
     modules = imports("-c", f"import {module}")
     assert module in modules
     assert "numpy" not in modules
+
+
+def test_a_command_that_ends_does_not_go_through_all_objects_of_its_libraries_again():
+    program = (
+        "import atexit, gc, sys; atexit.register(lambda: print(len(gc.get_objects()), gc.get_freeze_count())); "
+        "from distsum.__main__ import main; main()"
+    )
+    run = subprocess.run([sys.executable, "-c", program, "--version"], capture_output=True, text=True, check=True)
+    tracked, frozen = run.stdout.split()[-2:]
+    assert int(tracked) < 1000 < int(frozen)
