@@ -32,6 +32,8 @@ from .subtree_screen import SubtreeScreen
 from .tree_map import TreeMap
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from textual import events
     from textual.app import ComposeResult
     from textual.widget import Widget
@@ -65,7 +67,9 @@ _DEPENDING: Final = frozenset(
 """Actions that do something only at times."""
 _STRAGGLERS: Final = "4 Stragglers ── "
 _SHARES: Final = {"io": (13, 0.0), "stragglers": (7, 0.2), "log": (6, 0.16)}
-"""How high a pane may become beside all others: so many lines, or that share of the terminal if that is more."""
+"""How high a pane may become beside all others: so many lines, or that share of the terminal if that is more.
+
+What workers leave free beside the tree is beyond that."""
 _TITLE_LESS: Final = 4
 """Columns of a pane that its title has not."""
 _LEGEND: Final = (
@@ -74,6 +78,18 @@ _LEGEND: Final = (
     + ". A worker's lane: each column is half a second, as high as the share of it that the worker was busy; "
     "↯ a backup, ! a failure. ± is two standard errors of the rate of the last half minute."
 )
+
+
+class _Side(Vertical):
+    """The panes beside the tree, and what is to be done when their room has changed."""
+
+    def __init__(self, resized: Callable[[], None], *, id: str) -> None:  # noqa: A002 - Textual's word
+        super().__init__(id=id)
+        self._resized = resized
+
+    def on_resize(self) -> None:
+        """Tell of it."""
+        self._resized()
 
 
 class JobScreen(ScrubbedScreen[None]):
@@ -150,6 +166,7 @@ class JobScreen(ScrubbedScreen[None]):
         self._shown: dict[str, object] = {}
         self._held: dict[str, int] = {}
         """The most lines that a pane has held."""
+        self._side = _Side(self._share_side, id="side")
         # Held here, since the timer may tick before they are mounted and while they are taken away.
         self._notice = FixedLines("notice")
         self._header = FixedLines("header")
@@ -190,7 +207,7 @@ class JobScreen(ScrubbedScreen[None]):
         yield self._tabs
         with Horizontal(id="upper"):
             yield self._tree
-            with Vertical(id="side"):
+            with self._side:
                 yield self._lines["workers"]
                 yield self._lines["io"]
         yield self._lines["stragglers"]
@@ -274,12 +291,19 @@ class JobScreen(ScrubbedScreen[None]):
 
     def _give_room(self, name: str, lines: int) -> None:
         """Have a pane no higher than its share, nor than what it has held of this job: others get the rest."""
+        self._held[name] = max(self._held.get(name, 1), lines)
         if name not in _SHARES:
             return
         least, share = _SHARES[name]
         most = max(least, round(share * self.size.height))
-        held = self._held[name] = max(self._held.get(name, 1), lines)
-        self._lines[name].styles.height = "1fr" if self.one else min(most, held + 2)
+        if name == "io":
+            most = max(most, self._side.size.height - self._held.get("workers", self.size.height) - 2)
+        self._lines[name].styles.height = "1fr" if self.one else min(most, self._held[name] + 2)
+
+    def _share_side(self) -> None:
+        """Share the room beside the tree anew, where the panes below it have left more of it or less."""
+        if "io" in self._held:
+            self._give_room("io", 0)
 
     def _io_lines(self, view: JobView, width: int) -> list[Line]:
         return io_lines(view, width, self.shared_queue(width))

@@ -10,6 +10,7 @@ import msgspec
 import pytest
 from distsum.tui.app import JobApp
 from distsum.tui.job_screen import PANES, JobScreen
+from distsum.tui.lines import Span
 from distsum.tui.palette import GLYPHS
 from distsum.tui.panes import LinesPane, Scrubber, Tabs
 from distsum.tui.source import LiveSource, ReplaySource
@@ -275,6 +276,23 @@ def test_a_pane_with_little_in_it_leaves_its_room_to_others_and_keeps_what_it_ha
     assert late["tree"] < early["tree"]
     assert alone["tree"] > 30
     assert again["stragglers"] == 7, "the panes do not jump to and fro"
+
+
+def test_what_few_workers_leave_free_beside_the_tree_shows_more_of_queues(monkeypatch):
+    monkeypatch.setattr(JobScreen, "shared_queue", lambda *_: [(Span(f"line {number}"),) for number in range(5)])
+    view = player_at(LATE).view()
+    source = LiveSource()
+    source.put(msgspec.structs.replace(view, workers=view.workers[:5]))
+    seen = []
+
+    async def steps(app, _):
+        seen.append((heights(app), app.screen._lines["io"].rest))
+
+    _, lines = shown(source, steps=steps, size=(120, 44))
+    (there, rest), text = seen[0], "\n".join(lines)
+    assert (there["io"], rest) == (17, ""), text
+    assert there["workers"] >= 7, text
+    assert there["workers"] + there["io"] == there["tree"], text
 
 
 def test_rows_that_the_map_leaves_free_show_more_phases():
