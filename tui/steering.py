@@ -173,7 +173,10 @@ class Steering:
     def _age_words(self) -> str:
         """Return what is to be known of what a question goes by."""
         seconds = self._stale_seconds()
-        return f"\n\nThe master is not heard: what is shown is {clock_words(seconds)} old." if seconds > 0.0 else ""
+        if seconds <= 0.0:
+            return ""
+        # Words that stay true for as long as it waits for an answer.
+        return f"\n\nNothing had been heard of the master for {clock_words(seconds)} when this was asked."
 
     def _confirm(
         self,

@@ -503,8 +503,8 @@ def test_what_is_asked_while_the_master_is_not_heard_says_how_old_that_is_which_
     stage.viewer.stands = Connection("lost", FAULT, 130.0, None)
     stage.show(key)
     assert isinstance(stage.screen, Ask | AskNumber)
-    assert "The master is not heard: what is shown is 2m10s old." in " ".join(stage.text.split())
-    assert "not heard" not in Stage().show(key).text
+    assert "Nothing had been heard of the master for 2m10s when this was asked." in " ".join(stage.text.split())
+    assert "been heard" not in Stage().show(key).text
 
 
 def test_p_gives_a_job_the_priority_that_is_typed():
