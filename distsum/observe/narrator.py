@@ -122,6 +122,8 @@ class Narrator:
                 return Line(logging.INFO, f"job {event.job} waits for its turn, priority {event.priority}", concerns)
             case JobStarted():
                 words = f"{event.reduction} of {counted(event.files, 'file')} in {counted(sum(event.tasks), 'task')}"
+                if stored := sum(event.reused):
+                    words += f", {stored:,} of them stored already"
                 return Line(logging.INFO, f"job {event.job} begins: {words}", concerns)
         self._attempts = {task: last for task, last in self._attempts.items() if task.job != event.job}
         if isinstance(event, JobSucceeded):

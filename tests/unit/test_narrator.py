@@ -113,6 +113,14 @@ def test_what_is_usual_is_for_those_who_debug_and_what_is_wrong_is_a_warning():
     assert Narrator().line_of(Heartbeat("w", None, 0)) is None
 
 
+def test_a_job_that_goes_on_says_how_many_of_its_tasks_are_stored_already():
+    new, again = (Narrator().line_of(JobStarted("j", "mean", 2_500, (100, 4), stored)) for stored in ((0, 0), (20, 3)))
+    assert new is not None
+    assert again is not None
+    assert new.words == "job j begins: mean of 2,500 files in 104 tasks"
+    assert again.words == f"{new.words}, 23 of them stored already"
+
+
 def test_nothing_is_remembered_of_a_job_that_has_ended():
     narrator = Narrator()
     narrator.line_of(TaskStarted("w", TASK, 1, 1))
