@@ -178,7 +178,9 @@ def job_details(status: JobStatus, now: float) -> tuple[str, ...]:
     if status.summary is not None:
         summary = status.summary
         read = f"{size_words(summary.bytes_read)} read in {clock_words(summary.seconds)}"
-        return f"{read} by {counted(summary.workers, 'worker')}; ended {_moment(status.ended_seconds or 0.0)}", first
+        lost = f" and {summary.workers_lost:,} that {'was' if summary.workers_lost == 1 else 'were'} lost"
+        by = f"{counted(summary.workers, 'worker')}{lost if summary.workers_lost else ''}"
+        return f"{read} by {by}; ended {_moment(status.ended_seconds or 0.0)}", first
     if status.ended_seconds is not None:
         reason = f": {printable(status.reason, 2000)}" if status.reason else ""
         return f"{status.state} {_moment(status.ended_seconds)}{reason}", first

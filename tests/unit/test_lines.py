@@ -12,6 +12,7 @@ from distsum.tui.service_lines import (
     JOB_COLUMNS,
     WORKER_COLUMNS,
     QueueTraces,
+    job_details,
     job_rows,
     overview_line,
     shared_queue_lines,
@@ -31,7 +32,7 @@ from distsum.observe.snapshot import JobTerms, PhaseProgress
 from distsum.observe.states import QUEUED
 from distsum.observe.view import WorkerView
 from distsum.request import BackupTotals
-from tests.following import NOW, busy_service, running, service, worker
+from tests.following import NOW, busy_service, running, service, succeeded, worker
 from tests.recorded import Stored, recorded
 from tests.screens import WIDE
 
@@ -548,3 +549,13 @@ def test_the_list_of_workers_marks_who_is_silent_and_who_is_slow():
     assert rows["b"].cells[7].text == "!1.00 MB/s"
     assert rows["b"].details[1].endswith("; 0.01x the median rate")
     assert [key for key, row in rows.items() if row.cells[7].text.startswith("!")] == ["b"]
+
+
+@pytest.mark.parametrize(
+    ("lost", "words"), [(0, "by 4 workers; "), (1, "by 4 workers and 1 that was lost; "), (2, "and 2 that were lost; ")]
+)
+def test_what_is_said_of_a_job_that_is_done_leaves_out_no_worker_that_was_lost(lost, words):
+    status = succeeded("j", 10.0)
+    summary = msgspec.structs.replace(status.summary, workers_lost=lost)
+    first, _ = job_details(msgspec.structs.replace(status, summary=summary), NOW)
+    assert words in first
