@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
 import msgspec
 
@@ -10,7 +11,7 @@ from distsum.observe.feed import FeedReader
 from distsum.observe.fold import JobTally
 from distsum.observe.snapshot import PhaseWork
 from distsum.observe.view import JobFold, JobView
-from distsum.service.feeds import Feeds
+from distsum.service.feeds import FRAME_SECONDS, Feeds
 
 WORK = (PhaseWork(200_000, 1, 1),)
 EMPTY = JobFold(JobTally(WORK, str), WORK, "/o", 0.0).view(0.0)
@@ -73,6 +74,20 @@ def test_frames_are_sent_until_nobody_asks_any_more_and_then_nothing_is_looked_a
         again = await told.watch(first.stream)
         assert again.stream != first.stream
         assert again.picture is not None
+        await told.end()
+
+    run(body())
+
+
+def test_ten_frames_a_second_are_sent_at_most_however_many_look():
+    async def body():
+        told = Told()
+        began = time.monotonic()
+        for _ in range(5):
+            await told.watch(seconds=FRAME_SECONDS)
+        await told.until(lambda: len(told.frames) >= 4)
+        gaps = len(told.frames) - 1
+        assert time.monotonic() - began >= 0.1 * gaps
         await told.end()
 
     run(body())
