@@ -47,6 +47,8 @@ SLOW: Final = 0.5
 _GONE_SHOWN: Final = 5
 _LATELY: Final = 60.0
 """Seconds for which a lost worker stands above those that work."""
+_LEAST_REASON: Final = 12
+"""Columns of the reason why a worker is gone that are worth telling; the log tells all of it."""
 _SHAPE_ABOVE: Final = 100
 """Columns from which on the first line says how many numbers inputs have, and below which the second does."""
 _LEAST_BAR: Final = 20
@@ -231,7 +233,9 @@ def worker_lines(view: JobView, width: int, wanted: str = "") -> list[Line]:
 def _gone_line(each: WorkerView, now: float, width: int) -> Line:
     ago = clock_words(max(0.0, now - each.status.heard_seconds))
     reason = f": {printable(each.status.reason or '', 200)}" if each.status.reason else ""
-    words = f"{_name(each)} {each.status.state}, last heard {ago} ago{reason}"
+    words = f"{_name(each)} {each.status.state}, last heard {ago} ago"
+    if width_of(words) + min(width_of(reason), _LEAST_REASON) <= width:
+        words += reason  # of fewer columns nobody makes sense
     return (Span(fitted(words, width), "dim" if each.status.state == "left" else "bad"),)
 
 

@@ -371,6 +371,21 @@ def test_a_lost_worker_says_when_it_was_heard_last(late):
     assert text(line) == "w9 lost, last heard 44s ago: no heartbeat for 21 s"
 
 
+@pytest.mark.parametrize(
+    ("width", "words"),
+    [
+        (40, "vm-9d36fd5d lost, last heard 44s ago"),
+        (52, "vm-9d36fd5d lost, last heard 44s ago: is gone from …"),
+        (61, "vm-9d36fd5d lost, last heard 44s ago: is gone from the broker"),
+    ],
+)
+def test_why_a_worker_is_lost_is_told_where_enough_of_it_has_room(width, words, late):
+    now = late.snapshot.elapsed_seconds
+    lost = worker("vm-9d36fd5d", "lost", reason="is gone from the broker", heard_seconds=now - 44.0)
+    (line,) = worker_lines(msgspec.structs.replace(late, workers=(WorkerView(lost, ""),)), width)
+    assert text(line) == words
+
+
 def test_a_worker_that_has_done_nothing_of_the_job_says_so(late):
     idle = worker("idle", "idle", tasks=0, bytes_per_second=0.0)
     (line,) = worker_lines(msgspec.structs.replace(late, workers=(WorkerView(idle, ""),)), 60)
