@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 FILES, COUNT = 2_000, 5_000
 VIEWERS = 5
-ROUNDS = 6
+ROUNDS = 10
 LEAVES = 1_000_000
 LARGE_FILES, LARGE_TILES = 5_000, 1_000
 LOOKS = 5
@@ -65,7 +65,7 @@ while True:
     for viewer in viewers:
         under_way = [each.job for each in viewer.service.view.jobs if each.state not in ENDED]
         viewer.follow(under_way[0] if under_way else None)
-    time.sleep(0.1)
+    time.sleep(0.5)
 """
 """Viewers that follow the service, and whichever job is under way."""
 
@@ -124,7 +124,7 @@ def watched(made: Cluster) -> tuple[dict[int, list[float]], dict[int, list[float
     cpu: dict[int, list[float]] = {0: [], VIEWERS: []}
     told = {}
     for turn in range(2 * ROUNDS + 2):
-        viewers = (0, VIEWERS)[turn % 2]
+        viewers = (0, VIEWERS, VIEWERS, 0)[turn % 4]  # so that what comes and goes meets both alike
         made.run(*python(TIDY, f"s3://{BUCKET}/scratch/partials"))
         with looking(made, viewers):
             before = cpu_seconds(master)

@@ -122,6 +122,8 @@ class Session:
         self._lost: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._fault: BaseException | None = None
         self._exchanges: dict[tuple[str, bool], AbstractExchange] = {}
+        self._counting: AbstractChannel | None = None
+        self._counting_lock = asyncio.Lock()
         self._channels: list[AbstractChannel] = []
         self._confirmed: AbstractChannel
         self._unconfirmed: AbstractChannel
@@ -308,12 +310,17 @@ class Session:
             SessionLostError: The session ended.
             NoSuchQueueError: There is no such queue.
         """
-        channel = self._channel_of(self._consuming)
-        await self._open(channel, fatal=False)
-        try:
-            found = await self._call(channel.declare_queue(queue, passive=True))
-        finally:
-            await _quietly(channel.close())
+        async with self._counting_lock:
+            # It is asked every second, and to open a channel and close it costs the broker more than the question.
+            if self._counting is None or self._counting.is_closed:
+                self._counting = self._channel_of(self._consuming)
+                await self._open(self._counting, fatal=False)
+            try:
+                found = await self._call(self._counting.declare_queue(queue, passive=True))
+            except BaseException:
+                channel, self._counting = self._counting, None  # The broker closes it where there is no such queue.
+                await _quietly(channel.close())
+                raise
         result = found.declaration_result
         return result.message_count or 0, result.consumer_count or 0
 

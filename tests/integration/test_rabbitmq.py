@@ -160,6 +160,28 @@ def test_whatever_is_asked_of_a_session_that_has_ended_is_answered_by_why_it_has
     asyncio.run(body())
 
 
+def test_counting_takes_one_channel_however_often_also_beside_queues_that_are_not_there(rabbitmq, vhost, address):
+    def channels():
+        return rabbitmq.control("list_channels", "-q", "vhost").split().count(vhost)
+
+    async def body():
+        session = await amqp.open_session(address, "test")
+        await session.declare_own("own")
+        before = await asyncio.to_thread(channels)
+        for _ in range(3):
+            found = await asyncio.gather(
+                *(session.counts(name) for name in ("own", "none", "own")), return_exceptions=True
+            )
+            assert [found[0], found[2]] == [(0, 0), (0, 0)]
+            assert isinstance(found[1], amqp.NoSuchQueueError)
+        await session.counts("own")
+        numbers = {await asyncio.to_thread(channels) for _ in range(2) if await session.counts("own") == (0, 0)}
+        assert numbers == {before + 1}
+        await session.close()
+
+    asyncio.run(body())
+
+
 # What cannot be reached -----------------------------------------------------------------------------------------------
 
 
