@@ -142,7 +142,7 @@ def running() -> Iterator[int]:
     with tempfile.TemporaryDirectory(prefix="distsum-browser-", ignore_cleanup_errors=True) as folder:
         process = subprocess.Popen(
             ["chromium", *_FLAGS, f"--user-data-dir={folder}", "about:blank"],
-            env=dict(os.environ) | {"HOME": folder},
+            env=dict(os.environ) | {"HOME": folder, "TMPDIR": folder},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
