@@ -150,7 +150,9 @@ class JobTally:
             case TaskRetried():
                 self._note(f"{task_words(event.task)} failed on {event.worker} and is tried again: {event.reason}")
             case TaskReturned():
-                self._running.pop(event.task, None)
+                running = self._running.pop(event.task, {})  # Copies of it go on: no queue has handed them out.
+                if copies := {attempt: size for attempt, size in running.items() if attempt in self._backups}:
+                    self._running[event.task] = copies
                 self.returned += 1
                 self._note(
                     f"the worker at {task_words(event.task)} is gone, and the task back in the queue after delivery "

@@ -188,7 +188,8 @@ class TaskStates:
             case TaskFailed(child=None):
                 self._fail(event)
             case TaskRetried() | TaskReturned():
-                self._set(event.task, QUEUED, unless=(DONE,))
+                if not self._backups.get(event.task):  # else another attempt of it goes on
+                    self._set(event.task, QUEUED, unless=(DONE,))
             case NodeReopened():
                 self._backups.pop(event.task, None)
                 self._set(event.task, WAITING)

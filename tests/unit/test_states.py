@@ -92,6 +92,8 @@ def followed(*events):
         ([START, failed("not_served")], QUEUED),
         ([START, TaskReturned(TASK, 1)], QUEUED),
         ([START, COPY], BACKUP),
+        ([START, COPY, TaskReturned(TASK, 1)], BACKUP),
+        ([START, COPY, copy_ended("lost"), TaskReturned(TASK, 1)], QUEUED),
         ([START, COPY, BEATS], BACKUP),
         ([START, COPY, failed("storage")], BACKUP),
         ([START, COPY, copy_ended("lost")], RUNNING),

@@ -5,11 +5,13 @@ from __future__ import annotations
 import pytest
 
 from distsum.messages import (
+    BackupStarted,
     Effort,
     Heartbeat,
     JobStarted,
     TaskFailed,
     TaskId,
+    TaskReturned,
     TaskStarted,
     TaskSucceeded,
     WorkerFreed,
@@ -17,7 +19,9 @@ from distsum.messages import (
 )
 from distsum.observe.fold import JobTally
 from distsum.observe.snapshot import PhaseWork
+from distsum.observe.states import BACKUP
 from distsum.observe.view import JobFold
+from tests.property.test_history import EVIDENCE
 
 SIZE = 1_000_000
 
@@ -88,3 +92,16 @@ def test_all_of_a_task_is_done_though_helpers_have_read_a_part_of_it_and_what_fa
     assert (phase.bytes_done, phase.bytes_read) == (SIZE + SIZE // 2, SIZE // 4 + SIZE // 2)
     fold.take(TaskFailed("fast", failed, "storage", "lost its disk", attempt=0, bytes_read=SIZE // 2), 1.5)
     assert fold.view(2.0).snapshot.phases[0].bytes_done == SIZE
+
+
+def test_what_a_copy_has_read_stays_when_the_task_comes_back_from_a_worker_that_froze():
+    fold = folded(4)
+    task = TaskId("job", 1, 0, 0)
+    fold.take(TaskStarted("slow", task, 1), 0.0)
+    fold.take(BackupStarted(task, 9, "fast", 0, "slow", "silent", EVIDENCE), 7.0)
+    fold.take(TaskStarted("fast", task, 1, 9), 7.1)
+    fold.take(Heartbeat("fast", task, SIZE // 2, attempt=9, progress=0.5), 8.0)
+    fold.take(TaskReturned(task, 1), 9.0)
+    (phase,) = fold.view(9.0).snapshot.phases
+    assert (phase.running, phase.bytes_done) == (1, SIZE // 2)
+    assert fold.view(9.0).states[0].counts()[BACKUP] == 1
