@@ -124,8 +124,7 @@ class JobScreen(ScrubbedScreen[None]):
     JobScreen .pane { border-title-color: $text; border-subtitle-color: $text; }
     JobScreen .pane:focus { border: round $accent; border-title-style: bold; }
     JobScreen #io { max-height: 73%; }
-    JobScreen.one #side { height: 1fr; width: 1fr; }
-    JobScreen.one #side { min-width: 0; max-width: 100%; }
+    JobScreen.one #side { height: 1fr; width: 1fr; min-width: 0; max-width: 100%; }
     JobScreen.one #io { max-height: 100%; }
     JobScreen.one.flat .pane { border: none; }
     """

@@ -222,7 +222,7 @@ def worker_lines(view: JobView, width: int, wanted: str = "") -> list[Line]:
     lines = [_gone_line(each, now, width) for each in fresh]
     lines += [_worker_line(each, usual, name_width, width) for each in there[:MOST_WORKERS]]
     if len(there) > MOST_WORKERS:
-        lines.append((Span(f"{len(there) - MOST_WORKERS:,} more, all faster", "dim"),))
+        lines.append((Span(f"{len(there) - MOST_WORKERS:,} more, faster or without a task", "dim"),))
     lines += [_gone_line(each, now, width) for each in gone[:_GONE_SHOWN]]
     if len(gone) > _GONE_SHOWN:
         lines.append((Span(f"{len(gone) - _GONE_SHOWN:,} more are gone", "dim"),))
