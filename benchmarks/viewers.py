@@ -65,7 +65,7 @@ while True:
     for viewer in viewers:
         under_way = [each.job for each in viewer.service.view.jobs if each.state not in ENDED]
         viewer.follow(under_way[0] if under_way else None)
-    time.sleep(0.5)
+    time.sleep(0.1)
 """
 """Viewers that follow the service, and whichever job is under way."""
 
