@@ -1,9 +1,11 @@
-"""What does it cost to be watched? Jobs with nobody looking and with five, and a first look at a million tasks.
+"""What does it cost to be watched? A job with nobody looking and with five, and a first look at a million tasks.
 
-The runs of both kinds take turns; medians. Viewers are on machines of their own where a service is in earnest. Here
-they share the cores with it, so their process has the lowest priority, and draws nothing: ``distsum top`` takes its
-views the same way. A look at a million tasks is from the
-start of connecting to the first view, at a job under way that nobody has looked at before.
+Whole runs differ by a tenth on a machine that a job keeps busy, so the two are told apart within a job: five viewers
+look for some seconds, and do not for as long, by turns, and what counts is how many tasks are done meanwhile. Viewers
+are on machines of their own where a service is in earnest. Here they share the cores with it, so their process runs
+where a core is idle, as far as the system can see to that, and draws nothing: ``distsum top`` takes its views the same
+way. What each process spent of a processor is told too. A look at a million tasks is from the start of connecting to
+the first view, at a job under way that nobody has looked at before.
 
 Wanted: a run time within 2 % of that with nobody looking, and a first look within a second.
 """
@@ -17,7 +19,8 @@ import subprocess
 import tempfile
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from statistics import mean, stdev
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 import numpy as np
@@ -31,44 +34,52 @@ from distsum.observe.fold import JobTally
 from distsum.observe.snapshot import PhaseWork
 from distsum.observe.states import DONE, RUNNING, PhaseStates
 from distsum.observe.view import JobFold, JobView
+from distsum.service.messages import GetJob, Job
+from distsum.service.rabbitmq import RabbitTransport
 from distsum.service.view import ServiceView
 from distsum.service.viewer import Viewer
 from tests.stack.running import BUCKET
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from benchmarks.cluster import Cluster
 
-FILES, COUNT = 2_000, 5_000
+FILES, COUNT = 40_000, 5_000
 VIEWERS = 5
-ROUNDS = 10
+PAIRS = 40
+WINDOW_SECONDS = 6.0
+SETTLE_SECONDS = 0.7
 LEAVES = 1_000_000
 LARGE_FILES, LARGE_TILES = 5_000, 1_000
 LOOKS = 5
 READY_SECONDS = 120.0
 
 LOOK = """
-import os, sys, time
+import os, sys, threading, time
 from distsum.brokers.address import BrokerAddress
 from distsum.service.messages import ENDED
+from distsum.service.messages import GetJob, Job
+from distsum.service.rabbitmq import RabbitTransport
 from distsum.service.view import ServiceView
 from distsum.service.viewer import Viewer
-os.nice(19)
-viewers = [Viewer(BrokerAddress.parse(os.environ["DISTSUM_BROKER"]), ServiceView) for _ in range(int(sys.argv[1]))]
-for viewer in viewers:
-    viewer.start()
-while any(viewer.service.view is None for viewer in viewers):
-    time.sleep(0.01)
-print("ready", flush=True)
-while True:
+os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+address = BrokerAddress.parse(os.environ["DISTSUM_BROKER"])
+while sys.stdin.readline():
+    viewers = [Viewer(address, ServiceView) for _ in range(int(sys.argv[1]))]
     for viewer in viewers:
-        under_way = [each.job for each in viewer.service.view.jobs if each.state not in ENDED]
-        viewer.follow(under_way[0] if under_way else None)
-    time.sleep(0.1)
+        viewer.start()
+    while any(viewer.service.view is None for viewer in viewers):
+        time.sleep(0.01)
+    for viewer in viewers:
+        viewer.follow(next(each.job for each in viewer.service.view.jobs if each.state not in ENDED))
+    while any(viewer.job.view is None for viewer in viewers):
+        time.sleep(0.01)
+    print("ready", flush=True)
+    sys.stdin.readline()
+    for viewer in viewers:
+        viewer.close()
+    print("away", flush=True)
 """
-"""Viewers that follow the service, and whichever job is under way."""
-
+"""Viewers that follow the service and the job that is under way, from one line of the input to the next."""
 
 TIDY = """
 import sys, time
@@ -81,74 +92,139 @@ store.close()
 """A master removes the partials of a job when it has told of its end; the next job would be done with those."""
 
 
-@contextlib.contextmanager
-def looking(made: Cluster, count: int) -> Iterator[None]:
-    """Have so many viewers look."""
-    if not count:
-        yield
-        return
-    process = subprocess.Popen(python(LOOK, str(count)), env=made.environment, stdout=subprocess.PIPE)
-    try:
-        assert process.stdout is not None
-        if process.stdout.readline() != b"ready\n":
-            raise RuntimeError("the viewers did not come to look")
-        yield
-    finally:
-        process.kill()
-        process.wait()
+class Onlookers:
+    """Viewers that look, and do not, when told to."""
+
+    def __init__(self, made: Cluster, count: int) -> None:
+        command = python(LOOK, str(count))
+        self.process = subprocess.Popen(
+            command, env=made.environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+
+    def turn(self, answer: str) -> None:
+        """Have them look or not, and wait until they do.
+
+        Raises:
+            RuntimeError: They have ended.
+        """
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.write("\n")
+        self.process.stdin.flush()
+        if (told := self.process.stdout.readline().strip()) != answer:
+            raise RuntimeError(f"those who look said {told!r} and not {answer!r}")
+
+    def close(self) -> None:
+        """End their process."""
+        self.process.kill()
+        self.process.wait()
 
 
-def cpu_seconds(process: subprocess.Popen[bytes]) -> float:
+def cpu_seconds(pid: int) -> float:
     """Return what a process has used of a processor so far."""
-    fields = Path(f"/proc/{process.pid}/stat").read_bytes().rpartition(b")")[2].split()
+    fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def watched(made: Cluster) -> tuple[dict[int, list[float]], dict[int, list[float]], int]:
-    """Run a job again and again, with nobody looking and with viewers, by turns.
+def broker_pid(made: Cluster) -> int:
+    """Return the process of the RabbitMQ node that was started for this run.
 
-    Returns:
-        By the number of viewers: the seconds that each run took, and those that the master spent of a processor. And
-        how many tasks it has.
+    Raises:
+        RuntimeError: There is none, or more than one.
     """
+    found = []
+    for place in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            is_node = b"beam.smp" in place.joinpath("cmdline").read_bytes()
+            if is_node and os.fsencode(made.place) in place.joinpath("environ").read_bytes():
+                found.append(int(place.name))
+    if len(found) != 1:
+        raise RuntimeError(f"{len(found)} processes of RabbitMQ in {made.place}")
+    return found[0]
+
+
+class Window(NamedTuple):
+    """What went on for some seconds: tasks done, and shares of a processor by who spent them."""
+
+    rate: float
+    spent: dict[str, float]
+
+
+def windows(made: Cluster) -> dict[int, list[Window]]:
+    """Run jobs, with nobody looking and with viewers by turns; return what went on, by the number of viewers."""
     folder = f"s3://{BUCKET}/in"
     made.run(*DISTSUM, "generate", folder, "--files", str(FILES), "--count", str(COUNT), "--quiet")
     made.start("master", "master", "--work-dir", f"s3://{BUCKET}/scratch")
     made.run(*DISTSUM, "jobs")  # which waits for it
     made.start("worker", "worker", "--slots", "2")
     await_workers(made, 2)
-    (master,) = made.of("master")
     submit = [*DISTSUM, "submit", "mean", f"{folder}/*.npy", "-o", f"s3://{BUCKET}/out.npy", "-p", "5"]
-    submit += ["--tiles", "1", "--force", "--wait", "--json", "--quiet"]
-    seconds: dict[int, list[float]] = {0: [], VIEWERS: []}
-    cpu: dict[int, list[float]] = {0: [], VIEWERS: []}
-    told = {}
-    for turn in range(2 * ROUNDS + 2):
-        viewers = (0, VIEWERS, VIEWERS, 0)[turn % 4]  # so that what comes and goes meets both alike
-        made.run(*python(TIDY, f"s3://{BUCKET}/scratch/partials"))
-        with looking(made, viewers):
-            before = cpu_seconds(master)
-            told = json.loads(made.run(*submit).splitlines()[-1])
-        if told["tasks_reused"]:
-            raise RuntimeError(f"{told['tasks_reused']} tasks were done already")
-        if turn >= 2:  # The first of each warms up.
-            seconds[viewers].append(told["seconds"])
-            cpu[viewers].append(cpu_seconds(master) - before)
-    return seconds, cpu, told["tasks"]
+    submit += ["--tiles", "1", "--force"]
+    seen: dict[int, list[Window]] = {0: [], VIEWERS: []}
+    address = BrokerAddress.parse(made.environment["DISTSUM_BROKER"])
+    with (
+        contextlib.closing(Onlookers(made, VIEWERS)) as onlookers,
+        contextlib.closing(RabbitTransport(address)) as transport,
+    ):
+        (master,) = made.of("master")
+        pids = {"master": master.pid, "broker": broker_pid(made), "viewers": onlookers.process.pid}
+        turn = 0
+        while min(map(len, seen.values())) < PAIRS:
+            made.run(*python(TIDY, f"s3://{BUCKET}/scratch/partials"))
+            job = made.run(*submit).strip()
+            while True:
+                viewers = (0, VIEWERS, VIEWERS, 0)[turn % 4]  # so that a slow spell meets both alike
+                if viewers:
+                    onlookers.turn("ready")
+                time.sleep(SETTLE_SECONDS)
+                window = one_window(transport, job, pids)
+                if viewers:
+                    onlookers.turn("away")
+                if window is None:
+                    break
+                seen[viewers].append(window)
+                turn += 1
+            made.run(*DISTSUM, "wait", job)
+    return seen
+
+
+def one_window(transport: RabbitTransport, job: str, pids: dict[str, int]) -> Window | None:
+    """Wait a while; return what went on, None where the job was over before the end of that."""
+    before, began = tasks_done(transport, job), time.monotonic()
+    spent = {name: -cpu_seconds(pid) for name, pid in pids.items()}
+    time.sleep(WINDOW_SECONDS)
+    after, ended = tasks_done(transport, job), time.monotonic()
+    if before is None or after is None:
+        return None
+    seconds = ended - began
+    shares = {name: (each + cpu_seconds(pids[name])) / seconds for name, each in spent.items()}
+    return Window((after - before) / seconds, shares)
+
+
+def tasks_done(transport: RabbitTransport, job: str) -> int | None:
+    """Return how many tasks of a job are done; None where it has ended."""
+    answer = transport.ask(GetJob(job), READY_SECONDS)
+    if not isinstance(answer, Job):
+        raise RuntimeError(f"the master answered {answer!r}")
+    snapshot = answer.status.snapshot
+    return None if snapshot is None else sum(phase.done for phase in snapshot.phases)
 
 
 def watched_rows(made: Cluster) -> list[dict[str, object]]:
     """Return what is told of a job that is watched, against one that is not."""
-    seconds, cpu, tasks = watched(made)
-    case = f"{tasks:,} tasks over RabbitMQ and S3, {VIEWERS} viewers"
-    ratios = [one / other for one, other in zip(seconds[VIEWERS], seconds[0], strict=True)]
-    usual, spent = middle(seconds[0]), middle(cpu[VIEWERS]) - middle(cpu[0])
-    pairs = f"pairs from {min(ratios):.3f} to {max(ratios):.3f}"
-    share = f"{middle(cpu[VIEWERS]):.3g} s and not {middle(cpu[0]):.3g} s of CPU"
-    return [
-        row(f"{case}: run time", middle(seconds[VIEWERS]), usual, 1.02, pairs),
-        row("what the master spends on that, of the run time", spent, usual, 0.02, share),
-    ]
+    seen = windows(made)
+    pairs = list(zip(seen[0], seen[VIEWERS], strict=False))
+    ratios = [alone.rate / watched.rate for alone, watched in pairs]
+    error = stdev(ratios) / len(ratios) ** 0.5
+    alone, watched = (mean(each.rate for each in seen[count]) for count in (0, VIEWERS))
+    case = f"{FILES:,} files over RabbitMQ and S3, {VIEWERS} viewers"
+    note = f"mean of {len(ratios)} pairs of {WINDOW_SECONDS:g} s, +- {error:.3f}; median {middle(ratios):.3f}"
+    rows = [row(f"{case}: seconds for 1,000 tasks", 1e3 / watched, 1e3 / alone, 1.02, note)]
+    for name in seen[0][0].spent:
+        with_them, without = (mean(each.spent[name] for each in seen[count]) for count in (VIEWERS, 0))
+        told = f"{with_them:.3f} and not {without:.3f} s a second"
+        rows.append(row(f"what the {name} spends of a processor on that", with_them - without, 1.0, 0.02, told))
+    return rows
 
 
 def row(case: str, measured: float, limit: float, reach: float, note: str) -> dict[str, object]:

@@ -99,12 +99,16 @@ class Delivery:
         self.returns = max(_count(headers.get("x-delivery-count")), _count(headers.get("x-acquired-count")))
         self._message = message
 
-    async def acknowledge(self) -> None:
-        """Tell the broker that it is done with; where that comes too late, it is handed out again."""
+    async def acknowledge(self, *, with_earlier: bool = False) -> None:
+        """Tell the broker that it is done with; where that comes too late, it is handed out again.
+
+        Args:
+            with_earlier: So is all that its consumer was given before it.
+        """
         if self._message.processed:
             return  # It is of a queue that wants no acknowledgements.
         with contextlib.suppress(*_LIBRARY_ERRORS):
-            await self._message.ack()
+            await self._message.ack(multiple=with_earlier)
 
     async def give_back(self) -> None:
         """Tell the broker to hand it to another; one that cannot be told any more does so by itself."""

@@ -55,6 +55,8 @@ _ASK_AGAIN_SECONDS: Final = 0.5
 """Between two questions for the same thing, at least, however much is missed."""
 _PREFETCH: Final = 8
 """What waits beyond these waits at the broker, where what is old is dropped."""
+_ACKNOWLEDGED_TOGETHER: Final = _PREFETCH // 2
+"""An acknowledgement costs both sides about as much as a frame; the other half is on its way meanwhile."""
 _PATIENT_FAILURES: Final = 3
 """From then on the pauses before another attempt to connect get no longer: somebody sits there and waits."""
 _JOB: Final = re.compile(r"[0-9A-Za-z_-]{1,80}")
@@ -307,9 +309,14 @@ class Viewer(Generic[_View]):
         queue = viewer_queue(secrets.token_hex(8))
         await session.declare_own(queue, EVENTS_EXCHANGE, (followed.key,), VIEWER_ARGUMENTS, auto_delete=True)
 
+        taken = 0
+
         async def on_frame(delivery: Delivery) -> None:
+            nonlocal taken
             self._take(followed, delivery)
-            await delivery.acknowledge()
+            taken += 1
+            if taken % _ACKNOWLEDGED_TOGETHER == 0:
+                await delivery.acknowledge(with_earlier=True)
 
         consumer = await session.consume(queue, on_frame, prefetch=_PREFETCH)
         try:
