@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from textual.app import ComposeResult
+    from textual.binding import Binding
 
 
 class ExplainedScreen(LeftOnce[ScreenResultType], Screen[ScreenResultType]):
@@ -43,7 +44,11 @@ class ExplainedScreen(LeftOnce[ScreenResultType], Screen[ScreenResultType]):
     def compose_foot(self) -> ComposeResult:
         """Make what stands below all else: the keys, and above them what came of one."""
         yield self.said
-        yield KeyLine(self.FIRST_KEYS)
+        yield KeyLine(self.FIRST_KEYS, self.words_now)
+
+    def words_now(self, binding: Binding) -> str:
+        """Return what the bottom line says of a key."""
+        return binding.description
 
     def on_screen_resume(self) -> None:
         """Tell what came of a key while something was being decided."""

@@ -11,9 +11,10 @@ from textual.widget import Widget
 from .key_words import Key, told_keys
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from textual import events
+    from textual.binding import Binding
     from textual.screen import Screen
 
 
@@ -22,6 +23,7 @@ class KeyLine(Widget):
 
     Args:
         first: Actions in order of importance, as for ``told_keys``.
+        words: Returns what is said of a key.
     """
 
     COMPONENT_CLASSES: ClassVar[set[str]] = {"keys--key", "keys--words"}
@@ -33,9 +35,10 @@ class KeyLine(Widget):
     KeyLine > .keys--words { color: $footer-description-foreground; background: $footer-description-background; }
     """
 
-    def __init__(self, first: Sequence[str] = ()) -> None:
+    def __init__(self, first: Sequence[str], words: Callable[[Binding], str]) -> None:
         super().__init__(id="keys")
         self._first = first
+        self._words = words
         self._keys: list[Key] = []
 
     def on_mount(self) -> None:
@@ -61,7 +64,7 @@ class KeyLine(Widget):
             if binding.show and binding.description and active.enabled:
                 action = binding.action.partition("(")[0]
                 shown = self.app.get_key_display(binding)
-                found.setdefault(binding.action, Key(action, binding.key, shown, binding.description))
+                found.setdefault(binding.action, Key(action, binding.key, shown, self._words(binding)))
         keys = told_keys(list(found.values()), self._first, self.size.width)
         if keys != self._keys:
             self._keys = keys

@@ -155,8 +155,9 @@ def header_lines(view: JobView | None, width: int) -> tuple[Line, Line]:
     if view.estimate is not None:
         rough = ("about " if width >= 80 else "~") if view.estimate.is_rough else ""
         end += f"  ETA {rough}{clock_words(view.estimate.seconds)}"
-        if width >= 80 and not rough:
-            end += f" ±{clock_words(view.estimate.margin_seconds)}"
+        margin = clock_words(view.estimate.margin_seconds)
+        if width >= 80 and not rough and margin != clock_words(0.0):
+            end += f" ±{margin}"
     elif not snapshot.finished:
         end += "  ETA -"
     if (room := width - len(state.text) - len(end) - 2) < 0:

@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 _STEERING_SECONDS: Final = 20.0
 _LOOK_SECONDS: Final = 5.0
 _ONLY_LOOKS: Final = "this viewer only looks; start it without --read-only"
-_STANDS: Final = {"lost": "broker lost, trying again", "silent": "master silent"}
 _REPLACED_SECONDS: Final = 15.0
 """For so long it is told that another master serves now."""
 
@@ -114,7 +113,10 @@ class RemoteSource:
             return "connecting"
         if found.words:  # The most important first: where a terminal is narrow, the end is cut.
             age = [] if found.heard_seconds is None else [f"{clock_words(found.heard_seconds)} old"]
-            what = [_STANDS[found.state]] if age or found.state == "lost" else []
+            if found.state == "lost":
+                what = ["broker lost, trying again"]
+            else:  # Where nothing was ever heard it is no silence, and most words tell of the master themselves.
+                what = ["master silent"] if age and "master" not in found.words else []
             return " · ".join([*age, *what, _reason_first(found.words)])
         if found.replaced_seconds is not None and found.replaced_seconds < _REPLACED_SECONDS:
             return "another master serves now, and is followed"

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from .source import ReplaySource, Source
 
 SCRUBBER_KEYS: Final = (
-    Binding("space", "pause", "Play", key_display="space"),
+    Binding("space", "pause", "Play or pause", key_display="space"),
     Binding("left_square_bracket", "seek(-1)", "Back in time", key_display="[", show=False),
     Binding("right_square_bracket", "seek(1)", "On in time", key_display="]", show=False),
     Binding("less_than_sign", "speed(-1)", "Slower", key_display="<", show=False),
@@ -51,8 +51,18 @@ class ScrubbedScreen(ExplainedScreen[ScreenResultType]):
         return self.source.replay()
 
     def offered(self) -> object:
-        """Return what it depends on which keys do something: whether it is played again."""
-        return self.replay is not None
+        """Return what it depends on which keys do what: whether it is played again, and goes on."""
+        return self.replay is not None, self._plays
+
+    @property
+    def _plays(self) -> bool:
+        return self.replay is not None and self.replay.playing
+
+    def words_now(self, binding: Binding) -> str:
+        """Say which of the two a key does that does one after the other."""
+        if binding.action == "pause":
+            return "Pause" if self._plays else "Play"
+        return super().words_now(binding)
 
     def show_scrubber(self) -> None:
         """Show where a replay is, and how fast; nothing of what is live."""

@@ -23,8 +23,8 @@ KINDS: Final = EMPTY + 1
 MOST_PHASES: Final = 6
 """Rows above the map; of more phases the ones nearest to the one that is looked at are shown."""
 
-_WIDEST: Final = 8
-"""Columns of a cell at most, where there are few."""
+_BLOCKS: Final = ((8, 4), (6, 3), (4, 2), (8, 1), (4, 1), (2, 1))
+"""Columns and lines of a task that has a block of its own, with what is left empty beside it and below; best first."""
 _ROOMY: Final = 12
 """Lines from which on one is left empty, so that the map is not taken for one of the phases."""
 
@@ -56,7 +56,8 @@ class TreeCells(NamedTuple):
         rows: The codes of the map's columns, a byte each, a row a line.
         each: Tasks that share a cell.
         pixels: Parts of a cell, one above the other, that its tasks are shared among.
-        wide: Columns of a cell.
+        wide: Columns of a cell, with the one left empty beside it where there are several.
+        tall: Lines of a cell, likewise.
         window: What the map shows.
     """
 
@@ -67,6 +68,7 @@ class TreeCells(NamedTuple):
     each: int
     pixels: int
     wide: int
+    tall: int
     window: Window
 
 
@@ -110,14 +112,16 @@ def tree_cells(
         window: What the map shows.
         width: Columns.
         height: Lines.
-        halves: Whether a cell of the map has two pixels.
+        halves: Whether a cell of the map has two pixels, where there are more tasks than have a block of their own.
     """
     array = states[window.phase - 1].array()[window.start : window.stop]
     gap = int(height >= _ROOMY)
-    pixels = 2 if halves else 1
-    wide = max(1, min(_WIDEST, width // max(1, -(-array.size // pixels))))  # more than one only where all are in a row
     most = min(len(states), MOST_PHASES, max(1, (height + 1) // 3))
-    lines, each = map_cells(array, width // wide, height - most - gap, halves=halves)
+    wide, tall = _block(array.size, width, height - most - gap)
+    halves = halves and wide == 1
+    lines, each = map_cells(array, width // wide, -(-(height - most - gap) // tall), halves=halves)
+    if wide > 1:
+        lines = _blocks(lines, width, wide, tall)
     most = max(most, min(len(states), MOST_PHASES, height - gap - len(lines)))  # what the map leaves free is theirs
     shown = _phases_shown(len(states), window.phase, most)
     rows = []
@@ -130,10 +134,33 @@ def tree_cells(
         (line, *_), _ = map_cells(states[number - 1].array(), max(1, width - len(label) - len(counts)), 1, halves=False)
         codes = line.rstrip(bytes([EMPTY * (KINDS + 1)]))
         rows.append(PhaseRow(number, label, codes, counts))
-    if wide > 1:
-        empty = bytes([EMPTY * (KINDS + 1)])
-        lines = tuple(bytes(np.repeat(np.frombuffer(line, np.uint8), wide)).ljust(width, empty) for line in lines)
-    return TreeCells(tuple(rows), len(states) - len(rows), gap, lines, each, pixels, wide, window)
+    return TreeCells(tuple(rows), len(states) - len(rows), gap, lines, each, 2 if halves else 1, wide, tall, window)
+
+
+def _block(tasks: int, width: int, height: int) -> tuple[int, int]:
+    """Return the columns and lines of a task's block, (1, 1) where there are too many for blocks.
+
+    >>> _block(7, 80, 10), _block(32, 80, 10), _block(100, 80, 10), _block(1000, 80, 10)
+    ((8, 4), (6, 3), (4, 2), (1, 1))
+    """
+    for wide, tall in _BLOCKS:
+        fits = width // wide * ((height + (tall > 1)) // tall)  # nothing need be empty below the last
+        if 0 < tasks <= fits:
+            return wide, tall
+    return 1, 1
+
+
+def _blocks(lines: tuple[bytes, ...], width: int, wide: int, tall: int) -> tuple[bytes, ...]:
+    """Return lines of a map whose every cell is a block, with the last column and line of each empty."""
+    nothing = bytes([EMPTY * (KINDS + 1)])
+    drawn = []
+    for line in lines:
+        cells = np.full((len(line), wide), nothing[0], dtype=np.uint8)
+        cells[:, : wide - 1] = np.frombuffer(line, np.uint8)[:, np.newaxis]
+        drawn += [cells.tobytes().ljust(width, nothing)] * max(1, tall - 1)
+        if tall > 1:
+            drawn.append(nothing * width)
+    return tuple(drawn[:-1] if tall > 1 else drawn)
 
 
 def _phases_shown(phases: int, looked_at: int, most: int) -> range:

@@ -279,7 +279,7 @@ class TreeMap(Widget, can_focus=True):
             self._window = None
             self.look_at(row.phase, 0)
         elif (line := offset.y - len(self._cells.phases) - self._cells.gap) >= 0:
-            place = line * (self.size.width // self._cells.wide) + offset.x // self._cells.wide
+            place = line // self._cells.tall * (self.size.width // self._cells.wide) + offset.x // self._cells.wide
             self.look_at(self._cells.window.phase, self._cells.window.start + place * self._cells.each)
             if event.chain > 1:
                 self.action_open()
@@ -392,11 +392,12 @@ class TreeMap(Widget, can_focus=True):
         strip = self._painter.strip(cells.rows[place])
         if self.has_focus:
             line, column = divmod((self._cursor - cells.window.start) // cells.each, width // cells.wide)
-            if line == place:
+            if line * cells.tall + (cells.tall - 1) // 2 == place:
                 style = self.get_component_rich_style("tree--cursor", partial=True)
-                mark = Strip([Segment(f"{self._sign(cells):^{cells.wide}}", style)], cells.wide)
+                drawn = max(1, cells.wide - 1)
+                mark = Strip([Segment(f"{self._sign(cells):^{drawn}}", style)], drawn)
                 start = column * cells.wide
-                return Strip.join([strip.crop(0, start), mark, strip.crop(start + cells.wide, width)])
+                return Strip.join([strip.crop(0, start), mark, strip.crop(start + drawn, width)])
         return strip
 
     def _legend_strip(self, width: int) -> Strip:

@@ -178,12 +178,13 @@ def node(phase, index):
     return lambda scene: (scene.screen.node.phase, scene.screen.node.index) == (phase, index)
 
 
-def task(phase, place):
-    """The tree's cursor is at a task."""
+def task(phase, place, rows=0):
+    """The tree's cursor is at a task, which has a block of its own, or at that so many rows of blocks below it."""
 
     def seen(scene):
         tree = scene.screen.query_one(TreeMap)
-        return (tree.window.phase, tree.cursor) == (phase, place)
+        wide = tree._cells.wide
+        return wide > 1 and (tree.window.phase, tree.cursor) == (phase, place + rows * (tree.size.width // wide))
 
     return seen
 
@@ -371,9 +372,9 @@ def not_played(screen):
 
 def of_a_job(screen):
     """What every screen of a job has, beside what differs: what is played again, and what can be asked."""
-    yield Case(screen, "right", "move(1, 0)", task(1, 2))
-    yield Case(screen, "down", "move(0, 1)", task(1, 3))
-    yield Case(screen, "left", "move(-1, 0)", task(1, 1))
+    yield Case(screen, "right", "move(1, 0)", task(1, 1))
+    yield Case(screen, "down", "move(0, 1)", task(1, 1, rows=1))
+    yield Case(screen, "left", "move(-1, 0)", task(1, 0, rows=1))
     yield Case(screen, "up", "move(0, -1)", task(1, 0))
     yield Case(screen, "pageup", "phase(1)", task(2, 0))
     yield Case(screen, "pagedown", "phase(-1)", task(1, 0))
@@ -381,7 +382,7 @@ def of_a_job(screen):
     yield Case(screen, "equals_sign", "zoom_in", tasks(10))
     yield Case(screen, "minus", "zoom_out", tasks(40))
     yield Case(screen, "0", "zoom_all", tasks(160))
-    yield Case(screen, "g", "glyphs", hides("▀"))
+    yield Case(screen, "g", "glyphs", shows("▓▓▓"))
     yield keys("g")
     yield Case(screen, "f", "full", shows("▸1 Tree 2 Workers"))
     yield keys("f")

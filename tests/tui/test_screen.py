@@ -10,6 +10,7 @@ import msgspec
 import pytest
 from distsum.tui.app import JobApp
 from distsum.tui.job_screen import PANES, JobScreen
+from distsum.tui.key_line import KeyLine
 from distsum.tui.lines import Span
 from distsum.tui.palette import GLYPHS
 from distsum.tui.panes import LinesPane, Scrubber, Tabs
@@ -176,27 +177,30 @@ def test_arrows_never_leave_the_phase_and_pages_change_it():
 
 
 def test_arrows_reach_every_task_of_a_closer_look_and_beyond_its_edges_the_next_ones_come():
-    steps_of = {"down": [], "up": []}
+    steps_of, stops = {"down": [], "up": []}, []
 
     async def steps(app, pilot):
         tree = app.screen.query_one(TreeMap)
         await pilot.press("n", "n", "0", "plus", "plus")
         await pilot.pause()
-        assert (tree.cursor, tree.window.stop - tree.window.start) == (734, 50), "25 cells in a row"
-        for key in ["down"] * 4 + ["up"] * 40:
+        assert (tree.cursor, tree.window.stop - tree.window.start) == (734, 50)
+        assert tree.size.width // tree._cells.wide == 18, "blocks in a row"
+        for key in ["down"] * 4 + ["up"] * 70:
             window, cursor = tree.window, tree.cursor
             await pilot.press(key)
             await pilot.pause()
             assert tree.window.start <= tree.cursor < tree.window.stop
             assert tree.window.stop - tree.window.start == 50
-            assert abs(tree.window.start - window.start) in {0, 50} or tree.window.start * (tree.window.stop - 800) == 0
+            assert abs(tree.window.start - window.start) in {0, 18} or tree.window.start * (tree.window.stop - 800) == 0
             assert tree.worst_at_cursor().index == tree.cursor
             steps_of[key].append(tree.cursor - cursor)
+            stops.append(tree.window.stop)
         assert tree.window.start == 0
 
     shown(live(), steps=steps)
-    assert steps_of["down"] == [49, 1, 0, 1], "to the next row, its lower half, and the last tasks come in sight"
-    assert steps_of["up"][:4] == [-1, -49, -1, -49], "the same way back"
+    assert max(stops) == 800
+    assert steps_of["down"] == [18, 18, 18, 0], "to the next row, and the last tasks come in sight"
+    assert steps_of["up"][:4] == [-18] * 4, "the same way back"
     assert not any(steps_of["up"][-4:]), "there it begins"
 
 
@@ -208,10 +212,10 @@ def test_a_title_that_has_little_room_leaves_out_words_and_no_number(width, hidd
 
 
 @pytest.mark.parametrize(("width", "title"), [
-    (120, "1 Tree ── P=25 ── phase 1 ── cell = 2 tasks ─"),
-    (80, "1 Tree ── P=25 ── phase 1 ── cell = 2 tasks ─"),
-    (44, "1 Tree ── phase 1 ── cell = 2 tasks ─"),
-    (34, "1 P1 · cell = 2 ─"),
+    (120, "1 Tree ── P=25 ── phase 1 ── cell = 1 task ─"),
+    (80, "1 Tree ── P=25 ── phase 1 ── cell = 1 task ─"),
+    (44, "1 Tree ── phase 1 ── cell = 1 task ─"),
+    (34, "1 P1 · cell = 1 ─"),
 ])  # fmt: skip
 def test_the_tree_s_title_tells_the_partition_where_there_is_room(width, title):
     _, lines = shown(replay(content=recorded(exponent=2, tree_told=True)), size=(width, 28))
@@ -237,16 +241,24 @@ def test_a_wide_terminal_tells_what_each_worker_works_on():
     assert sum(bool(re.search(r"│w\d+ .*phase \d task \d+ .*MB/s", line)) for line in lines) >= 5, lines
 
 
-def test_few_tasks_are_drawn_in_wide_cells_and_a_click_finds_them():
+def test_each_of_few_tasks_has_a_block_of_its_own_and_a_click_finds_it():
     async def steps(app, pilot):
         tree = app.screen.query_one(TreeMap)
         await pilot.press("plus", "plus", "plus")
         await pilot.pause()
-        assert (tree.window.stop - tree.window.start, tree._cells.wide) == (12, 8)
-        await pilot.click(TreeMap, offset=(1 + 2 * 8 + 5, 2 + len(tree._cells.phases)))
-        assert tree.cursor == tree.window.start + 2 * 2
+        assert (tree.window.stop - tree.window.start, tree._cells.wide, tree._cells.tall) == (12, 8, 4)
+        across = tree.size.width // 8
+        assert across < 12
+        for line in range(3):  # a block of three lines in the second row, its last column
+            await pilot.click(TreeMap, offset=(1 + 2 * 8 + 6, 2 + len(tree._cells.phases) + 4 + line))
+            assert tree.cursor == tree.window.start + across + 2
+            await pilot.press("left")
+            assert tree.cursor == tree.window.start + across + 1
+        await pilot.press("up", "right")
+        assert tree.cursor == tree.window.start + 2
 
-    shown(live(), steps=steps)
+    _, lines = shown(live(), steps=steps)
+    assert sum("███████ ███████" in line for line in lines) >= 6, lines
 
 
 def heights(app):
@@ -504,6 +516,21 @@ def test_faster_is_never_slower_nor_slower_faster_whatever_the_speed_was(speed, 
         source = ReplaySource(player_at(0.0), lambda: 0.0, speed)
         source.faster(step)
         assert source.speed == wanted
+
+
+def test_the_line_of_keys_tells_whether_space_plays_or_stops():
+    told = []
+
+    async def steps(app, pilot):
+        for _ in range(3):
+            told.append([key.words for key in app.screen.query_one(KeyLine).told if key.action == "pause"])
+            await pilot.press("space")
+            await settled(app, pilot)
+            app.screen.show_scrubber()
+            await settled(app, pilot)
+
+    shown(replay(0.5), steps=steps)
+    assert told == [["Play"], ["Pause"], ["Play"]]
 
 
 def test_a_replay_goes_on_with_the_clock_at_its_speed_and_can_be_stopped():

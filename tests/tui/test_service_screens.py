@@ -424,6 +424,7 @@ AWAY = [
     ("lost", None, "broker lost, trying again · Con"),
     ("silent", 7.6, "7.6s old · master silent · Connect call"),
     ("silent", None, "Connect call failed; does RabbitMQ run "),
+    ("silent", 12.0, "12s old · no master answers"),
 ]
 
 
@@ -436,7 +437,8 @@ def test_how_old_the_figures_are_and_what_is_wrong_is_seen_on_every_screen_of_an
             for width in (120, 80, 40):
                 await pilot.resize_terminal(width, 24)
                 for state, heard, words in AWAY:
-                    stage.viewer.stands = Connection(state, FAULT, heard, None)
+                    fault = "no master answers" if heard == 12.0 else FAULT
+                    stage.viewer.stands = Connection(state, fault, heard, None)
                     await stage.see(pilot)
                     assert stage.lines[0].startswith(words), (keys, width)
 

@@ -154,7 +154,7 @@ def test_a_run_in_this_process_gives_a_backup_when_asked_and_none_when_told(shor
         run.wait_until(lambda: holds(run, "get no more backups"), "the answer")
         run.wait_until(lambda: holds(run, "backups OFF"), "what became of it")
         assert not holds(run, "Back up now"), "that task is done"
-        run.type(b"\x1b[C" * 2)  # a cell holds two tasks
+        run.type(b"\x1b[C" * 4)
         run.wait_until(lambda: holds(run, "Back up now"), "the key for a task that runs")
         run.type(b"s")
         run.wait_until(lambda: holds(run, "phase 1 task 4 gets a backup on"), "the backup")

@@ -135,6 +135,8 @@ def test_no_rule_is_told_where_there_is_none_or_a_history_does_not_hold_it(late)
 
 
 @pytest.mark.parametrize(("margin", "wide", "narrow"), [
+    (0.04, "ETA 42s", "ETA 42s"),
+    (0.06, "ETA 42s ±0.1s", "ETA 42s"),
     (9.95, "ETA 42s ±10s", "ETA 42s"),
     (41.0, "ETA 42s ±41s", "ETA 42s"),
     (42.0, "ETA about 42s", "ETA ~42s"),

@@ -68,6 +68,26 @@ def test_a_failure_is_in_the_row_of_its_phase_and_in_the_map_at_any_width():
         assert sum(FAILED in divmod(code, KINDS) for row in cells.rows for code in row) == 1
 
 
+@given(st.lists(st.integers(0, FAILED), min_size=1, max_size=60), st.integers(1, 60), st.integers(1, 16), st.booleans())
+def test_each_of_few_tasks_has_a_block_of_its_own_with_room_around_it_in_its_place(states, width, height, halves):
+    phases = [PhaseStates(1, bytes(states))]
+    cells = tree_cells(phases, (), Window(1, 0, len(states)), width, height, halves=halves)
+    assert len(cells.phases) + cells.gap + len(cells.rows) <= max(height, 1 + cells.gap)
+    if cells.wide == 1:
+        return
+    assert (cells.each, cells.pixels) == (1, 1)
+    across, nothing = width // cells.wide, EMPTY * (KINDS + 1)
+    drawn = max(1, cells.tall - 1)
+    for place, row in enumerate(cells.rows):
+        line, within = divmod(place, cells.tall)
+        expected = [nothing] * width
+        for column, state in enumerate(states[line * across : (line + 1) * across] if within < drawn else ()):
+            start = column * cells.wide
+            expected[start : start + cells.wide - 1] = [state * (KINDS + 1)] * (cells.wide - 1)
+        assert list(row) == expected
+    assert len(cells.rows) == -(-len(states) // across) * cells.tall - (cells.tall > 1)
+
+
 def test_the_closest_look_is_at_the_task_of_the_cursor():
     assert zoomed(Window(1, 0, 2), 2, cursor=1, factor=0.25) == Window(1, 1, 2)
 
