@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 LEASE_SECONDS: Final = 15.0
-FRAME_SECONDS: Final = 0.1
+FRAME_SECONDS: Final = 0.2
 _QUIET_SECONDS: Final = 1.0
 """What does not change is told so often, so that a viewer sees that somebody is there."""
 _SHARE: Final = 0.02

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+import time
 from typing import TYPE_CHECKING, Any, Final
 
 from distsum.brokers.management import Management
@@ -25,6 +26,8 @@ log = logging.getLogger(__name__)
 
 _CALL_SECONDS: Final = 2.0
 _WAIT_SECONDS: Final = 2.5
+_AGAIN_SECONDS: Final = 5.0
+"""RabbitMQ gathers what its management API tells so often, unless told otherwise, and each question costs it dear."""
 _COLUMNS: Final = ("messages_unacknowledged", "message_stats.redeliver")
 
 
@@ -42,6 +45,7 @@ class QueueFigures:
         self._vhost = vhost
         self._api = Management(management, _CALL_SECONDS) if management is not None else None
         self._asking: asyncio.Future[Mapping[str, Any]] | None = None
+        self._asked = -_AGAIN_SECONDS
         self._fault: str | None = None
 
     @property
@@ -87,7 +91,9 @@ class QueueFigures:
         """Return what the management API tells of each queue, by name; nothing where it tells nothing in time."""
         if self._api is None:
             return {}
-        if self._asking is None or self._asking.done():
+        now = time.monotonic()
+        if self._asking is None or (self._asking.done() and now - self._asked >= _AGAIN_SECONDS):
+            self._asked = now
             self._asking = self._ask(self._api, names)
         try:
             more = await asyncio.wait_for(asyncio.shield(self._asking), _WAIT_SECONDS)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import http.server
 import json
 import os
 import re
 import signal
 import socket
 import threading
+import time
 import urllib.request
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -293,3 +295,44 @@ def test_a_port_for_figures_that_is_taken_is_said_in_one_line(tmp_path: Path) ->
     assert done.returncode == 2
     (line,) = done.stderr.splitlines()[1:]
     assert line.startswith(f"distsum: --metrics-port {port}: cannot listen at 127.0.0.1 (Address already in use)")
+
+
+@pytest.fixture
+def asked_paths() -> Iterator[tuple[int, list[str]]]:
+    """Give the port of a server that answers all with an empty object, and the paths that it was asked for."""
+    asked_for: list[str] = []
+
+    class Answers(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked_for.append(self.path)
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b"{}")
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Answers) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield server.server_port, asked_for
+        server.shutdown()
+        thread.join()
+
+
+def test_the_management_api_is_not_asked_more_often_than_rabbitmq_gathers_what_it_tells(
+    tmp_path: Path, rabbitmq: Node, vhost: str, asked_paths: tuple[int, list[str]]
+) -> None:
+    port, paths = asked_paths
+    management = f"http://operator:secret@127.0.0.1:{port}"
+    environment = {"DISTSUM_BROKER": rabbitmq.url(vhost), "DISTSUM_MANAGEMENT": management}
+    with master(tmp_path, environment) as process, client_of(environment) as client:
+        began = time.monotonic()
+        for _ in range(10):
+            names = {each.name for each in client.queues().queues}
+        assert time.monotonic() - began < 4, "or else it may be asked again"
+        assert len(paths) == len(set(paths)) == len(names)
+        wait_until(lambda: client.queues() and len(paths) == 2 * len(names), "that it is asked again")
+        assert time.monotonic() - began > 4.5
+        process.terminate()
+        assert process.wait(30) == 0

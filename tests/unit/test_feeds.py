@@ -79,7 +79,7 @@ def test_frames_are_sent_until_nobody_asks_any_more_and_then_nothing_is_looked_a
     run(body())
 
 
-def test_ten_frames_a_second_are_sent_at_most_however_many_look():
+def test_five_frames_a_second_are_sent_at_most_however_many_look():
     async def body():
         told = Told()
         began = time.monotonic()
@@ -87,7 +87,7 @@ def test_ten_frames_a_second_are_sent_at_most_however_many_look():
             await told.watch(seconds=FRAME_SECONDS)
         await told.until(lambda: len(told.frames) >= 4)
         gaps = len(told.frames) - 1
-        assert time.monotonic() - began >= 0.1 * gaps
+        assert time.monotonic() - began >= 0.2 * gaps
         await told.end()
 
     run(body())
