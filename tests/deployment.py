@@ -422,16 +422,19 @@ class Deployment:
 
 def connections(pid: int, port: int) -> set[str]:
     """Return the TCP connections that a process has to a port of this machine."""
-    return _sockets(pid) & _sockets_with_port(2, port)
+    return _sockets(pid) & _established(remote=port)
 
 
-def process_at(port: int) -> int:
-    """Return which process has a TCP connection from a port of this machine."""
-    sockets = _sockets_with_port(1, port)
+def process_at(port: int, server: int) -> int:
+    """Return which process has a TCP connection from one port of this machine to another.
+
+    The first alone would not tell: others may have a connection from the same port to another server.
+    """
+    sockets = _established(remote=server, local=port)
     for entry in os.listdir("/proc"):
         if entry.isdigit() and int(entry) != os.getpid() and _sockets(int(entry)) & sockets:
             return int(entry)
-    raise AssertionError(f"no process at port {port}")
+    raise AssertionError(f"no process has a connection from port {port} to {server}")
 
 
 def _sockets(pid: int) -> set[str]:
@@ -443,11 +446,16 @@ def _sockets(pid: int) -> set[str]:
     return found
 
 
-def _sockets_with_port(field: int, port: int) -> set[str]:
-    """Return the established TCP sockets of this machine by their local (field 1) or remote (2) port."""
+def _established(remote: int, local: int | None = None) -> set[str]:
+    """Return the established TCP sockets of this machine by their remote port, and the local one where it is given."""
     with open("/proc/net/tcp", encoding="ascii") as file:
         rows = [row.split() for row in file.readlines()[1:]]
-    return {f"socket:[{row[9]}]" for row in rows if int(row[field].rpartition(":")[2], 16) == port and row[3] == "01"}
+    found = set()
+    for row in rows:
+        here, there = (int(row[field].rpartition(":")[2], 16) for field in (1, 2))
+        if there == remote and local in {None, here} and row[3] == "01":
+            found.add(f"socket:[{row[9]}]")
+    return found
 
 
 def input_number(request: Request) -> int | None:

@@ -223,7 +223,7 @@ def test_a_task_that_takes_its_workers_down_is_given_up_by_name_and_the_workers_
     def choose(request: Request) -> Fault | None:
         if input_number(request) == 33:
             # As the kernel does to a process that wants more memory than there is.
-            killed.append(process_at(request.port))
+            killed.append(process_at(request.port, service.worker_s3.port))
             os.kill(killed[-1], signal.SIGKILL)
             return Fault(lose_answer=True)
         return None
