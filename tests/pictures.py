@@ -72,8 +72,9 @@ def history() -> History:
     return History(reader)
 
 
-async def draw_screens() -> None:
-    """Draw the screen of the job in the middle of its run, dark and light."""
+async def drawn_screens() -> dict[Path, str]:
+    """Return pictures of the screen of the job in the middle of its run, dark and light, by where they belong."""
+    screens = {}
     for theme in ("dark", "light"):
         player = Player(history())
         # Of a run in which nobody has had a backup there is nothing to show.
@@ -88,8 +89,8 @@ async def draw_screens() -> None:
             await pilot.pause(0.5)
             drawn = app.export_screenshot(title="distsum")
         # It names a font on the network, without which every browser draws as well.
-        drawn = re.sub(r"@font-face \{.*?\}\s*", "", drawn, flags=re.DOTALL)
-        (IMAGES / f"screen-{theme}.svg").write_text(drawn)
+        screens[IMAGES / f"screen-{theme}.svg"] = re.sub(r"@font-face \{.*?\}\s*", "", drawn, flags=re.DOTALL)
+    return screens
 
 
 def draw_report() -> None:
@@ -108,15 +109,21 @@ def draw_report() -> None:
         )
 
 
-def main() -> None:
-    """Record if asked to, and draw."""
+def set_stage() -> None:
+    """Have what is drawn not depend on where that is done."""
     os.environ["TZ"] = "UTC"
     time.tzset()
     os.environ["COLORTERM"] = "truecolor"  # with few colours the map is drawn in signs
+
+
+def main() -> None:
+    """Record if asked to, and draw."""
+    set_stage()
     if "--record" in sys.argv[1:]:
         record()
     IMAGES.mkdir(exist_ok=True)
-    asyncio.run(draw_screens())
+    for path, drawn in asyncio.run(drawn_screens()).items():
+        path.write_text(drawn)
     draw_report()
     for path in sorted(IMAGES.iterdir()):
         print(f"{path.relative_to(ROOT)}: {path.stat().st_size:,} bytes")
