@@ -26,7 +26,7 @@ MOST_PHASES: Final = 6
 _BLOCKS: Final = ((8, 4), (6, 3), (4, 2), (8, 1), (4, 1), (2, 1))
 """Columns and lines of a task that has a block of its own, with what is left empty beside it and below; best first."""
 _ROOMY: Final = 12
-"""Lines from which on one is left empty, so that the map is not taken for one of the phases."""
+"""Lines from which on one is left empty at any rate, so that the map is not taken for one of the phases."""
 
 
 class Window(NamedTuple):
@@ -123,6 +123,7 @@ def tree_cells(
     if wide > 1:
         lines = _blocks(lines, width, wide, tall)
     most = max(most, min(len(states), MOST_PHASES, height - gap - len(lines)))  # what the map leaves free is theirs
+    gap = max(gap, int(0 < len(lines) < height - most))
     shown = _phases_shown(len(states), window.phase, most)
     rows = []
     for number in shown:

@@ -279,8 +279,11 @@ class TreeMap(Widget, can_focus=True):
             self._window = None
             self.look_at(row.phase, 0)
         elif (line := offset.y - len(self._cells.phases) - self._cells.gap) >= 0:
-            place = line // self._cells.tall * (self.size.width // self._cells.wide) + offset.x // self._cells.wide
-            self.look_at(self._cells.window.phase, self._cells.window.start + place * self._cells.each)
+            cells, across = self._cells, max(1, self.size.width // self._cells.wide)
+            task = cells.window.start + (line // cells.tall * across + offset.x // cells.wide) * cells.each
+            if offset.x >= across * cells.wide or task >= cells.window.stop:
+                return  # there is none
+            self.look_at(cells.window.phase, task)
             if event.chain > 1:
                 self.action_open()
 
@@ -391,7 +394,7 @@ class TreeMap(Widget, can_focus=True):
             return Strip.blank(width)
         strip = self._painter.strip(cells.rows[place])
         if self.has_focus:
-            line, column = divmod((self._cursor - cells.window.start) // cells.each, width // cells.wide)
+            line, column = divmod((self._cursor - cells.window.start) // cells.each, max(1, width // cells.wide))
             if line * cells.tall + (cells.tall - 1) // 2 == place:
                 style = self.get_component_rich_style("tree--cursor", partial=True)
                 drawn = max(1, cells.wide - 1)

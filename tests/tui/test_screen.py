@@ -261,6 +261,40 @@ def test_each_of_few_tasks_has_a_block_of_its_own_and_a_click_finds_it():
     assert sum("███████ ███████" in line for line in lines) >= 6, lines
 
 
+def test_a_click_beside_the_blocks_or_below_them_finds_none():
+    async def steps(app, pilot):
+        tree = app.screen.query_one(TreeMap)
+        await pilot.press("n", "n", "0", "plus", "plus", "plus")
+        await pilot.pause()
+        across, top = tree.size.width // tree._cells.wide, 1 + len(tree._cells.phases) + tree._cells.gap
+        assert (across * tree._cells.wide, tree._cells.tall) == (72, 4)
+        before = tree.window, tree.cursor
+        for column, line in ((72, 0), (73, 4), (40, 4), (0, 9)):
+            await pilot.click(TreeMap, offset=(1 + column, top + line))
+            assert (tree.window, tree.cursor) == before, (column, line)
+        await pilot.click(TreeMap, offset=(1 + 71, top))
+        assert tree.cursor == tree.window.start + across - 1
+
+    shown(live(), steps=steps)
+
+
+def test_a_map_of_blocks_survives_a_terminal_narrower_than_one():
+    async def steps(app, pilot):
+        tree = app.screen.query_one(TreeMap)
+        tree.focus()
+        await pilot.press("plus", "plus", "plus")
+        await pilot.pause()
+        assert tree._cells.wide == 8
+        cells = tree._cells
+        await pilot.resize_terminal(7, 30)
+        await settled(app, pilot)
+        tree._cells = cells  # as where a line is drawn before it is laid out for the new size
+        for line in range(tree.size.height):
+            tree.render_line(line)
+
+    shown(live(), steps=steps)
+
+
 def heights(app):
     return {name: app.screen.query_one(f"#{name}").outer_size.height for name in PANES}
 

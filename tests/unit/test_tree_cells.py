@@ -88,6 +88,12 @@ def test_each_of_few_tasks_has_a_block_of_its_own_with_room_around_it_in_its_pla
     assert len(cells.rows) == -(-len(states) // across) * cells.tall - (cells.tall > 1)
 
 
+def test_a_line_between_phases_and_map_is_left_empty_where_one_is_left():
+    states = [PhaseStates(1, bytes(7)), PhaseStates(2, b"\0")]
+    found = [tree_cells(states, (), Window(1, 0, 7), 60, height, halves=True) for height in (5, 6, 9)]
+    assert [(each.gap, len(each.phases), len(each.rows)) for each in found] == [(0, 2, 3), (1, 2, 3), (1, 2, 3)]
+
+
 def test_the_closest_look_is_at_the_task_of_the_cursor():
     assert zoomed(Window(1, 0, 2), 2, cursor=1, factor=0.25) == Window(1, 1, 2)
 
