@@ -28,6 +28,8 @@ _CALL_SECONDS: Final = 2.0
 _WAIT_SECONDS: Final = 2.5
 _AGAIN_SECONDS: Final = 5.0
 """RabbitMQ gathers what its management API tells so often, unless told otherwise, and each question costs it dear."""
+_KEPT_SECONDS: Final = 2 * _AGAIN_SECONDS
+"""For so long an answer counts while there is no newer one."""
 _COLUMNS: Final = ("messages_unacknowledged", "message_stats.redeliver")
 
 
@@ -46,6 +48,8 @@ class QueueFigures:
         self._api = Management(management, _CALL_SECONDS) if management is not None else None
         self._asking: asyncio.Future[Mapping[str, Any]] | None = None
         self._asked = -_AGAIN_SECONDS
+        self._known: Mapping[str, Any] = {}
+        self._known_since: float | None = None
         self._fault: str | None = None
 
     @property
@@ -92,19 +96,30 @@ class QueueFigures:
         if self._api is None:
             return {}
         now = time.monotonic()
-        if self._asking is None or (self._asking.done() and now - self._asked >= _AGAIN_SECONDS):
+        if self._asking is None and now - self._asked >= _AGAIN_SECONDS:
             self._asked = now
             self._asking = self._ask(self._api, names)
+        if (asking := self._asking) is not None:
+            is_known = self._known_since is not None and now - self._known_since < _KEPT_SECONDS
+            # Where the last answer is not old, nobody waits for the next one.
+            await asyncio.wait({asking}, timeout=0 if is_known else _WAIT_SECONDS)
+            if asking.done():
+                if self._asking is asking:  # or else somebody else has taken it
+                    self._asking = None
+                    self._take(asking)
+            elif not is_known:
+                self._known = {}
+                self._tell(f"{self._api.page}: no answer within {_WAIT_SECONDS:g} s")
+        return self._known
+
+    def _take(self, answered: asyncio.Future[Mapping[str, Any]]) -> None:
         try:
-            more = await asyncio.wait_for(asyncio.shield(self._asking), _WAIT_SECONDS)
+            self._known, self._known_since = answered.result(), time.monotonic()
         except UnreachableError as error:
+            self._known, self._known_since = {}, None
             self._tell(str(error))
-        except TimeoutError:
-            self._tell(f"{self._api.page}: no answer within {_WAIT_SECONDS:g} s")
         else:
             self._tell(None)
-            return more
-        return {}
 
     def _ask(self, api: Management, names: tuple[str, ...]) -> asyncio.Future[Mapping[str, Any]]:
         """Ask in a thread that does not keep the process from ending, as those of the loop's own pool would."""

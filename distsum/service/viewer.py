@@ -309,20 +309,26 @@ class Viewer(Generic[_View]):
         queue = viewer_queue(secrets.token_hex(8))
         await session.declare_own(queue, EVENTS_EXCHANGE, (followed.key,), VIEWER_ARGUMENTS, auto_delete=True)
 
-        taken = 0
+        taken: list[Delivery] = []
+
+        async def acknowledge() -> None:
+            if taken:
+                newest = taken[-1]
+                taken.clear()
+                await newest.acknowledge(with_earlier=True)
 
         async def on_frame(delivery: Delivery) -> None:
-            nonlocal taken
             self._take(followed, delivery)
-            taken += 1
-            if taken % _ACKNOWLEDGED_TOGETHER == 0:
-                await delivery.acknowledge(with_earlier=True)
+            taken.append(delivery)
+            if len(taken) >= _ACKNOWLEDGED_TOGETHER:
+                await acknowledge()
 
         consumer = await session.consume(queue, on_frame, prefetch=_PREFETCH)
         try:
             while True:
                 followed.wanted.clear()
                 await self._ask(followed, questions)
+                await acknowledge()  # RabbitMQ gives up who keeps one for too long, and there may be no fourth
                 await asyncio.sleep(_ASK_AGAIN_SECONDS)
                 try:
                     async with asyncio.timeout(RENEW_SECONDS):

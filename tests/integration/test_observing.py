@@ -298,16 +298,17 @@ def test_a_port_for_figures_that_is_taken_is_said_in_one_line(tmp_path: Path) ->
 
 
 @pytest.fixture
-def asked_paths() -> Iterator[tuple[int, list[str]]]:
-    """Give the port of a server that answers all with an empty object, and the paths that it was asked for."""
+def asked_paths(request: pytest.FixtureRequest) -> Iterator[tuple[int, list[str]]]:
+    """Give the port of a server that answers all alike after some seconds, and the paths that it was asked for."""
     asked_for: list[str] = []
 
     class Answers(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             asked_for.append(self.path)
+            time.sleep(request.param)
             self.send_response(200)
             self.end_headers()
-            self.wfile.write(b"{}")
+            self.wfile.write(b'{"messages_unacknowledged": 7}')
 
         def log_message(self, *_: object) -> None:
             pass
@@ -320,6 +321,7 @@ def asked_paths() -> Iterator[tuple[int, list[str]]]:
         thread.join()
 
 
+@pytest.mark.parametrize("asked_paths", [0.0], indirect=True)
 def test_the_management_api_is_not_asked_more_often_than_rabbitmq_gathers_what_it_tells(
     tmp_path: Path, rabbitmq: Node, vhost: str, asked_paths: tuple[int, list[str]]
 ) -> None:
@@ -336,3 +338,29 @@ def test_the_management_api_is_not_asked_more_often_than_rabbitmq_gathers_what_i
         assert time.monotonic() - began > 4.5
         process.terminate()
         assert process.wait(30) == 0
+
+
+@pytest.mark.parametrize("asked_paths", [0.6], indirect=True)
+def test_a_slow_management_api_is_told_of_once_and_what_it_told_stays_until_it_answers_again(
+    tmp_path: Path, rabbitmq: Node, vhost: str, asked_paths: tuple[int, list[str]]
+) -> None:
+    port, paths = asked_paths
+    management = f"http://operator:secret@127.0.0.1:{port}"
+    environment = {"DISTSUM_BROKER": rabbitmq.url(vhost), "DISTSUM_MANAGEMENT": management}
+    with master(tmp_path, environment) as process, client_of(environment) as client:
+        told = client.queues()
+        assert "no answer within" in (told.management_fault or "")
+        names = {each.name for each in told.queues}
+        wait_until(lambda: client.queues().management_fault is None, "its first answer")
+        longest = 0.0
+        while len(paths) < 3 * len(names):  # up to the end of the third question
+            began = time.monotonic()
+            told = client.queues()
+            longest = max(longest, time.monotonic() - began)
+            assert told.management_fault is None
+            assert {each.unacknowledged for each in told.queues} == {7}
+            time.sleep(0.2)
+        assert longest < 2, "nobody waits where an answer is there"
+        process.terminate()
+        assert process.wait(30) == 0
+    assert (tmp_path / "master.log").read_text().count("the management API tells nothing") == 1
