@@ -298,8 +298,8 @@ def test_a_port_for_figures_that_is_taken_is_said_in_one_line(tmp_path: Path) ->
 
 
 @pytest.fixture
-def asked_paths(request: pytest.FixtureRequest) -> Iterator[tuple[int, list[str]]]:
-    """Give the port of a server that answers all alike after some seconds, and the paths that it was asked for."""
+def asked_api(request: pytest.FixtureRequest, rabbitmq: Node, vhost: str) -> Iterator[tuple[dict[str, str], list[str]]]:
+    """Give variables that name a management API that answers all alike after some seconds, and what it is asked for."""
     asked_for: list[str] = []
 
     class Answers(http.server.BaseHTTPRequestHandler):
@@ -316,18 +316,17 @@ def asked_paths(request: pytest.FixtureRequest) -> Iterator[tuple[int, list[str]
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Answers) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
-        yield server.server_port, asked_for
+        management = f"http://operator:secret@127.0.0.1:{server.server_port}"
+        yield {"DISTSUM_BROKER": rabbitmq.url(vhost), "DISTSUM_MANAGEMENT": management}, asked_for
         server.shutdown()
         thread.join()
 
 
-@pytest.mark.parametrize("asked_paths", [0.0], indirect=True)
+@pytest.mark.parametrize("asked_api", [0.0], indirect=True)
 def test_the_management_api_is_not_asked_more_often_than_rabbitmq_gathers_what_it_tells(
-    tmp_path: Path, rabbitmq: Node, vhost: str, asked_paths: tuple[int, list[str]]
+    tmp_path: Path, asked_api: tuple[dict[str, str], list[str]]
 ) -> None:
-    port, paths = asked_paths
-    management = f"http://operator:secret@127.0.0.1:{port}"
-    environment = {"DISTSUM_BROKER": rabbitmq.url(vhost), "DISTSUM_MANAGEMENT": management}
+    environment, paths = asked_api
     with master(tmp_path, environment) as process, client_of(environment) as client:
         began = time.monotonic()
         for _ in range(10):
@@ -340,13 +339,11 @@ def test_the_management_api_is_not_asked_more_often_than_rabbitmq_gathers_what_i
         assert process.wait(30) == 0
 
 
-@pytest.mark.parametrize("asked_paths", [0.6], indirect=True)
+@pytest.mark.parametrize("asked_api", [0.6], indirect=True)
 def test_a_slow_management_api_is_told_of_once_and_what_it_told_stays_until_it_answers_again(
-    tmp_path: Path, rabbitmq: Node, vhost: str, asked_paths: tuple[int, list[str]]
+    tmp_path: Path, asked_api: tuple[dict[str, str], list[str]]
 ) -> None:
-    port, paths = asked_paths
-    management = f"http://operator:secret@127.0.0.1:{port}"
-    environment = {"DISTSUM_BROKER": rabbitmq.url(vhost), "DISTSUM_MANAGEMENT": management}
+    environment, paths = asked_api
     with master(tmp_path, environment) as process, client_of(environment) as client:
         told = client.queues()
         assert "no answer within" in (told.management_fault or "")
