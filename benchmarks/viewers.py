@@ -59,9 +59,17 @@ from distsum.brokers.address import BrokerAddress
 from distsum.service.view import ServiceView
 from distsum.service.viewer import Viewer
 os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+
+class Counting(Viewer):
+    taken = 0
+
+    def _take_frame(self, followed, frame):
+        self.taken += 1
+        super()._take_frame(followed, frame)
+
 address = BrokerAddress.parse(os.environ["DISTSUM_BROKER"])
 while job := sys.stdin.readline().strip():
-    viewers = [Viewer(address, ServiceView) for _ in range(int(sys.argv[1]))]
+    viewers = [Counting(address, ServiceView) for _ in range(int(sys.argv[1]))]
     for viewer in viewers:
         viewer.start()
     while any(viewer.service.view is None for viewer in viewers):
@@ -71,10 +79,13 @@ while job := sys.stdin.readline().strip():
     while any(viewer.job.view is None and viewer.job.ended is None for viewer in viewers):
         time.sleep(0.01)
     print("ready", flush=True)
+    began = time.monotonic()
     sys.stdin.readline()
+    seconds = time.monotonic() - began
+    taken = sum(viewer.taken for viewer in viewers) / seconds / len(viewers)
     for viewer in viewers:
         viewer.close()
-    print("away", flush=True)
+    print("away", taken, flush=True)
 """
 """Viewers that follow the service and the job that a line of the input names, up to the next line."""
 
@@ -98,8 +109,8 @@ class Onlookers:
             command, env=made.environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
 
-    def turn(self, answer: str, job: str) -> None:
-        """Have them look at a job or not, and wait until they do.
+    def turn(self, answer: str, job: str) -> list[str]:
+        """Have them look at a job or not, and wait until they do; return what else they say.
 
         Raises:
             RuntimeError: They have ended.
@@ -108,8 +119,10 @@ class Onlookers:
         assert self.process.stdout is not None
         self.process.stdin.write(f"{job}\n")
         self.process.stdin.flush()
-        if (told := self.process.stdout.readline().strip()) != answer:
+        told, *more = self.process.stdout.readline().split() or [""]
+        if told != answer:
             raise RuntimeError(f"those who look said {told!r} and not {answer!r}")
+        return more
 
     def close(self) -> None:
         """End their process."""
@@ -141,10 +154,11 @@ def broker_pid(made: Cluster) -> int:
 
 
 class Window(NamedTuple):
-    """What went on for some seconds: tasks done, and shares of a processor by who spent them."""
+    """What went on for some seconds: tasks done, shares of a processor by who spent them, and views that each took."""
 
     rate: float
     spent: dict[str, float]
+    views: float = 0.0
 
 
 def windows(made: Cluster) -> dict[int, list[Window]]:
@@ -176,7 +190,8 @@ def windows(made: Cluster) -> dict[int, list[Window]]:
                 time.sleep(SETTLE_SECONDS)
                 window = one_window(transport, job, pids)
                 if viewers:
-                    onlookers.turn("away", job)
+                    (views,) = onlookers.turn("away", job)
+                    window = window and window._replace(views=float(views))
                 if window is None:
                     break
                 seen[viewers].append(window)
@@ -220,6 +235,8 @@ def watched_rows(made: Cluster) -> list[dict[str, object]]:
     for name in seen[0][0].spent:
         with_them, without = (mean(each.spent[name] for each in seen[count]) for count in (VIEWERS, 0))
         told = f"{with_them:.3f} and not {without:.3f} s a second"
+        if name == "viewers":
+            told += f"; each took {mean(each.views for each in seen[VIEWERS]):.1f} views a second"
         case = f"what goes to the {name} of a processor for that"
         rows.append(row(case, with_them - without, 1.0, None if name == "viewers" else 0.02, told))
     return rows
